@@ -1,0 +1,237 @@
+//! Attention: softmax over scores and a weighted sum of values, forward and backward, without a score matrix in memory.
+
+pub mod reference;
+
+/// Sizes of one attention call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Queries of each sequence.
+    pub time_q: usize,
+    /// Keys (and values) of each sequence.
+    pub keys: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`; query head `h` reads key head `h / (heads / kv_heads)`.
+    pub kv_heads: usize,
+    /// Elements of a query or key head.
+    pub dim: usize,
+    /// Elements of a value head.
+    pub v_dim: usize,
+}
+
+/// Where the rows of `k` or `v` lie: element `(b, t, h, d)` is at `b * batch + t * time + h * dim + d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strided {
+    /// From one sequence to the next, in elements: `capacity * time` for a cache.
+    pub batch: usize,
+    /// From one position to the next, in elements: at least `kv_heads * dim`.
+    pub time: usize,
+}
+
+/// Which keys each query may see: those of its range that are not hidden.
+#[derive(Clone, Copy, Debug)]
+pub struct Visible<'a> {
+    /// `[batch, time_q]`: keys `start..end` of each query (an empty range gives zeros).
+    pub ranges: &'a [(u32, u32)],
+    /// `[batch, keys]`: 0 hides a key from every query of its sequence.
+    pub key_valid: Option<&'a [u8]>,
+}
+
+/// Values added to the scores, after scaling and capping.
+#[derive(Clone, Copy, Debug)]
+pub struct Bias<'a> {
+    /// `[1, heads, time_q, keys]`, shared by the batch, or `[batch, heads, time_q, keys]`.
+    pub values: &'a [f32],
+}
+
+/// Everything but the tensors: `score = softcap(scale * q·k) + bias`, where `softcap(s) = c * tanh(s / c)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// Sizes.
+    pub shape: AttentionShape,
+    /// Layout of `k`.
+    pub k: Strided,
+    /// Layout of `v`.
+    pub v: Strided,
+    /// The mask.
+    pub visible: Visible<'a>,
+    /// Factor on `q·k`, often `1 / sqrt(dim)`.
+    pub scale: f32,
+    /// Bound on the scaled scores (Gemma 2).
+    pub softcap: Option<f32>,
+    /// Additive bias (T5's relative positions, ALiBi).
+    pub bias: Option<Bias<'a>>,
+}
+
+impl AttentionShape {
+    /// Elements of `q` (and of its gradient): `[batch, time_q, heads, dim]`.
+    pub fn q_len(&self) -> usize {
+        self.batch * self.time_q * self.heads * self.dim
+    }
+
+    /// Elements of the output: `[batch, time_q, heads, v_dim]`.
+    pub fn out_len(&self) -> usize {
+        self.batch * self.time_q * self.heads * self.v_dim
+    }
+
+    /// Elements of the log-sum-exp: `[batch, heads, time_q]`.
+    pub fn lse_len(&self) -> usize {
+        self.batch * self.heads * self.time_q
+    }
+
+    /// Elements of a contiguous `k` (and of its gradient): `[batch, keys, kv_heads, dim]`.
+    pub fn k_len(&self) -> usize {
+        self.batch * self.keys * self.kv_heads * self.dim
+    }
+
+    /// Elements of a contiguous `v` (and of its gradient): `[batch, keys, kv_heads, v_dim]`.
+    pub fn v_len(&self) -> usize {
+        self.batch * self.keys * self.kv_heads * self.v_dim
+    }
+
+    /// The layout of a contiguous `k`.
+    pub fn k_contiguous(&self) -> Strided {
+        let time = self.kv_heads * self.dim;
+        Strided {
+            batch: self.keys * time,
+            time,
+        }
+    }
+
+    /// The layout of a contiguous `v`.
+    pub fn v_contiguous(&self) -> Strided {
+        let time = self.kv_heads * self.v_dim;
+        Strided {
+            batch: self.keys * time,
+            time,
+        }
+    }
+}
+
+/// The gradients that [`backward`] writes; all but `dbias` are overwritten.
+#[derive(Debug)]
+pub struct Gradients<'a> {
+    /// `[batch, time_q, heads, dim]`.
+    pub dq: &'a mut [f32],
+    /// `[batch, keys, kv_heads, dim]`, contiguous.
+    pub dk: &'a mut [f32],
+    /// `[batch, keys, kv_heads, v_dim]`, contiguous.
+    pub dv: &'a mut [f32],
+    /// Shaped as the bias; added to.
+    pub dbias: Option<&'a mut [f32]>,
+}
+
+/// `out[b, t, h, :] = Σ_j softmax(score)[j] v[j]`; `lse[b, h, t] = ln Σ_j exp(score[j])` (minus infinity where a
+/// query sees nothing), which [`backward`] needs. `q` is contiguous `[batch, time_q, heads, dim]`.
+pub fn forward(
+    out: &mut [f32],
+    lse: Option<&mut [f32]>,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    a: &Attention,
+) {
+    a.check(q, k, v, out);
+    assert!(
+        lse.as_ref().is_none_or(|l| l.len() == a.shape.lse_len()),
+        "attention: lse must be [batch, heads, time_q]"
+    );
+    reference::forward(out, lse, q, k, v, a);
+}
+
+/// Gradients of [`forward`], from its output and log-sum-exp; probabilities are computed again, tile by tile.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "five inputs of the forward pass and the gradient of its output"
+)]
+pub fn backward(
+    g: Gradients,
+    dout: &[f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    a: &Attention,
+) {
+    a.check(q, k, v, out);
+    let s = &a.shape;
+    assert!(
+        dout.len() == s.out_len() && lse.len() == s.lse_len(),
+        "attention: dout or lse has the wrong length"
+    );
+    assert!(
+        g.dq.len() == s.q_len() && g.dk.len() == s.k_len() && g.dv.len() == s.v_len(),
+        "attention: a gradient has the wrong length"
+    );
+    let bias = a.bias.map_or(0, |b| b.values.len());
+    assert!(
+        g.dbias.as_ref().is_none_or(|d| d.len() == bias),
+        "attention: dbias must have the bias's shape"
+    );
+    reference::backward(g, dout, q, k, v, out, lse, a);
+}
+
+impl Attention<'_> {
+    /// Length checks: everything below indexes by them.
+    fn check(&self, q: &[f32], k: &[f32], v: &[f32], out: &[f32]) {
+        let s = &self.shape;
+        assert!(
+            s.kv_heads > 0 && s.heads.is_multiple_of(s.kv_heads),
+            "attention: {} heads over {} key heads",
+            s.heads,
+            s.kv_heads
+        );
+        assert!(
+            q.len() == s.q_len(),
+            "attention: q must be {s:?}, found {} elements",
+            q.len()
+        );
+        assert!(
+            out.len() == s.out_len(),
+            "attention: out must be {s:?}, found {} elements",
+            out.len()
+        );
+        for (name, data, at, dim) in [("k", k, self.k, s.dim), ("v", v, self.v, s.v_dim)] {
+            let row = s.kv_heads * dim;
+            assert!(
+                s.keys <= 1 || at.time >= row,
+                "attention: rows of {name} overlap: {at:?}"
+            );
+            let need = match s.batch * s.keys {
+                0 => 0,
+                _ => (s.batch - 1) * at.batch + (s.keys - 1) * at.time + row,
+            };
+            assert!(
+                data.len() >= need,
+                "attention: {name} needs {need} elements under {at:?}, found {}",
+                data.len()
+            );
+        }
+        assert!(
+            self.visible.ranges.len() == s.batch * s.time_q,
+            "attention: one range per query"
+        );
+        assert!(
+            self.visible
+                .ranges
+                .iter()
+                .all(|r| r.0 >= r.1 || r.1 as usize <= s.keys),
+            "attention: a range ends after the last key"
+        );
+        assert!(
+            self.visible
+                .key_valid
+                .is_none_or(|m| m.len() == s.batch * s.keys),
+            "attention: key_valid must be [batch, keys]"
+        );
+        let plane = s.heads * s.time_q * s.keys;
+        assert!(
+            self.bias
+                .is_none_or(|b| b.values.len() == plane || b.values.len() == s.batch * plane),
+            "attention: bias must be [1 or batch, heads, time_q, keys]"
+        );
+    }
+}

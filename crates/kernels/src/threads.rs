@@ -1,0 +1,114 @@
+//! Threads for kernels: work is cut into pieces whose borders never depend on how many threads there are, so one
+//! thread and many give the same bits.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets how many threads the kernels use (at least one; at most as many as the pool has, which the first call makes).
+pub fn set_threads(n: usize) {
+    let n = n.max(1);
+    // An error only says that the pool exists already; its size then bounds ours.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(n)
+        .build_global();
+    THREADS.store(n.min(rayon::current_num_threads()), Ordering::Relaxed);
+}
+
+/// How many threads the kernels use: what [`set_threads`] said, else one per core (or `RAYON_NUM_THREADS`).
+pub fn threads() -> usize {
+    match THREADS.load(Ordering::Relaxed) {
+        0 => {
+            let n = rayon::current_num_threads();
+            THREADS.store(n, Ordering::Relaxed);
+            n
+        }
+        n => n,
+    }
+}
+
+/// Calls `f(i)` for every `i < count`, in any order, over the threads; each call must be independent of the others.
+///
+/// `work` is the floating-point operations (or bytes) of all calls together: little work runs inline, since handing
+/// it over costs some microseconds.
+pub fn for_each(count: usize, work: usize, f: impl Fn(usize) + Sync) {
+    let workers = threads().min(count);
+    if workers <= 1 || work < INLINE_WORK {
+        (0..count).for_each(f);
+        return;
+    }
+    let next = AtomicUsize::new(0);
+    rayon::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|_| {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    if i >= count {
+                        break;
+                    }
+                    f(i);
+                }
+            });
+        }
+    });
+}
+
+/// Below this many operations (or bytes) the caller does the work itself.
+pub const INLINE_WORK: usize = 1 << 16;
+
+/// Cuts `data` into pieces of `chunk` elements (the last may be shorter) and calls `f(index of the piece, piece)`.
+pub fn for_each_chunk<T: Send>(
+    data: &mut [T],
+    chunk: usize,
+    work: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let chunk = chunk.max(1);
+    let len = data.len();
+    let base = Shared(data.as_mut_ptr());
+    for_each(len.div_ceil(chunk), work, |i| {
+        let start = i * chunk;
+        // SAFETY: pieces of different `i` do not overlap, each lies inside `data`, and `data` is borrowed for all calls.
+        let piece = unsafe { base.slice(start, chunk.min(len - start)) };
+        f(i, piece);
+    });
+}
+
+/// A pointer that several threads write through, at places that do not overlap.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<T>(pub(crate) *mut T);
+
+// SAFETY: who uses `Shared` answers for its writes being disjoint; the pointer itself is only a number.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// `start..start + len` lies inside the slice the pointer was made from, which outlives the result, and nobody
+    /// else touches that range meanwhile.
+    pub(crate) unsafe fn slice<'a>(&self, start: usize, len: usize) -> &'a mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_piece_is_visited_once_whatever_the_thread_count() {
+        for n in [0, 1, 5, 64, 1000] {
+            for chunk in [1, 7, 64] {
+                let mut data = vec![0usize; n];
+                for_each_chunk(&mut data, chunk, usize::MAX, |i, piece| {
+                    for (j, value) in piece.iter_mut().enumerate() {
+                        *value += i * chunk + j + 1;
+                    }
+                });
+                assert!(data.iter().enumerate().all(|(i, &value)| value == i + 1));
+            }
+        }
+    }
+}
