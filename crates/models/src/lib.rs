@@ -1,1 +1,3 @@
-//! placeholder
+//! Architectures, checkpoints and model families.
+
+pub mod checkpoint;
