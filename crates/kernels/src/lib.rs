@@ -7,3 +7,7 @@ pub mod isa;
 pub mod product;
 pub mod roofline;
 pub mod threads;
+mod chunk;
+pub mod map;
+pub mod rng;
+pub mod vector;
