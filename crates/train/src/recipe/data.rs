@@ -1,0 +1,211 @@
+//! `[data]`: what the model reads.
+
+use std::path::PathBuf;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::check_range;
+use super::read::Kinded;
+
+/// `[data]`: keys common to every kind of source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Data {
+    /// Where the text comes from (`kind` and its keys).
+    #[serde(skip)]
+    pub source: Source,
+    /// Share of the text held out for validation, when there is no validation file: documents at the
+    /// end, or the tail of a single document.
+    pub validation_fraction: Option<f64>,
+    /// How documents become rows.
+    pub packing: Packing,
+    /// Tokens per row; the model's context length when absent.
+    pub max_len: Option<usize>,
+}
+
+/// How documents are laid out in rows of `max_len` tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Packing {
+    /// Several documents per row, each attending only to itself.
+    #[default]
+    Packed,
+    /// One endless stream, rows cut anywhere at random, attention across documents (nanoGPT's way).
+    Stream,
+    /// One document per row, padded and cut at `max_len`.
+    Padded,
+}
+
+/// Where the text comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Plain text files.
+    Text(Text),
+    /// One JSON object per line.
+    Jsonl(Columns),
+    /// Parquet tables.
+    Parquet(Columns),
+    /// Generated stories: no files needed.
+    Stories(Stories),
+}
+
+/// Plain text files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    /// One path or a list.
+    #[serde(deserialize_with = "paths")]
+    pub train: Vec<PathBuf>,
+    /// One path or a list.
+    #[serde(default, deserialize_with = "paths")]
+    pub validation: Vec<PathBuf>,
+    /// The text between two documents of a file; when absent, a file is one document.
+    pub document_separator: Option<String>,
+}
+
+/// Files of records, one document each.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Columns {
+    /// One path or a list.
+    #[serde(deserialize_with = "paths")]
+    pub train: Vec<PathBuf>,
+    /// One path or a list.
+    #[serde(default, deserialize_with = "paths")]
+    pub validation: Vec<PathBuf>,
+    /// The key or column that holds the text.
+    #[serde(default = "text")]
+    pub field: String,
+}
+
+/// Generated stories.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stories {
+    /// Size of the corpus in bytes; at least this much is written.
+    pub bytes: usize,
+    /// Seed of the generator.
+    pub seed: u64,
+}
+
+impl Default for Stories {
+    fn default() -> Self {
+        Self {
+            bytes: 2_500_000,
+            seed: 0,
+        }
+    }
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        let source = Source::Stories(Stories::default());
+        Self {
+            source,
+            validation_fraction: None,
+            packing: Packing::default(),
+            max_len: None,
+        }
+    }
+}
+
+fn text() -> String {
+    "text".into()
+}
+
+/// One path or a list of paths.
+fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    let found = match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(path) => return Ok(vec![path.into()]),
+        toml::Value::Array(items) => {
+            let paths: Option<Vec<PathBuf>> = items
+                .iter()
+                .map(|item| item.as_str().map(PathBuf::from))
+                .collect();
+            match paths {
+                Some(paths) => return Ok(paths),
+                None => "a list with something else in it",
+            }
+        }
+        other => other.type_str(),
+    };
+    Err(D::Error::custom(format!(
+        "expected a path or a list of paths, found {found}"
+    )))
+}
+
+impl Kinded for Data {
+    type Kind = Source;
+    const DEFAULT: Option<&'static str> = None;
+    fn kind(&self) -> &Source {
+        &self.source
+    }
+    fn set_kind(&mut self, kind: Source) {
+        self.source = kind;
+    }
+}
+
+impl Data {
+    /// Training files, or none for generated text.
+    #[must_use]
+    pub fn train_files(&self) -> &[PathBuf] {
+        match &self.source {
+            Source::Text(text) => &text.train,
+            Source::Jsonl(columns) | Source::Parquet(columns) => &columns.train,
+            Source::Stories(_) => &[],
+        }
+    }
+
+    /// Validation files, if validation has files of its own.
+    #[must_use]
+    pub fn validation_files(&self) -> &[PathBuf] {
+        match &self.source {
+            Source::Text(text) => &text.validation,
+            Source::Jsonl(columns) | Source::Parquet(columns) => &columns.validation,
+            Source::Stories(_) => &[],
+        }
+    }
+
+    /// Whether the run has anything to evaluate on.
+    #[must_use]
+    pub fn has_validation(&self) -> bool {
+        !self.validation_files().is_empty()
+            || self
+                .validation_fraction
+                .is_some_and(|fraction| fraction > 0.0)
+    }
+
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        if self.train_files().is_empty() && !matches!(self.source, Source::Stories(_)) {
+            problems.push("`data.train` is an empty list; expected at least one file".into());
+        }
+        if let Some(fraction) = self.validation_fraction {
+            check_range(problems, "data.validation_fraction", fraction, 0.0, 0.9);
+            if !self.validation_files().is_empty() {
+                problems.push(
+                    "`data.validation` and `data.validation_fraction` are both given; keep one"
+                        .into(),
+                );
+            }
+        }
+        if self.max_len.is_some_and(|len| len < 2) {
+            problems.push(
+                "`data.max_len` is below 2; a row needs a token and the one that follows it".into(),
+            );
+        }
+        match &self.source {
+            Source::Text(Text {
+                document_separator: Some(separator),
+                ..
+            }) if separator.is_empty() => {
+                problems.push("`data.document_separator` is empty; leave it out to take each file as one document".into());
+            }
+            Source::Stories(Stories { bytes, .. }) if *bytes < 1000 => {
+                problems.push(format!("`data.bytes` is {bytes}; expected at least 1000"));
+            }
+            _ => {}
+        }
+    }
+}
