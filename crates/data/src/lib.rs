@@ -1,1 +1,3 @@
-//! placeholder
+//! Everything between files of text and batches of ids.
+
+pub mod stories;
