@@ -56,6 +56,15 @@ impl<'a, T> Parts<'a, T> {
         // SAFETY: in range as just checked; disjoint by the caller's promise; borrowed for 'a.
         unsafe { self.base.slice(range.start, range.len()) }
     }
+
+    /// Sets one element.
+    ///
+    /// # Safety
+    /// As [`Parts::at`], for the range of this element.
+    pub(crate) unsafe fn set(&self, i: usize, value: T) {
+        // SAFETY: the caller's promise.
+        unsafe { self.at(i..i + 1)[0] = value };
+    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,19 @@
 //! instruction sets happens inside, at run time, so callers see safe functions only.
 #![expect(unsafe_code, reason = "vector intrinsics and disjoint writes from several threads")]
 
+pub mod activation;
 pub mod attention;
-pub mod isa;
-pub mod product;
-pub mod roofline;
-pub mod threads;
 mod chunk;
+pub mod elementwise;
+pub mod embed;
+pub mod isa;
+pub mod loss;
 pub mod map;
+pub mod norm;
+pub mod optim;
+pub mod product;
 pub mod rng;
+pub mod roofline;
+pub mod rope;
+pub mod threads;
 pub mod vector;

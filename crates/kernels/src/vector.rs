@@ -164,7 +164,7 @@ pub fn erf<M: Math>(x: f32) -> f32 {
     let near = a * poly!(
         M,
         s,
-        7.853_854_3e-5,
+        7.853_854e-5,
         -8.010_191_5e-4,
         5.188_327_3e-3,
         -2.685_381_2e-2,
@@ -269,7 +269,7 @@ pub fn erf_inv<M: Math>(x: f32) -> f32 {
         5.739_507_7e-3,
         -7.622_461_3e-3,
         9.438_87e-3,
-        1.001_674_1,
+        1.001_674,
         2.832_976_8
     );
     x * if w < 5.0 { near } else { far }
@@ -328,7 +328,7 @@ pub fn max(a: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn fold(mut acc: [f32; LANES]) -> f32 {
+pub(crate) fn fold(mut acc: [f32; LANES]) -> f32 {
     // Pairwise: the rounding grows with the logarithm.
     let mut width = LANES / 2;
     while width > 0 {
