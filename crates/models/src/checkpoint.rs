@@ -1,12 +1,15 @@
 //! Weights on disk: safetensors files, single or sharded, read through a memory map and written whole
 //! or not at all. What their names mean to a model is the families' affair, not this folder's.
 
+mod atomic;
+mod disk;
 mod dtype;
 mod error;
 mod find;
 mod header;
 mod report;
 mod tensor;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,13 +17,15 @@ use std::sync::Arc;
 
 use phyla_kernels::map::{MappedFile, MappedSlice};
 
+pub use atomic::{AtomicDir, atomic_write};
 pub use dtype::Dtype;
 pub use error::CheckpointError;
 pub use report::{Report, TensorReport};
 pub use tensor::TensorView;
+pub use write::{MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values};
 
 use find::Weights;
-use header::{Entry, Header};
+use header::{Entry, Header, Shown};
 
 /// The weights of one model, mapped: opening reads the headers alone, whatever the size.
 ///
@@ -118,7 +123,8 @@ impl Checkpoint {
                 .is_none_or(|place| place.file != number)
             {
                 return Err(invalid(format!(
-                    "tensor `{name}` is not in its shard `{shard}`"
+                    "tensor `{}` is not in its shard `{shard}`",
+                    Shown(name)
                 )));
             }
         }

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 use super::CheckpointError;
-use super::header::UniqueMap;
+use super::header::{Shown, UniqueMap};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 const INDEX_END: &str = ".safetensors.index.json";
 const LOOKED_FOR: &str =
     "`model.safetensors`, `model.safetensors.index.json` or a single other `*.safetensors`";
@@ -191,18 +191,22 @@ fn index(path: &Path) -> Result<Weights, CheckpointError> {
 
 /// The shards of an index's text: file name to tensor names. Errors are ends of sentences.
 pub(crate) fn parse_index(json: &[u8]) -> Result<BTreeMap<String, Vec<String>>, String> {
-    let raw: RawIndex = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let raw: RawIndex =
+        serde_json::from_slice(json).map_err(|error| Shown(&error.to_string()).to_string())?;
     let mut shards = BTreeMap::<String, Vec<String>>::new();
     for (tensor, file) in raw.weight_map.0 {
+        let says = || {
+            format!(
+                "tensor `{}` is said to be in `{}`",
+                Shown(&tensor),
+                Shown(&file)
+            )
+        };
         if !stays_inside(&file) {
-            return Err(format!(
-                "tensor `{tensor}` is said to be in `{file}`, outside the folder"
-            ));
+            return Err(format!("{}, which is no path below the folder", says()));
         }
         if !file.ends_with(".safetensors") {
-            return Err(format!(
-                "tensor `{tensor}` is said to be in `{file}`, which is no safetensors file"
-            ));
+            return Err(format!("{}, which is no safetensors file", says()));
         }
         shards.entry(file).or_default().push(tensor);
     }
@@ -212,10 +216,11 @@ pub(crate) fn parse_index(json: &[u8]) -> Result<BTreeMap<String, Vec<String>>, 
     Ok(shards)
 }
 
-/// A shard is a plain relative path: no `..`, no root, no drive, no NUL.
+/// A shard is a plain relative path: no `..`, no root, no drive, no control characters.
 fn stays_inside(file: &str) -> bool {
     !file.is_empty()
-        && !file.contains(['\0', '\\', ':'])
+        && !file.contains(['\\', ':'])
+        && !file.chars().any(char::is_control)
         && Path::new(file)
             .components()
             .all(|part| matches!(part, Component::Normal(_)))

@@ -3,11 +3,11 @@
 //! Stricter than the reference reader in two points: a name given twice is an error (a map would
 //! silently keep the last), and so is a field that the format does not know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::Dtype;
 
@@ -15,7 +15,7 @@ use super::Dtype;
 pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// More axes than any model has; bounds what a header of many small numbers can make us allocate.
 const MAX_AXES: usize = 16;
-/// How much of a name goes into a message.
+/// How many characters of a name go into a message.
 const SHOWN_NAME: usize = 120;
 
 /// One tensor's description, its range relative to the file's start.
@@ -68,8 +68,8 @@ pub(crate) fn parse(file: &[u8]) -> Result<Header, String> {
     if json.first() != Some(&b'{') {
         return Err("its header does not start with `{`".into());
     }
-    let raw: RawHeader =
-        serde_json::from_slice(json).map_err(|error| format!("its header: {error}"))?;
+    let raw: RawHeader = serde_json::from_slice(json)
+        .map_err(|error| format!("its header: {}", Shown(&error.to_string())))?;
     let data_start = file.len() - data.len();
     let mut entries = Vec::with_capacity(raw.tensors.len());
     for (name, tensor) in raw.tensors {
@@ -89,6 +89,11 @@ pub(crate) fn parse(file: &[u8]) -> Result<Header, String> {
 /// One tensor against itself and the end of the data; the range stays relative to the data.
 fn check_entry(name: String, tensor: &RawTensor, data: usize) -> Result<Entry, String> {
     let shown = Shown(&name);
+    if name.chars().any(char::is_control) {
+        return Err(format!(
+            "the tensor name `{shown}` holds control characters"
+        ));
+    }
     let dtype = Dtype::parse(&tensor.dtype).ok_or_else(|| {
         format!(
             "tensor `{shown}` has the unknown dtype `{}`",
@@ -171,15 +176,19 @@ fn check_layout(entries: &mut [Entry], data: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// A name cut to a length fit for a message.
-struct Shown<'a>(&'a str);
+/// A stranger's text made fit for a message: cut to a length, control characters spelled out.
+pub(crate) struct Shown<'a>(pub &'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.char_indices().nth(SHOWN_NAME) {
-            Some((cut, _)) => write!(f, "{}…", &self.0[..cut]),
-            None => f.write_str(self.0),
+        for (i, c) in self.0.chars().enumerate() {
+            match c {
+                _ if i == SHOWN_NAME => return f.write_str("…"),
+                c if c.is_control() => write!(f, "{}", c.escape_default())?,
+                c => fmt::Write::write_char(f, c)?,
+            }
         }
+        Ok(())
     }
 }
 
@@ -217,15 +226,17 @@ impl<'de> Deserialize<'de> for RawHeader {
                             return Err(de::Error::custom("`__metadata__` stands twice"));
                         }
                         header.metadata = map.next_value::<UniqueMap>()?.0;
-                    } else if header.tensors.contains_key(&name) {
-                        map.next_value::<IgnoredAny>()?;
-                        return Err(de::Error::custom(format!(
-                            "tensor `{}` stands twice",
-                            Shown(&name)
-                        )));
-                    } else {
-                        let tensor = map.next_value::<RawTensor>()?;
-                        header.tensors.insert(name, tensor);
+                        continue;
+                    }
+                    let tensor = map.next_value::<RawTensor>()?;
+                    match header.tensors.entry(name) {
+                        btree_map::Entry::Vacant(place) => {
+                            place.insert(tensor);
+                        }
+                        btree_map::Entry::Occupied(place) => {
+                            let name = Shown(place.key());
+                            return Err(de::Error::custom(format!("tensor `{name}` stands twice")));
+                        }
                     }
                 }
                 Ok(header)
