@@ -101,9 +101,14 @@ def load(folder: Path):
 
 @torch.no_grad()
 def reference(folder: Path, inputs: dict) -> dict[str, torch.Tensor]:
-    """`logits`, `last_hidden_state`, `hidden_states.N` of a fresh model: dynamic rope remembers earlier calls."""
-    tensors = {name: torch.tensor(value) for name, value in inputs.items()}
-    out = load(folder)(**tensors, output_hidden_states=True, use_cache=False)
+    """`logits`, `last_hidden_state`, `hidden_states.N` of a fresh model: dynamic rope remembers earlier calls.
+
+    With `document_ids` the row is packed. transformers has no such input: it takes restarting positions for
+    document borders, but only without a mask and with `use_cache=False`. Its plain call is causal over the whole row.
+    """
+    tensors = {name: torch.tensor(value) for name, value in inputs.items() if name != "document_ids"}
+    packed = {"use_cache": False} if "document_ids" in inputs else {}
+    out = load(folder)(**tensors, output_hidden_states=True, **packed)
     found = {"logits": out.logits, "last_hidden_state": out.hidden_states[-1]}
     found |= {f"hidden_states.{n}": state for n, state in enumerate(out.hidden_states)}
     return {name: tensor.contiguous().clone() for name, tensor in found.items()}
@@ -111,7 +116,7 @@ def reference(folder: Path, inputs: dict) -> dict[str, torch.Tensor]:
 
 def make_inputs(kind: str, vocab: int, rng: random.Random, length: int = 8) -> dict:
     """Nested lists. Padding holds random ids, not zeros: whoever reads it gets caught."""
-    rows = {"plain": 1, "one": 1, "positions": 1, "packed": 2, "long": 1}.get(kind, 3)
+    rows = {"plain": 1, "one": 1, "positions": 1, "packed": 2, "restart": 2, "long": 1}.get(kind, 3)
     length = {"one": 1, "long": max(length, 21)}.get(kind, length)
     inputs = {"input_ids": [[rng.randrange(vocab) for _ in range(length)] for _ in range(rows)]}
     mask = [[1] * length for _ in range(rows)]
@@ -119,15 +124,17 @@ def make_inputs(kind: str, vocab: int, rng: random.Random, length: int = 8) -> d
         for row, pads in zip(mask, (length // 2, 0, length - 2)):
             cut = slice(0, pads) if kind != "right" else slice(length - pads, length)
             row[cut] = [0] * pads
-    if kind not in ("packed", "bare", "positions"):
+    if kind not in ("packed", "restart", "bare", "positions"):
         inputs["attention_mask"] = mask
     if kind == "left_positions":  # what transformers' generate passes
         inputs["position_ids"] = [[max(sum(row[: t + 1]) - 1, 0) for t in range(length)] for row in mask]
     if kind == "positions":  # one document that does not start at 0
         inputs["position_ids"] = [[t + 3 for t in range(length)] for _ in range(rows)]
-    if kind == "packed":  # no mask, positions restart: documents do not see each other
+    if kind in ("packed", "restart"):  # positions start again; documents see each other in "restart" only
         cuts = (length // 3, length // 2)
         inputs["position_ids"] = [[t if t < cut else t - cut for t in range(length)] for cut in cuts]
+        if kind == "packed":
+            inputs["document_ids"] = [[int(t >= cut) for t in range(length)] for cut in cuts]
     return inputs
 
 

@@ -2,7 +2,7 @@
 
 Each case holds config.json, model.safetensors, inputs.json and expected.safetensors, which is what transformers
 answers when it loads exactly that folder (f32, eager attention). Masked positions are stored as they come;
-compare only those whose mask is 1.
+compare only those whose mask is 1. Packed cases add `document_ids`: no attention between different ones of a row.
 
     python decoder.py [family ...]
 """
@@ -82,6 +82,7 @@ CASES = {
         Case("kv_heads_absent", "left", {"rms_norm_eps": 1e-5}, raw=True, drop=("num_key_value_heads",)),
         Case("packed", "packed", {"hidden_act": "quick_gelu"}),
         Case("one_token", "one", {"hidden_act": "gelu_new"}),
+        Case("positions_restart", "restart", {"num_key_value_heads": 1}),
         Case("positions", "positions", new(rope_type="default") | {"num_hidden_layers": 3}),
         Case("linear_old", "left", old(type="linear", factor=2), raw=True),
         Case("linear_new", "right", new(**LINEAR)),
