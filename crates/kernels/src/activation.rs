@@ -32,7 +32,7 @@ pub enum Act {
     Tanh,
     /// `x tanh(ln(1 + e^x))` (Misra 2019).
     Mish,
-    /// `(1 + erf((x - 0.707107) / (0.282095 √2))) / 2` (Ma et al., "Mega", 2022).
+    /// `(1 + erf((x - √½) √(2π))) / 2` (Ma et al., "Mega", 2022).
     Laplace,
 }
 
@@ -160,9 +160,11 @@ curves! {
         (x * t, M::fma(x * (1.0 - t * t), e / (1.0 + e), t))
     }
     Laplace(M, x) {
-        let z = (x - 0.707_107) * (std::f32::consts::FRAC_1_SQRT_2 / 0.282_095);
-        let density = vector::exp::<M>(-z * z) * (std::f32::consts::FRAC_2_SQRT_PI * 0.5);
-        (0.5 * (1.0 + vector::erf::<M>(z)), density * (std::f32::consts::FRAC_1_SQRT_2 / 0.282_095))
+        // z = (x - √½) √(2π), so the slope is √2 e^(-z²).
+        const ROOT: f32 = 2.506_628_3;
+        let z = (x - std::f32::consts::FRAC_1_SQRT_2) * ROOT;
+        let density = std::f32::consts::SQRT_2 * vector::exp::<M>(-z * z);
+        (0.5 * (1.0 + vector::erf::<M>(z)), density)
     }
 }
 
@@ -300,7 +302,7 @@ mod tests {
             Act::Sigmoid => sigmoid(x),
             Act::Tanh => x.tanh(),
             Act::Mish => x * x.exp().ln_1p().tanh(),
-            Act::Laplace => 0.5 * (1.0 + erf((x - 0.707107) / (0.282095 * 2f64.sqrt()))),
+            Act::Laplace => 0.5 * (1.0 + erf((x - 0.5f64.sqrt()) * std::f64::consts::TAU.sqrt())),
         }
     }
 

@@ -29,12 +29,12 @@ macro_rules! binary {
             chunk::each_mut(y, 1, |at, y| $kernel(y, &a[at..], &b[at..]));
         }
         #[inline(always)]
-        fn $body<M: Math>(y: &mut [f32], a: &[f32], b: &[f32]) {
+        fn $body(y: &mut [f32], a: &[f32], b: &[f32]) {
             for ((y, &$a), &$b) in y.iter_mut().zip(a).zip(b) {
                 *y = $value;
             }
         }
-        per_isa! { fn $kernel(y: &mut [f32], a: &[f32], b: &[f32]) = $body; }
+        per_isa! { fn $kernel(y: &mut [f32], a: &[f32], b: &[f32]) = plain $body; }
     };
 }
 binary! {
@@ -78,7 +78,7 @@ pub fn add_bias(y: &mut [f32], bias: &[f32]) {
 }
 
 #[inline(always)]
-fn add_assign_loop<M: Math>(y: &mut [f32], x: &[f32]) {
+fn add_assign_loop(y: &mut [f32], x: &[f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
         *y += x;
     }
@@ -92,15 +92,15 @@ fn axpy_loop<M: Math>(y: &mut [f32], a: f32, x: &[f32]) {
 }
 
 #[inline(always)]
-fn scale_loop<M: Math>(y: &mut [f32], a: f32) {
+fn scale_loop(y: &mut [f32], a: f32) {
     for y in y {
         *y *= a;
     }
 }
 
-per_isa! { fn add_assign_isa(y: &mut [f32], x: &[f32]) = add_assign_loop; }
+per_isa! { fn add_assign_isa(y: &mut [f32], x: &[f32]) = plain add_assign_loop; }
 per_isa! { fn axpy_isa(y: &mut [f32], a: f32, x: &[f32]) = axpy_loop; }
-per_isa! { fn scale_isa(y: &mut [f32], a: f32) = scale_loop; }
+per_isa! { fn scale_isa(y: &mut [f32], a: f32) = plain scale_loop; }
 
 /// Dropout (Srivastava et al. 2014, inverted): element `i` is dropped with probability `p`, by the word at position
 /// `offset + i` of `rng`'s stream, and kept as `x / (1 - p)` otherwise. Calls that must not share a mask take offsets
@@ -177,7 +177,7 @@ fn drop_tiles(
 }
 
 #[inline(always)]
-fn dropout_loop<M: Math>(y: &mut [f32], x: &[f32], rule: &Drop, at: usize) {
+fn dropout_loop(y: &mut [f32], x: &[f32], rule: &Drop, at: usize) {
     drop_tiles(y.len(), rule, at, |range, words| {
         for ((y, &x), &word) in y[range.clone()].iter_mut().zip(&x[range]).zip(words) {
             *y = if word < rule.below {
@@ -190,7 +190,7 @@ fn dropout_loop<M: Math>(y: &mut [f32], x: &[f32], rule: &Drop, at: usize) {
 }
 
 #[inline(always)]
-fn drop_loop<M: Math>(y: &mut [f32], rule: &Drop, at: usize) {
+fn drop_loop(y: &mut [f32], rule: &Drop, at: usize) {
     drop_tiles(y.len(), rule, at, |range, words| {
         for (y, &word) in y[range].iter_mut().zip(words) {
             *y = if word < rule.below {
@@ -202,8 +202,8 @@ fn drop_loop<M: Math>(y: &mut [f32], rule: &Drop, at: usize) {
     });
 }
 
-per_isa! { fn dropout_isa(y: &mut [f32], x: &[f32], rule: &Drop, at: usize) = dropout_loop; }
-per_isa! { fn drop_isa(y: &mut [f32], rule: &Drop, at: usize) = drop_loop; }
+per_isa! { fn dropout_isa(y: &mut [f32], x: &[f32], rule: &Drop, at: usize) = plain dropout_loop; }
+per_isa! { fn drop_isa(y: &mut [f32], rule: &Drop, at: usize) = plain drop_loop; }
 
 /// A float as bf16, rounded to nearest even.
 #[inline(always)]
@@ -279,12 +279,12 @@ macro_rules! conversion {
             chunk::each_mut(y, 1, |at, y| $kernel(y, &x[at..]));
         }
         #[inline(always)]
-        fn $body<M: Math>(y: &mut [$to], x: &[$from]) {
+        fn $body(y: &mut [$to], x: &[$from]) {
             for (y, &x) in y.iter_mut().zip(x) {
                 *y = $each(x);
             }
         }
-        per_isa! { pub(crate) fn $kernel(y: &mut [$to], x: &[$from]) = $body; }
+        per_isa! { pub(crate) fn $kernel(y: &mut [$to], x: &[$from]) = plain $body; }
     };
 }
 conversion! {
@@ -317,7 +317,7 @@ pub fn sum_squares(x: &[f32]) -> f64 {
 }
 
 #[inline(always)]
-fn sum_squares_loop<M: Math>(x: &[f32]) -> f64 {
+fn sum_squares_loop(x: &[f32]) -> f64 {
     // In f64 throughout: the square of a large gradient must not overflow, and reading is the limit anyway.
     let mut acc = [0f64; 32];
     let (body, tail) = x.as_chunks::<32>();
@@ -333,7 +333,7 @@ fn sum_squares_loop<M: Math>(x: &[f32]) -> f64 {
             .sum::<f64>()
 }
 
-per_isa! { fn sum_squares_isa(x: &[f32]) -> f64 = sum_squares_loop; }
+per_isa! { fn sum_squares_isa(x: &[f32]) -> f64 = plain sum_squares_loop; }
 
 /// Whether no element is infinite or NaN.
 pub fn all_finite(x: &[f32]) -> bool {
@@ -347,14 +347,14 @@ pub fn all_finite(x: &[f32]) -> bool {
 }
 
 #[inline(always)]
-fn finite_loop<M: Math>(x: &[f32]) -> bool {
+fn finite_loop(x: &[f32]) -> bool {
     // Infinities and NaN have the largest magnitudes as integers: a maximum vectorises where a search would not.
     x.iter()
         .fold(0, |most, x| most.max(x.to_bits() & 0x7FFF_FFFF))
         < 0x7F80_0000
 }
 
-per_isa! { fn finite_isa(x: &[f32]) -> bool = finite_loop; }
+per_isa! { fn finite_isa(x: &[f32]) -> bool = plain finite_loop; }
 
 #[cfg(test)]
 mod tests {

@@ -210,13 +210,13 @@ pub fn argmax_rows(best: &mut [u32], x: &[f32], vocab: usize) {
 }
 
 #[inline(always)]
-fn argmax_row_loop<M: Math>(x: &[f32]) -> u32 {
+fn argmax_row_loop(x: &[f32]) -> u32 {
     // First the value, as fast as memory; then where it stands first.
     let most = vector::max(x);
     x.iter().position(|x| *x == most).unwrap_or(0) as u32
 }
 
-per_isa! { fn argmax_row(x: &[f32]) -> u32 = argmax_row_loop; }
+per_isa! { fn argmax_row(x: &[f32]) -> u32 = plain argmax_row_loop; }
 
 #[cfg(test)]
 mod tests {

@@ -119,12 +119,12 @@ fn adamw_loop<M: Math>(
 }
 
 #[inline(always)]
-fn lower_loop<M: Math>(low: &mut [bf16], p: &[f32]) {
+fn lower_loop(low: &mut [bf16], p: &[f32]) {
     lower(low, p);
 }
 
 per_isa! { fn adamw_isa(p: &mut [f32], g: &[f32], moments: [&mut [f32]; 2], o: &AdamW, rates: &Rates) = adamw_loop; }
-per_isa! { fn lower_isa(low: &mut [bf16], p: &[f32]) = lower_loop; }
+per_isa! { fn lower_isa(low: &mut [bf16], p: &[f32]) = plain lower_loop; }
 
 /// Stochastic gradient descent, as `torch.optim.SGD`.
 #[derive(Clone, Copy, Debug)]

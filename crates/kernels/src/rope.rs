@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al., "RoFormer", 2021, section 3.2): pairs of features turned by the position.
 
 use crate::chunk;
-use crate::vector::{Math, per_isa};
+use crate::vector::per_isa;
 
 /// Which features form pair `i` of `half = rotary_dim / 2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ pub fn rope_into(y: &mut [f32], x: &[f32], table: Table, positions: &[u32], rope
 }
 
 #[inline(always)]
-fn turn_loop<M: Math>(x: &mut [f32], cos: &[f32], sin: &[f32], rope: &Rope) {
+fn turn_loop(x: &mut [f32], cos: &[f32], sin: &[f32], rope: &Rope) {
     let (half, sign) = (cos.len(), if rope.inverse { -1.0 } else { 1.0 });
     for head in x.chunks_exact_mut(rope.dim) {
         match rope.style {
@@ -133,7 +133,7 @@ fn turn_loop<M: Math>(x: &mut [f32], cos: &[f32], sin: &[f32], rope: &Rope) {
     }
 }
 
-per_isa! { fn turn(x: &mut [f32], cos: &[f32], sin: &[f32], rope: &Rope) = turn_loop; }
+per_isa! { fn turn(x: &mut [f32], cos: &[f32], sin: &[f32], rope: &Rope) = plain turn_loop; }
 
 #[cfg(test)]
 mod tests {

@@ -40,30 +40,40 @@ pub type Baseline = Fused;
 pub type Baseline = Plain;
 
 /// `fn name[G: Bound](args) -> R = body;` makes `name` out of `body::<M: Math, G>`, an `#[inline(always)]` function,
-/// compiled once for each instruction set.
+/// compiled once for each instruction set; `= plain body;` out of one that needs no [`Math`].
 macro_rules! per_isa {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($g:ident: $b:path),+])?
-     ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident;) => {
-        $(#[$meta])*
-        $vis fn $name $(<$($g: $b),+>)? ($($arg: $ty),*) $(-> $ret)? {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($g:ident: $b:path),+])? ($($args:tt)*) $(-> $ret:ty)? = plain $body:ident;) => {
+        $crate::vector::per_isa! {
+            @ { $(#[$meta])* $vis } $name [$($($g: $b),+)?] ($($args)*) [$($ret)?] { $body } { $body }
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($g:ident: $b:path),+])? ($($args:tt)*) $(-> $ret:ty)? = $body:ident;) => {
+        $crate::vector::per_isa! {
+            @ { $(#[$meta])* $vis } $name [$($($g: $b),+)?] ($($args)*) [$($ret)?]
+            { $body::<$crate::vector::Fused $(, $($g),+)?> } { $body::<$crate::vector::Baseline $(, $($g),+)?> }
+        }
+    };
+    (@ { $($head:tt)* } $name:ident [$($g:ident: $b:path),*] ($($arg:ident: $ty:ty),* $(,)?) [$($ret:ty)?]
+     { $($fused:tt)+ } { $($baseline:tt)+ }) => {
+        $($head)* fn $name<$($g: $b),*>($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-            fn avx512 $(<$($g: $b),+>)? ($($arg: $ty),*) $(-> $ret)? {
-                $body::<$crate::vector::Fused $(, $($g),+)?>($($arg),*)
+            fn avx512<$($g: $b),*>($($arg: $ty),*) $(-> $ret)? {
+                $($fused)+($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
-            fn avx2 $(<$($g: $b),+>)? ($($arg: $ty),*) $(-> $ret)? {
-                $body::<$crate::vector::Fused $(, $($g),+)?>($($arg),*)
+            fn avx2<$($g: $b),*>($($arg: $ty),*) $(-> $ret)? {
+                $($fused)+($($arg),*)
             }
             match $crate::isa::isa() {
                 // SAFETY: `isa` found these features on this machine.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx512 => unsafe { avx512 $(::<$($g),+>)? ($($arg),*) },
+                $crate::isa::Isa::Avx512 => unsafe { avx512::<$($g),*>($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx2 => unsafe { avx2 $(::<$($g),+>)? ($($arg),*) },
-                _ => $body::<$crate::vector::Baseline $(, $($g),+)?>($($arg),*),
+                $crate::isa::Isa::Avx2 => unsafe { avx2::<$($g),*>($($arg),*) },
+                _ => $($baseline)+($($arg),*),
             }
         }
     };
