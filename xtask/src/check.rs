@@ -20,15 +20,7 @@ pub fn run(root: &Path, format: Format) -> Result<()> {
         Format::Verify => &["fmt", "--all", "--", "--check"],
         Format::Apply => &["fmt", "--all"],
     };
-    let clippy = [
-        "clippy",
-        "--release",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
     let steps: [Step; 4] = [
         ("format", Box::new(|| call(root, fmt))),
         ("tidy", Box::new(|| tidy::run(root))),
@@ -45,10 +37,7 @@ fn run_steps(steps: &[Step], print: &mut dyn FnMut(&str)) -> Result<()> {
         let start = Instant::now();
         let result = step();
         let verdict = if result.is_ok() { "ok" } else { "FAILED" };
-        report.push(format!(
-            "{name:<8}{:>9.1} s  {verdict}",
-            start.elapsed().as_secs_f64()
-        ));
+        report.push(format!("{name:<8}{:>9.1} s  {verdict}", start.elapsed().as_secs_f64()));
         if result.is_err() || report.len() == steps.len() {
             print(&format!("\n{}", report.join("\n")));
         }
@@ -58,9 +47,7 @@ fn run_steps(steps: &[Step], print: &mut dyn FnMut(&str)) -> Result<()> {
 }
 
 fn call(root: &Path, arguments: &[&str]) -> Result<()> {
-    let status = cargo(root, arguments)
-        .status()
-        .context("cannot start cargo")?;
+    let status = cargo(root, arguments).status().context("cannot start cargo")?;
     if !status.success() {
         // Cargo has said why; the component that a bare toolchain lacks it names too.
         bail!("`cargo {}` did not pass", arguments.join(" "));
@@ -85,19 +72,11 @@ mod tests {
             (name, Box::new(step))
         };
         let mut lines = Vec::new();
-        let result = run_steps(
-            &[step("a", true), step("b", false), step("c", true)],
-            &mut |line| lines.push(line.to_owned()),
-        );
+        let result =
+            run_steps(&[step("a", true), step("b", false), step("c", true)], &mut |line| lines.push(line.to_owned()));
         assert_eq!(*ran.borrow(), ["a", "b"]);
-        assert_eq!(
-            result.err().map(|error| format!("{error:#}")).as_deref(),
-            Some("b failed: broken")
-        );
+        assert_eq!(result.err().map(|error| format!("{error:#}")).as_deref(), Some("b failed: broken"));
         let report = lines.last().map(String::as_str).unwrap_or_default();
-        assert!(
-            report.contains("ok") && report.contains("FAILED"),
-            "{report}"
-        );
+        assert!(report.contains("ok") && report.contains("FAILED"), "{report}");
     }
 }

@@ -45,12 +45,7 @@ pub fn lex(text: &str) -> (Vec<Token>, Vec<Token>) {
             continue;
         }
         let (kind, len) = token(&text[at..]);
-        let token = Token {
-            kind,
-            start: at,
-            end: at + len,
-            line,
-        };
+        let token = Token { kind, start: at, end: at + len, line };
         match kind {
             Kind::Comment | Kind::Doc => comments.push(token),
             _ => code.push(token),
@@ -67,17 +62,12 @@ fn token(rest: &str) -> (Kind, usize) {
     match bytes[0] {
         b'/' if rest.starts_with("//") => {
             let len = rest.find('\n').unwrap_or(rest.len());
-            let doc =
-                rest.starts_with("//!") || (rest.starts_with("///") && !rest.starts_with("////"));
+            let doc = rest.starts_with("//!") || (rest.starts_with("///") && !rest.starts_with("////"));
             (if doc { Kind::Doc } else { Kind::Comment }, len)
         }
         b'/' if rest.starts_with("/*") => {
-            let doc =
-                rest.starts_with("/*!") || (rest.starts_with("/**") && !rest.starts_with("/**/"));
-            (
-                if doc { Kind::Doc } else { Kind::Comment },
-                block_comment(rest),
-            )
+            let doc = rest.starts_with("/*!") || (rest.starts_with("/**") && !rest.starts_with("/**/"));
+            (if doc { Kind::Doc } else { Kind::Comment }, block_comment(rest))
         }
         b'"' => (Kind::Str, quoted(rest, '"')),
         b'\'' => {
@@ -104,17 +94,13 @@ fn prefixed(rest: &str, len: usize) -> Option<(Kind, usize)> {
     }
     let after = &rest[len..];
     if !prefix.ends_with('r') {
-        return after
-            .starts_with('"')
-            .then(|| (Kind::Str, len + quoted(after, '"')));
+        return after.starts_with('"').then(|| (Kind::Str, len + quoted(after, '"')));
     }
     let hashes = after.bytes().take_while(|&byte| byte == b'#').count();
     if after[hashes..].starts_with('"') {
         let close = format!("\"{}", "#".repeat(hashes));
         let body = &after[hashes + 1..];
-        let end = body
-            .find(&close)
-            .map_or(body.len(), |found| found + close.len());
+        let end = body.find(&close).map_or(body.len(), |found| found + close.len());
         return Some((Kind::Str, len + hashes + 1 + end));
     }
     (prefix == "r" && hashes == 1).then(|| (Kind::Ident, len + 1 + name(&after[1..])))
@@ -180,11 +166,7 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> Vec<&str> {
-        lex(text)
-            .0
-            .iter()
-            .map(|token| &text[token.start..token.end])
-            .collect()
+        lex(text).0.iter().map(|token| &text[token.start..token.end]).collect()
     }
 
     #[test]
@@ -192,22 +174,13 @@ mod tests {
         let text = "a // b\n/* c /* d */ e */ f /// g";
         assert_eq!(words(text), ["a", "f"]);
         let comments = lex(text).1;
-        assert_eq!(
-            comments.iter().map(|c| c.kind).collect::<Vec<_>>(),
-            [Kind::Comment, Kind::Comment, Kind::Doc]
-        );
+        assert_eq!(comments.iter().map(|c| c.kind).collect::<Vec<_>>(), [Kind::Comment, Kind::Comment, Kind::Doc]);
     }
 
     #[test]
     fn strings_are_one_token_whatever_they_hold() {
-        assert_eq!(
-            words(r#"x("a // \" b", 'c')"#),
-            ["x", "(", r#""a // \" b""#, ",", "'c'", ")"]
-        );
-        assert_eq!(
-            words("r#\"a \" b\"# br\"\\\" c"),
-            ["r#\"a \" b\"#", "br\"\\\"", "c"]
-        );
+        assert_eq!(words(r#"x("a // \" b", 'c')"#), ["x", "(", r#""a // \" b""#, ",", "'c'", ")"]);
+        assert_eq!(words("r#\"a \" b\"# br\"\\\" c"), ["r#\"a \" b\"#", "br\"\\\"", "c"]);
         assert_eq!(words("b\"x\\\"y\" z"), ["b\"x\\\"y\"", "z"]);
     }
 
@@ -215,9 +188,7 @@ mod tests {
     fn a_lifetime_is_not_an_open_character() {
         assert_eq!(
             words("&'a str, '\\'', 'é', 'x: loop"),
-            [
-                "&", "'a", "str", ",", "'\\''", ",", "'é'", ",", "'x", ":", "loop"
-            ]
+            ["&", "'a", "str", ",", "'\\''", ",", "'é'", ",", "'x", ":", "loop"]
         );
     }
 
@@ -225,22 +196,7 @@ mod tests {
     fn numbers_end_where_ranges_and_methods_start() {
         assert_eq!(
             words("0..n 1.5e-3f32 2.max(3) 0xe+1"),
-            [
-                "0",
-                ".",
-                ".",
-                "n",
-                "1.5e-3f32",
-                "2",
-                ".",
-                "max",
-                "(",
-                "3",
-                ")",
-                "0xe",
-                "+",
-                "1"
-            ]
+            ["0", ".", ".", "n", "1.5e-3f32", "2", ".", "max", "(", "3", ")", "0xe", "+", "1"]
         );
     }
 
@@ -251,11 +207,7 @@ mod tests {
 
     #[test]
     fn lines_count_through_comments_and_strings() {
-        let lines: Vec<usize> = lex("a\n/*\n*/ b \"\n\n\" c")
-            .0
-            .iter()
-            .map(|token| token.line)
-            .collect();
+        let lines: Vec<usize> = lex("a\n/*\n*/ b \"\n\n\" c").0.iter().map(|token| token.line).collect();
         assert_eq!(lines, [1, 3, 3, 5]);
     }
 
@@ -263,11 +215,7 @@ mod tests {
     fn what_is_left_open_ends_with_the_file() {
         for text in ["\"abc", "/* abc", "r#\"abc", "'\\", "'", "b\"", "é'"] {
             let (code, comments) = lex(text);
-            assert_eq!(
-                code.iter().chain(&comments).map(|token| token.end).max(),
-                Some(text.len()),
-                "{text}"
-            );
+            assert_eq!(code.iter().chain(&comments).map(|token| token.end).max(), Some(text.len()), "{text}");
         }
     }
 }

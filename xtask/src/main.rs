@@ -60,14 +60,10 @@ fn dispatch(arguments: &[&str]) -> Result<()> {
 /// The root of the workspace: the folder above this package's.
 fn root() -> Result<PathBuf> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = package
-        .parent()
-        .context("xtask lies at the root of the file system")?;
+    let root = package.parent().context("xtask lies at the root of the file system")?;
     // The binary may have been built in a copy that has moved since.
     let here = std::env::current_dir().context("cannot tell the current folder")?;
-    let found = here
-        .ancestors()
-        .find(|folder| folder.join("xtask/Cargo.toml").is_file());
+    let found = here.ancestors().find(|folder| folder.join("xtask/Cargo.toml").is_file());
     Ok(found.unwrap_or(root).to_path_buf())
 }
 

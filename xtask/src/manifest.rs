@@ -25,29 +25,13 @@ impl Manifest {
         let mut entries = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let line = without_comment(line).trim();
-            if let Some(header) = line
-                .strip_prefix('[')
-                .and_then(|rest| rest.strip_suffix(']'))
-            {
+            if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 table = header.trim_matches(['[', ']']).trim().to_owned();
                 // `[dependencies.name]` names a crate even where no key follows.
-                entries.push(Entry {
-                    line: index + 1,
-                    table: table.clone(),
-                    key: String::new(),
-                    value: String::new(),
-                });
+                entries.push(Entry { line: index + 1, table: table.clone(), key: String::new(), value: String::new() });
             } else if let Some((key, value)) = line.split_once('=') {
-                let (key, value) = (
-                    key.trim().trim_matches('"').to_owned(),
-                    value.trim().to_owned(),
-                );
-                entries.push(Entry {
-                    line: index + 1,
-                    table: table.clone(),
-                    key,
-                    value,
-                });
+                let (key, value) = (key.trim().trim_matches('"').to_owned(), value.trim().to_owned());
+                entries.push(Entry { line: index + 1, table: table.clone(), key, value });
             }
         }
         Self { entries }
@@ -55,10 +39,7 @@ impl Manifest {
 
     /// The value of `key` in `table`, as written.
     pub fn get(&self, table: &str, key: &str) -> Option<&str> {
-        self.entries
-            .iter()
-            .find(|entry| entry.table == table && entry.key == key)
-            .map(|entry| entry.value.as_str())
+        self.entries.iter().find(|entry| entry.table == table && entry.key == key).map(|entry| entry.value.as_str())
     }
 
     /// Every crate of a table of dependencies, of whatever kind and target.
@@ -68,14 +49,9 @@ impl Manifest {
             let Some(named) = dependency_key(entry) else {
                 continue;
             };
-            let renamed = (entry.key == "package")
-                .then(|| entry.value.clone())
-                .or_else(|| package(&entry.value));
+            let renamed = (entry.key == "package").then(|| entry.value.clone()).or_else(|| package(&entry.value));
             let name = renamed.map_or(named, |name| name.trim_matches('"').to_owned());
-            found.push(Dependency {
-                line: entry.line,
-                name,
-            });
+            found.push(Dependency { line: entry.line, name });
         }
         found.dedup_by(|later, earlier| later.name == earlier.name);
         found
@@ -85,18 +61,13 @@ impl Manifest {
 /// The name under which an entry, or the header of its table, adds a dependency.
 fn dependency_key(entry: &Entry) -> Option<String> {
     let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
-    let own = kinds
-        .iter()
-        .any(|kind| entry.table == *kind || entry.table.ends_with(&format!(".{kind}")));
+    let own = kinds.iter().any(|kind| entry.table == *kind || entry.table.ends_with(&format!(".{kind}")));
     if own {
         let name = entry.key.split('.').next()?.trim();
         return (!name.is_empty()).then(|| name.to_owned());
     }
     let (table, name) = entry.table.rsplit_once('.')?;
-    kinds
-        .iter()
-        .any(|kind| table.ends_with(kind))
-        .then(|| name.trim_matches('"').to_owned())
+    kinds.iter().any(|kind| table.ends_with(kind)).then(|| name.trim_matches('"').to_owned())
 }
 
 /// The `package = "name"` of an inline table.
@@ -125,11 +96,7 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> Vec<String> {
-        Manifest::read(text)
-            .dependencies()
-            .into_iter()
-            .map(|dependency| dependency.name)
-            .collect()
+        Manifest::read(text).dependencies().into_iter().map(|dependency| dependency.name).collect()
     }
 
     #[test]
@@ -142,14 +109,8 @@ mod tests {
 
     #[test]
     fn a_renamed_crate_keeps_its_own_name() {
-        assert_eq!(
-            names("[dependencies]\na = { version = \"1\", package = \"b\" }\n"),
-            ["b"]
-        );
-        assert_eq!(
-            names("[dependencies.a]\nversion = \"1\"\npackage = \"b\"\n"),
-            ["a", "b"]
-        );
+        assert_eq!(names("[dependencies]\na = { version = \"1\", package = \"b\" }\n"), ["b"]);
+        assert_eq!(names("[dependencies.a]\nversion = \"1\"\npackage = \"b\"\n"), ["a", "b"]);
     }
 
     #[test]

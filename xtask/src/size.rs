@@ -38,68 +38,30 @@ fn report(tree: &Tree) -> String {
         *crates.entry(crate_of(&source.path)).or_default() += lines;
         total += lines;
     }
-    let mut text = String::from(
-        "crate        files     code  comment     docs    tests    blank  explained\n",
-    );
-    for (name, lines) in crates
-        .iter()
-        .map(|(name, lines)| (*name, lines))
-        .chain([("total", &total)])
-    {
-        let Lines {
-            files,
-            code,
-            comments,
-            docs,
-            tests,
-            blank,
-        } = *lines;
+    let mut text = String::from("crate        files     code  comment     docs    tests    blank  explained\n");
+    for (name, lines) in crates.iter().map(|(name, lines)| (*name, lines)).chain([("total", &total)]) {
+        let Lines { files, code, comments, docs, tests, blank } = *lines;
         let explained = 100 * (comments + docs) / (code + comments + docs).max(1);
-        let _ = writeln!(
-            text,
-            "{name:<12}{files:>6}{code:>9}{comments:>9}{docs:>9}{tests:>9}{blank:>9}{explained:>9} %"
-        );
+        let _ =
+            writeln!(text, "{name:<12}{files:>6}{code:>9}{comments:>9}{docs:>9}{tests:>9}{blank:>9}{explained:>9} %");
     }
-    let pages: usize = tree
-        .texts
-        .iter()
-        .filter(|f| f.path.ends_with(".md"))
-        .map(|f| f.text.lines().count())
-        .sum();
+    let pages: usize = tree.texts.iter().filter(|f| f.path.ends_with(".md")).map(|f| f.text.lines().count()).sum();
     let _ = writeln!(text, "pages (.md)  {pages} lines\n");
 
-    let mut files: Vec<(usize, &str)> = tree
-        .sources
-        .iter()
-        .map(|source| (source.lines_without_tests(), source.path.as_str()))
-        .collect();
+    let mut files: Vec<(usize, &str)> =
+        tree.sources.iter().map(|source| (source.lines_without_tests(), source.path.as_str())).collect();
     files.retain(|(lines, _)| *lines > 0);
     files.sort_by(|a, b| b.cmp(a));
     if let Some((median, _)) = files.get(files.len() / 2) {
-        let _ = writeln!(
-            text,
-            "median file: {median} lines without tests; the largest:"
-        );
+        let _ = writeln!(text, "median file: {median} lines without tests; the largest:");
     }
-    list(
-        &mut text,
-        files
-            .iter()
-            .map(|(lines, path)| (*lines, (*path).to_owned())),
-    );
+    list(&mut text, files.iter().map(|(lines, path)| (*lines, (*path).to_owned())));
 
     let mut forwards: Vec<(usize, String)> = Vec::new();
     for source in tree.sources_of("nn") {
-        for function in source
-            .functions(is_forward)
-            .iter()
-            .filter(|function| !source.is_test(function.first_line))
-        {
+        for function in source.functions(is_forward).iter().filter(|function| !source.is_test(function.first_line)) {
             let lines = function.last_line + 1 - function.first_line;
-            forwards.push((
-                lines,
-                format!("{}:{} {}", source.path, function.first_line, function.name),
-            ));
+            forwards.push((lines, format!("{}:{} {}", source.path, function.first_line, function.name)));
         }
     }
     forwards.sort_by(|a, b| b.cmp(a));
@@ -140,10 +102,7 @@ fn count(source: &Source) -> Lines {
         let last = (token.line + height).min(holds.len());
         holds[token.line - 1..last].fill(kind);
     }
-    let mut lines = Lines {
-        files: 1,
-        ..Lines::default()
-    };
+    let mut lines = Lines { files: 1, ..Lines::default() };
     for (index, holds) in holds.into_iter().enumerate() {
         match holds {
             Holds::Nothing => lines.blank += 1,
@@ -177,25 +136,12 @@ mod tests {
     #[test]
     fn every_line_is_counted_once() {
         let lines = count(&Source::new("crates/nn/src/a.rs", TEXT));
-        assert_eq!(
-            lines,
-            Lines {
-                files: 1,
-                code: 5,
-                comments: 3,
-                docs: 1,
-                tests: 4,
-                blank: 2
-            }
-        );
+        assert_eq!(lines, Lines { files: 1, code: 5, comments: 3, docs: 1, tests: 4, blank: 2 });
     }
 
     #[test]
     fn the_report_names_crates_files_and_forwards() {
-        let file = |path: &str, text: &str| TextFile {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
+        let file = |path: &str, text: &str| TextFile { path: path.to_owned(), text: text.to_owned() };
         let tree = Tree::new(vec![
             file("crates/nn/src/a.rs", TEXT),
             file("crates/nn/src/b.rs", "fn forward() {\n}\n"),

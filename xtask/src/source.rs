@@ -52,24 +52,16 @@ impl Source {
 
     /// The text of code token `i`, and nothing past the end.
     pub fn word(&self, i: usize) -> &str {
-        self.tokens
-            .get(i)
-            .map_or("", |token| &self.text[token.start..token.end])
+        self.tokens.get(i).map_or("", |token| &self.text[token.start..token.end])
     }
 
     /// Does `pattern` stand at code token `i`?
     pub fn at(&self, i: usize, pattern: &[&str]) -> bool {
-        pattern
-            .iter()
-            .enumerate()
-            .all(|(offset, word)| self.word(i + offset) == *word)
+        pattern.iter().enumerate().all(|(offset, word)| self.word(i + offset) == *word)
     }
 
     pub fn is_test(&self, line: usize) -> bool {
-        self.tests
-            .get(line.wrapping_sub(1))
-            .copied()
-            .unwrap_or(false)
+        self.tests.get(line.wrapping_sub(1)).copied().unwrap_or(false)
     }
 
     /// Lines outside tests, whatever they hold.
@@ -134,10 +126,7 @@ impl Source {
                 i = self.use_tree(i + 1, &mut Vec::new(), &mut found);
             } else {
                 let (parts, next) = self.plain_path(i);
-                found.push(Named {
-                    line: self.tokens[i].line,
-                    parts,
-                });
+                found.push(Named { line: self.tokens[i].line, parts });
                 i = next;
             }
         }
@@ -162,12 +151,7 @@ impl Source {
 
     fn plain_path(&self, mut i: usize) -> (Vec<String>, usize) {
         let mut parts = vec![self.word(i).to_owned()];
-        while self.at(i + 1, &[":", ":"])
-            && self
-                .tokens
-                .get(i + 3)
-                .is_some_and(|t| t.kind == Kind::Ident)
-        {
+        while self.at(i + 1, &[":", ":"]) && self.tokens.get(i + 3).is_some_and(|t| t.kind == Kind::Ident) {
             i += 3;
             parts.push(self.word(i).to_owned());
         }
@@ -191,18 +175,12 @@ impl Source {
                     break;
                 }
                 "as" => {
-                    found.push(Named {
-                        line,
-                        parts: prefix.clone(),
-                    });
+                    found.push(Named { line, parts: prefix.clone() });
                     i += 2;
                     break;
                 }
                 "" | "," | ";" | "}" => {
-                    found.push(Named {
-                        line,
-                        parts: prefix.clone(),
-                    });
+                    found.push(Named { line, parts: prefix.clone() });
                     break;
                 }
                 word => {
@@ -218,12 +196,8 @@ impl Source {
     /// `tests/`, `benches/` and `examples/` hold tests; so does a file called `tests.rs`.
     fn lies_among_tests(&self) -> bool {
         let folders = ["tests", "benches", "examples"];
-        let apart = self
-            .path
-            .split('/')
-            .any(|part| folders.contains(&part) || part == "tests.rs");
-        let whole =
-            (0..self.tokens.len()).any(|i| self.at(i, &["#", "!", "[", "cfg", "(", "test", ")"]));
+        let apart = self.path.split('/').any(|part| folders.contains(&part) || part == "tests.rs");
+        let whole = (0..self.tokens.len()).any(|i| self.at(i, &["#", "!", "[", "cfg", "(", "test", ")"]));
         apart || whole
     }
 
@@ -244,10 +218,7 @@ impl Source {
                     item = self.closing(open) + 1;
                 }
                 let last = self.item_end(item);
-                spans.push((
-                    self.tokens[i].line,
-                    self.tokens.get(last).map_or(self.tests.len(), |t| t.line),
-                ));
+                spans.push((self.tokens[i].line, self.tokens.get(last).map_or(self.tests.len(), |t| t.line)));
                 if self.at(item, &["mod"]) && self.word(item + 2) == ";" {
                     self.test_modules.push(self.word(item + 1).to_owned());
                 }
@@ -263,11 +234,7 @@ impl Source {
 
     /// The `[` of an attribute, inner or outer, whose `#` is token `i`.
     fn attribute_open(&self, i: usize) -> Option<usize> {
-        if self.at(i, &["#", "["]) {
-            Some(i + 1)
-        } else {
-            self.at(i, &["#", "!", "["]).then_some(i + 2)
-        }
+        if self.at(i, &["#", "["]) { Some(i + 1) } else { self.at(i, &["#", "!", "["]).then_some(i + 2) }
     }
 
     /// The `{` of the body of the `fn` at token `i`, or nothing where it is only declared.
@@ -304,11 +271,7 @@ impl Source {
             "macro_rules",
             "union",
         ];
-        let loose = if items.contains(&self.word(start)) {
-            !FIELD_OR_ARM
-        } else {
-            FIELD_OR_ARM
-        };
+        let loose = if items.contains(&self.word(start)) { !FIELD_OR_ARM } else { FIELD_OR_ARM };
         let ends_at_semicolon = ["use", "static", "type"].contains(&self.word(start));
         let mut i = start;
         while i < self.tokens.len() {
@@ -340,18 +303,10 @@ pub fn module_places(path: &str, name: &str) -> [String; 2] {
 pub fn mark_test_modules(sources: &mut [Source]) {
     let places: BTreeSet<[String; 2]> = sources
         .iter()
-        .flat_map(|source| {
-            source
-                .test_modules
-                .iter()
-                .map(|name| module_places(&source.path, name))
-        })
+        .flat_map(|source| source.test_modules.iter().map(|name| module_places(&source.path, name)))
         .collect();
     for source in sources {
-        if places
-            .iter()
-            .any(|[file, folder]| source.path == *file || source.path.starts_with(folder.as_str()))
-        {
+        if places.iter().any(|[file, folder]| source.path == *file || source.path.starts_with(folder.as_str())) {
             source.mark_as_test();
         }
     }
@@ -363,54 +318,30 @@ mod tests {
 
     fn tests_of(text: &str) -> Vec<usize> {
         let source = Source::new("crates/nn/src/a.rs", text);
-        (1..=text.lines().count())
-            .filter(|&line| source.is_test(line))
-            .collect()
+        (1..=text.lines().count()).filter(|&line| source.is_test(line)).collect()
     }
 
     fn paths_of(text: &str) -> Vec<String> {
-        Source::new("a.rs", text)
-            .paths()
-            .iter()
-            .map(|path| path.parts.join("::"))
-            .collect()
+        Source::new("a.rs", text).paths().iter().map(|path| path.parts.join("::")).collect()
     }
 
     #[test]
     fn a_test_module_ends_with_its_brace() {
-        assert_eq!(
-            tests_of("fn a() {}\n#[cfg(test)]\nmod tests {\n  fn b() {}\n}\nfn c() {}\n"),
-            [2, 3, 4, 5]
-        );
+        assert_eq!(tests_of("fn a() {}\n#[cfg(test)]\nmod tests {\n  fn b() {}\n}\nfn c() {}\n"), [2, 3, 4, 5]);
     }
 
     #[test]
     fn single_test_items_are_found() {
-        assert_eq!(
-            tests_of("#[cfg(test)]\nuse a::{b, c};\nfn a() {}\n"),
-            [1, 2]
-        );
-        assert_eq!(
-            tests_of("#[test]\n#[expect(x, reason = \"y\")]\nfn a<A, B>() {\n}\nfn b() {}\n"),
-            [1, 2, 3, 4]
-        );
-        assert_eq!(
-            tests_of("struct A {\n#[cfg(test)]\na: u32,\nb: u32,\n}\n"),
-            [2, 3]
-        );
-        assert_eq!(
-            tests_of("#[cfg(not(test))]\nfn a() {}\n"),
-            Vec::<usize>::new()
-        );
+        assert_eq!(tests_of("#[cfg(test)]\nuse a::{b, c};\nfn a() {}\n"), [1, 2]);
+        assert_eq!(tests_of("#[test]\n#[expect(x, reason = \"y\")]\nfn a<A, B>() {\n}\nfn b() {}\n"), [1, 2, 3, 4]);
+        assert_eq!(tests_of("struct A {\n#[cfg(test)]\na: u32,\nb: u32,\n}\n"), [2, 3]);
+        assert_eq!(tests_of("#[cfg(not(test))]\nfn a() {}\n"), Vec::<usize>::new());
     }
 
     #[test]
     fn whole_files_of_tests_are_found() {
         assert_eq!(tests_of("#![cfg(test)]\nfn a() {}\n"), [1, 2]);
-        assert_eq!(
-            Source::new("crates/nn/tests/a.rs", "fn a() {}\n").lines_without_tests(),
-            0
-        );
+        assert_eq!(Source::new("crates/nn/tests/a.rs", "fn a() {}\n").lines_without_tests(), 0);
         let mut sources = [
             Source::new("crates/nn/src/lib.rs", "#[cfg(test)]\nmod check;\nmod a;\n"),
             Source::new("crates/nn/src/check.rs", "fn a() {}\n"),
@@ -418,70 +349,34 @@ mod tests {
             Source::new("crates/nn/src/a.rs", "fn a() {}\n"),
         ];
         mark_test_modules(&mut sources);
-        assert_eq!(
-            sources
-                .iter()
-                .map(Source::lines_without_tests)
-                .collect::<Vec<_>>(),
-            [1, 0, 0, 1]
-        );
+        assert_eq!(sources.iter().map(Source::lines_without_tests).collect::<Vec<_>>(), [1, 0, 0, 1]);
     }
 
     #[test]
     fn uses_are_spelled_out() {
         assert_eq!(
-            paths_of(
-                "use std::{fs::{self, File}, io as stream};\nuse a::*;\npub(crate) use ::b::c;"
-            ),
-            [
-                "std::fs::self",
-                "std::fs::File",
-                "std::io",
-                "a::*",
-                "pub",
-                "crate",
-                "b::c"
-            ]
+            paths_of("use std::{fs::{self, File}, io as stream};\nuse a::*;\npub(crate) use ::b::c;"),
+            ["std::fs::self", "std::fs::File", "std::io", "a::*", "pub", "crate", "b::c"]
         );
     }
 
     #[test]
     fn a_use_that_is_none_ends() {
-        assert_eq!(
-            paths_of("impl A + use<'a> { b }"),
-            ["impl", "A", "use", "b"]
-        );
-        assert_eq!(
-            paths_of("use a::{b; c; {d}, e").last().map(String::as_str),
-            Some("a::e")
-        );
-        assert_eq!(
-            paths_of("use a::{b, {c, d}, {}, self as _}; e"),
-            ["a::b", "a::c", "a::d", "a::self", "e"]
-        );
+        assert_eq!(paths_of("impl A + use<'a> { b }"), ["impl", "A", "use", "b"]);
+        assert_eq!(paths_of("use a::{b; c; {d}, e").last().map(String::as_str), Some("a::e"));
+        assert_eq!(paths_of("use a::{b, {c, d}, {}, self as _}; e"), ["a::b", "a::c", "a::d", "a::self", "e"]);
     }
 
     #[test]
     fn paths_in_code_are_found() {
-        assert_eq!(
-            paths_of("let x = a::b::c(d); ::e::f"),
-            ["let", "x", "a::b::c", "d", "e::f"]
-        );
+        assert_eq!(paths_of("let x = a::b::c(d); ::e::f"), ["let", "x", "a::b::c", "d", "e::f"]);
     }
 
     #[test]
     fn functions_know_their_lines() {
-        let source = Source::new(
-            "a.rs",
-            "trait A { fn forward(&self); }\nfn forward(\n a: [u8; 3]\n) {\n if b {}\n}\n",
-        );
+        let source =
+            Source::new("a.rs", "trait A { fn forward(&self); }\nfn forward(\n a: [u8; 3]\n) {\n if b {}\n}\n");
         let found = source.functions(|name| name == "forward");
-        assert_eq!(
-            found
-                .iter()
-                .map(|f| (f.first_line, f.last_line))
-                .collect::<Vec<_>>(),
-            [(2, 6)]
-        );
+        assert_eq!(found.iter().map(|f| (f.first_line, f.last_line)).collect::<Vec<_>>(), [(2, 6)]);
     }
 }

@@ -47,11 +47,7 @@ pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
 fn copy_and_count(mut from: impl BufRead, to: &mut impl Write) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut line = Vec::new();
-    while from
-        .read_until(b'\n', &mut line)
-        .context("cannot read the output of cargo")?
-        > 0
-    {
+    while from.read_until(b'\n', &mut line).context("cannot read the output of cargo")? > 0 {
         to.write_all(&line)?;
         to.flush()?;
         tally.add(&String::from_utf8_lossy(&line));
@@ -63,11 +59,7 @@ fn copy_and_count(mut from: impl BufRead, to: &mut impl Write) -> Result<Tally> 
 impl Tally {
     /// Adds a line `test result: ok. 3 passed; 0 failed; …`; other lines change nothing.
     fn add(&mut self, line: &str) {
-        let Some((_, counts)) = line
-            .trim()
-            .strip_prefix("test result: ")
-            .and_then(|rest| rest.split_once(". "))
-        else {
+        let Some((_, counts)) = line.trim().strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
             return;
         };
         for count in counts.split(';') {
@@ -90,13 +82,7 @@ impl Tally {
 
     /// The closing line, in the words of a test binary's own.
     fn line(self, success: bool, seconds: f64) -> String {
-        let Self {
-            passed,
-            failed,
-            ignored,
-            measured,
-            filtered_out,
-        } = self;
+        let Self { passed, failed, ignored, measured, filtered_out } = self;
         let verdict = if success { "ok" } else { "FAILED" };
         format!(
             "\ntest result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; {measured} measured; \
@@ -118,27 +104,17 @@ mod tests {
     fn results_of_all_binaries_add_up() {
         let mut copy = Vec::new();
         let tally = copy_and_count(OUTPUT.as_bytes(), &mut copy).unwrap();
-        assert_eq!(
-            tally,
-            Tally {
-                passed: 5,
-                failed: 1,
-                ignored: 1,
-                measured: 0,
-                filtered_out: 4
-            }
-        );
+        assert_eq!(tally, Tally { passed: 5, failed: 1, ignored: 1, measured: 0, filtered_out: 4 });
         assert_eq!(String::from_utf8(copy).unwrap(), OUTPUT);
     }
 
     #[test]
     fn the_closing_line_reads_as_a_test_binarys_own() {
-        let tally = Tally {
-            passed: 5,
-            ..Tally::default()
-        };
+        let tally = Tally { passed: 5, ..Tally::default() };
         let line = tally.line(true, 1.5);
-        assert!(line.ends_with("test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s"));
+        assert!(line.ends_with(
+            "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s"
+        ));
         let mut again = Tally::default();
         again.add(&line);
         assert_eq!(again, tally);

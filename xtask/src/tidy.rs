@@ -27,11 +27,7 @@ pub struct Finding {
 
 impl Finding {
     fn new(path: &str, line: usize, what: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            line,
-            what: what.into(),
-        }
+        Self { path: path.to_owned(), line, what: what.into() }
     }
 }
 
@@ -74,26 +70,16 @@ pub fn run(root: &Path) -> Result<()> {
         print!("{}", report(rule, &findings));
     }
     if count > 0 {
-        bail!(
-            "tidy found {count} breach{} of the project's rules",
-            if count == 1 { "" } else { "es" }
-        );
+        bail!("tidy found {count} breach{} of the project's rules", if count == 1 { "" } else { "es" });
     }
-    println!(
-        "tidy: {} rules hold over {} Rust files",
-        RULES.len(),
-        tree.sources.len()
-    );
+    println!("tidy: {} rules hold over {} Rust files", RULES.len(), tree.sources.len());
     Ok(())
 }
 
 /// Prints the rules and their reasons.
 pub fn list() {
     for rule in RULES {
-        println!(
-            "{}\n    why      {}\n    instead  {}",
-            rule.name, rule.why, rule.instead
-        );
+        println!("{}\n    why      {}\n    instead  {}", rule.name, rule.why, rule.instead);
     }
 }
 
@@ -101,18 +87,11 @@ pub fn list() {
 fn report(rule: &Rule, findings: &[Finding]) -> String {
     let mut text = String::new();
     for Finding { path, line, what } in findings {
-        let place = if *line == 0 {
-            path.clone()
-        } else {
-            format!("{path}:{line}")
-        };
+        let place = if *line == 0 { path.clone() } else { format!("{path}:{line}") };
         text += &format!("{place}: {}: {what}\n", rule.name);
     }
     if !findings.is_empty() {
-        text += &format!(
-            "    why      {}\n    instead  {}\n\n",
-            rule.why, rule.instead
-        );
+        text += &format!("    why      {}\n    instead  {}\n\n", rule.why, rule.instead);
     }
     text
 }

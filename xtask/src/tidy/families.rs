@@ -78,28 +78,13 @@ pub const REGISTERED: Rule = Rule {
     check: |tree| {
         let mut found = Vec::new();
         for source in families(tree) {
-            for place in [
-                "crates/models/src/registry.rs",
-                "crates/models/tests/parity.rs",
-            ] {
-                let listed = tree
-                    .sources
-                    .iter()
-                    .find(|other| other.path == place)
-                    .is_some_and(|other| {
-                        // Tables may name a family by its module or by its `model_type`.
-                        other
-                            .tokens
-                            .iter()
-                            .enumerate()
-                            .any(|(i, _)| other.word(i).trim_matches('"') == stem(source))
-                    });
+            for place in ["crates/models/src/registry.rs", "crates/models/tests/parity.rs"] {
+                let listed = tree.sources.iter().find(|other| other.path == place).is_some_and(|other| {
+                    // Tables may name a family by its module or by its `model_type`.
+                    other.tokens.iter().enumerate().any(|(i, _)| other.word(i).trim_matches('"') == stem(source))
+                });
                 if !listed {
-                    found.push(Finding::new(
-                        &source.path,
-                        0,
-                        format!("`{}` does not stand in {place}", stem(source)),
-                    ));
+                    found.push(Finding::new(&source.path, 0, format!("`{}` does not stand in {place}", stem(source))));
                 }
             }
         }
@@ -113,14 +98,12 @@ pub const NO_NAMES_ABOVE: Rule = Rule {
           taught to it",
     instead: "let the family say it as data in its `Arch` or through the registry, and ask for the property",
     check: |tree| {
-        let own: BTreeSet<String> = families(tree)
-            .map(|source| stem(source).to_owned())
-            .collect();
+        let own: BTreeSet<String> = families(tree).map(|source| stem(source).to_owned()).collect();
         let mut found = Vec::new();
         for source in ABOVE.iter().flat_map(|name| tree.sources_of(name)) {
             for i in source.outside_tests() {
                 let token = source.tokens[i];
-                if matches!(token.kind, Kind::Ident | Kind::Str)
+                if (token.kind == Kind::Ident || token.kind == Kind::Str && !is_prose(source.word(i)))
                     && let Some(family) = family_in(source.word(i), &own)
                 {
                     found.push(Finding::new(
@@ -133,9 +116,7 @@ pub const NO_NAMES_ABOVE: Rule = Rule {
         }
         // Configs and templates that are compiled in are code too.
         for file in &tree.texts {
-            let above = ABOVE
-                .iter()
-                .any(|name| file.path.starts_with(&format!("crates/{name}/src/")));
+            let above = ABOVE.iter().any(|name| file.path.starts_with(&format!("crates/{name}/src/")));
             for (index, line) in file.text.lines().enumerate().filter(|_| above) {
                 if let Some(family) = family_in(line, &own) {
                     found.push(Finding::new(&file.path, index + 1, format!("`{family}`")));
@@ -149,13 +130,8 @@ pub const NO_NAMES_ABOVE: Rule = Rule {
 
 /// The files that define a family: they say `impl Family for`.
 fn families(tree: &Tree) -> impl Iterator<Item = &Source> {
-    let defines = |source: &Source| {
-        source
-            .outside_tests()
-            .any(|i| source.at(i, &["Family", "for"]))
-    };
-    tree.sources_of("models")
-        .filter(move |source| defines(source))
+    let defines = |source: &Source| source.outside_tests().any(|i| source.at(i, &["Family", "for"]));
+    tree.sources_of("models").filter(move |source| defines(source))
 }
 
 /// The module of a file: `llama` for `llama.rs` and for `llama/mod.rs`.
@@ -166,17 +142,7 @@ fn stem(source: &Source) -> &str {
 
 /// Does a path that holds this part lead to tensors?
 fn computes(part: &str) -> bool {
-    matches!(
-        part,
-        "phyla_ops"
-            | "phyla_kernels"
-            | "candle_core"
-            | "candle"
-            | "gemm"
-            | "Tensor"
-            | "Data"
-            | "Param"
-    )
+    matches!(part, "phyla_ops" | "phyla_kernels" | "candle_core" | "candle" | "gemm" | "Tensor" | "Data" | "Param")
 }
 
 /// What at code token `i` computes on tensors. Sums, products and powers of config values are no arithmetic in
@@ -184,8 +150,7 @@ fn computes(part: &str) -> bool {
 fn arithmetic(source: &Source, i: usize) -> Option<String> {
     let word = source.word(i);
     if source.is_method_call(i) {
-        let tensor = matches!(word, "forward" | "matmul" | "softmax" | "to_dtype")
-            || word.starts_with("broadcast_");
+        let tensor = matches!(word, "forward" | "matmul" | "softmax" | "to_dtype") || word.starts_with("broadcast_");
         return tensor.then(|| format!("`.{word}(`"));
     }
     if word == "fn" && source.word(i + 1).starts_with("forward") {
@@ -202,21 +167,14 @@ fn family_in(text: &str, own: &BTreeSet<String>) -> Option<String> {
     let words = words(text);
     let known = words.iter().find_map(|word| {
         let family = word.trim_end_matches(|c: char| c.is_ascii_digit());
-        let hit = [word.as_str(), family]
-            .into_iter()
-            .find(|form| FAMILIES.contains(form));
+        let hit = [word.as_str(), family].into_iter().find(|form| FAMILIES.contains(form));
         hit.map(str::to_owned)
     });
     known.or_else(|| {
-        own.iter()
-            .filter(|name| !ORDINARY.contains(&name.as_str()))
-            .find_map(|name| {
-                let parts: Vec<&str> = name.split('_').collect();
-                words
-                    .windows(parts.len())
-                    .any(|window| window == parts)
-                    .then(|| name.clone())
-            })
+        own.iter().filter(|name| !ORDINARY.contains(&name.as_str())).find_map(|name| {
+            let parts: Vec<&str> = name.split('_').collect();
+            words.windows(parts.len()).any(|window| window == parts).then(|| name.clone())
+        })
     })
 }
 
@@ -239,11 +197,14 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
+/// Is a literal text for people, such as an example in a help page? A name that code compares with is one word,
+/// and a config that it parses has quotes or braces.
+fn is_prose(literal: &str) -> bool {
+    let inside = literal.trim_matches(['r', 'b', 'c', '#']).trim_matches('"');
+    inside.split_whitespace().count() >= 3 && !inside.contains(['"', '{'])
+}
+
 fn shown(word: &str) -> String {
-    let short: String = word.chars().take(60).collect();
-    if short.starts_with('"') {
-        short
-    } else {
-        format!("`{short}`")
-    }
+    let short: String = word.lines().next().unwrap_or_default().chars().take(60).collect();
+    if short.starts_with('"') { short } else { format!("`{short}`") }
 }

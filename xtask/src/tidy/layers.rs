@@ -10,59 +10,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("data", &["kernels"]),
     ("nn", &["kernels", "parallel", "ops"]),
     ("models", &["kernels", "parallel", "ops", "nn"]),
-    (
-        "generate",
-        &["kernels", "parallel", "ops", "nn", "models", "data"],
-    ),
-    (
-        "retrieve",
-        &["kernels", "parallel", "ops", "nn", "models", "data"],
-    ),
-    (
-        "train",
-        &[
-            "kernels", "parallel", "ops", "nn", "models", "data", "generate",
-        ],
-    ),
-    (
-        "serve",
-        &[
-            "kernels", "parallel", "ops", "nn", "models", "data", "generate", "train", "retrieve",
-        ],
-    ),
-    (
-        "phyla",
-        &[
-            "kernels", "parallel", "ops", "nn", "models", "data", "generate", "train", "retrieve",
-            "serve",
-        ],
-    ),
+    ("generate", &["kernels", "parallel", "ops", "nn", "models", "data"]),
+    ("retrieve", &["kernels", "parallel", "ops", "nn", "models", "data"]),
+    ("train", &["kernels", "parallel", "ops", "nn", "models", "data", "generate"]),
+    ("serve", &["kernels", "parallel", "ops", "nn", "models", "data", "generate", "train", "retrieve"]),
+    ("phyla", &["kernels", "parallel", "ops", "nn", "models", "data", "generate", "train", "retrieve", "serve"]),
     ("xtask", &[]),
 ];
 
 /// Crates that stay out, each with its reason.
 const FORBIDDEN: &[(&str, &str)] = &[
-    (
-        "candle-nn",
-        "its fused operations cut the gradient without a word",
-    ),
-    (
-        "candle-transformers",
-        "its models are for inference only and own their products",
-    ),
+    ("candle-nn", "its fused operations cut the gradient without a word"),
+    ("candle-transformers", "its models are for inference only and own their products"),
     ("pyo3", "nothing here needs Python"),
-    (
-        "repugnant-pickle",
-        "a pickle can run code; weights come as safetensors or GGUF",
-    ),
-    (
-        "serde-pickle",
-        "a pickle can run code; weights come as safetensors or GGUF",
-    ),
-    (
-        "tch",
-        "it links a second tensor library and its pickle reader",
-    ),
+    ("repugnant-pickle", "a pickle can run code; weights come as safetensors or GGUF"),
+    ("serde-pickle", "a pickle can run code; weights come as safetensors or GGUF"),
+    ("tch", "it links a second tensor library and its pickle reader"),
 ];
 
 pub const DIRECTION: Rule = Rule {
@@ -78,11 +41,7 @@ pub const DIRECTION: Rule = Rule {
                 continue;
             }
             let Some((_, allowed)) = MAY_USE.iter().find(|(known, _)| *known == name) else {
-                found.push(Finding::new(
-                    &file.path,
-                    0,
-                    format!("crate `{name}` has no place among the layers"),
-                ));
+                found.push(Finding::new(&file.path, 0, format!("crate `{name}` has no place among the layers")));
                 continue;
             };
             for dependency in manifest.dependencies() {
@@ -90,10 +49,7 @@ pub const DIRECTION: Rule = Rule {
                     continue;
                 };
                 if !allowed.contains(&ours) {
-                    let what = format!(
-                        "`{name}` depends on `{ours}`; it may use {}",
-                        one_of(allowed)
-                    );
+                    let what = format!("`{name}` depends on `{ours}`; it may use {}", one_of(allowed));
                     found.push(Finding::new(&file.path, dependency.line, what));
                 }
             }
@@ -109,10 +65,7 @@ pub const FORBIDDEN_CRATES: Rule = Rule {
     check: |tree| {
         let mut found = Vec::new();
         let mut add = |path: &str, line: usize, name: &str| {
-            if let Some((_, reason)) = FORBIDDEN
-                .iter()
-                .find(|(banned, _)| *banned == name.replace('_', "-"))
-            {
+            if let Some((_, reason)) = FORBIDDEN.iter().find(|(banned, _)| *banned == name.replace('_', "-")) {
                 found.push(Finding::new(path, line, format!("`{name}`: {reason}")));
             }
         };
@@ -122,12 +75,7 @@ pub const FORBIDDEN_CRATES: Rule = Rule {
             }
         }
         // The lock file shows what comes in through others.
-        for (index, line) in tree
-            .text("Cargo.lock")
-            .unwrap_or_default()
-            .lines()
-            .enumerate()
-        {
+        for (index, line) in tree.text("Cargo.lock").unwrap_or_default().lines().enumerate() {
             if let Some(name) = line.strip_prefix("name = ") {
                 add("Cargo.lock", index + 1, name.trim_matches('"'));
             }
@@ -152,21 +100,13 @@ pub const LINTS: Rule = Rule {
         for (name, file, manifest) in tree.manifests() {
             if !name.is_empty() {
                 if manifest.get("lints", "workspace") != Some("true") {
-                    found.push(Finding::new(
-                        &file.path,
-                        0,
-                        "the workspace's lints do not apply here",
-                    ));
+                    found.push(Finding::new(&file.path, 0, "the workspace's lints do not apply here"));
                 }
                 continue;
             }
             for (table, key) in denied {
                 if !matches!(manifest.get(table, key), Some("\"deny\"" | "\"forbid\"")) {
-                    found.push(Finding::new(
-                        &file.path,
-                        0,
-                        format!("`{key}` of [{table}] is not \"deny\""),
-                    ));
+                    found.push(Finding::new(&file.path, 0, format!("`{key}` of [{table}] is not \"deny\"")));
                 }
             }
         }
@@ -179,20 +119,13 @@ pub const UNSAFE: Rule = Rule {
     why: "memory safety is then a matter of one crate, whose functions are small, documented and tested against plain code",
     instead: "put the unsafe part behind a safe function of crates/kernels; files are mapped by its map.rs",
     check: |tree| {
-        let outside = tree
-            .sources
-            .iter()
-            .filter(|source| !source.path.starts_with("crates/kernels/"));
+        let outside = tree.sources.iter().filter(|source| !source.path.starts_with("crates/kernels/"));
         let mut found = Vec::new();
         for source in outside {
             for (i, token) in source.tokens.iter().enumerate() {
                 // The lint's own name stands only in attributes that switch it off.
                 if matches!(source.word(i), "unsafe" | "unsafe_code") {
-                    found.push(Finding::new(
-                        &source.path,
-                        token.line,
-                        format!("`{}`", source.word(i)),
-                    ));
+                    found.push(Finding::new(&source.path, token.line, format!("`{}`", source.word(i))));
                 }
             }
         }
@@ -209,11 +142,7 @@ pub const NO_FILES: Rule = Rule {
         for source in tree.sources_of("ops").chain(tree.sources_of("nn")) {
             for path in source.paths() {
                 if reads_files(&path.parts) {
-                    found.push(Finding::new(
-                        &source.path,
-                        path.line,
-                        format!("`{}`", path.parts.join("::")),
-                    ));
+                    found.push(Finding::new(&source.path, path.line, format!("`{}`", path.parts.join("::"))));
                 }
             }
         }
@@ -225,36 +154,21 @@ pub const NO_FILES: Rule = Rule {
 fn reads_files(parts: &[String]) -> bool {
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let opens = |pair: &[&str]| {
-        matches!(
-            pair,
-            ["std" | "tokio", "fs" | "net"]
-                | ["File" | "MappedFile" | "OpenOptions", _]
-                | ["fs", _]
-        )
+        matches!(pair, ["std" | "tokio", "fs" | "net"] | ["File" | "MappedFile" | "OpenOptions", _] | ["fs", _])
     };
     parts.windows(2).any(opens)
-        || parts
-            .first()
-            .is_some_and(|first| matches!(*first, "memmap2" | "MmapOptions" | "Mmap"))
-        || parts
-            .last()
-            .is_some_and(|last| matches!(*last, "File" | "OpenOptions"))
+        || parts.first().is_some_and(|first| matches!(*first, "memmap2" | "MmapOptions" | "Mmap"))
+        || parts.last().is_some_and(|last| matches!(*last, "File" | "OpenOptions"))
 }
 
 /// The name of a crate of ours without its prefix.
 fn ours(name: &str) -> Option<&str> {
     match name {
         "phyla" | "xtask" => Some(name),
-        _ => name
-            .strip_prefix("phyla-")
-            .or_else(|| name.strip_prefix("phyla_")),
+        _ => name.strip_prefix("phyla-").or_else(|| name.strip_prefix("phyla_")),
     }
 }
 
 fn one_of(names: &[&str]) -> String {
-    if names.is_empty() {
-        "none of ours".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "none of ours".to_owned() } else { names.join(", ") }
 }

@@ -13,15 +13,9 @@ pub const FILE_LENGTH: Rule = Rule {
     why: "one file says one thing and is read in one go",
     instead: "split it along its parts; a folder with the file's name holds them",
     check: |tree| {
-        let long = tree
-            .sources
-            .iter()
-            .filter(|source| source.lines_without_tests() > LONGEST_FILE);
+        let long = tree.sources.iter().filter(|source| source.lines_without_tests() > LONGEST_FILE);
         long.map(|source| {
-            let what = format!(
-                "{} lines without tests, {LONGEST_FILE} at most",
-                source.lines_without_tests()
-            );
+            let what = format!("{} lines without tests, {LONGEST_FILE} at most", source.lines_without_tests());
             Finding::new(&source.path, 0, what)
         })
         .collect()
@@ -38,10 +32,7 @@ pub const FORWARD_LENGTH: Rule = Rule {
             for function in source.functions(is_forward) {
                 let lines = function.last_line + 1 - function.first_line;
                 if lines > LONGEST_FORWARD && !source.is_test(function.first_line) {
-                    let what = format!(
-                        "`{}` has {lines} lines, {LONGEST_FORWARD} at most",
-                        function.name
-                    );
+                    let what = format!("`{}` has {lines} lines, {LONGEST_FORWARD} at most", function.name);
                     found.push(Finding::new(&source.path, function.first_line, what));
                 }
             }

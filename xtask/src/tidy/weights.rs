@@ -5,14 +5,7 @@ use crate::source::Source;
 use crate::tree::Tree;
 
 /// Functions and methods that multiply matrices, whoever offers them.
-const PRODUCTS: &[&str] = &[
-    "matmul",
-    "broadcast_matmul",
-    "batch_matmul",
-    "gemm",
-    "dot",
-    "einsum",
-];
+const PRODUCTS: &[&str] = &["matmul", "broadcast_matmul", "batch_matmul", "gemm", "dot", "einsum"];
 
 pub const ONE_PRODUCT: Rule = Rule {
     name: "only-linear-and-moe-multiply",
@@ -21,11 +14,7 @@ pub const ONE_PRODUCT: Rule = Rule {
     instead: "call `Linear::forward` or an operation of crates/ops; a new kind of product becomes an operation there",
     check: |tree: &Tree| {
         let mut found = Vec::new();
-        for source in tree
-            .sources
-            .iter()
-            .filter(|source| !may_multiply(&source.path))
-        {
+        for source in tree.sources.iter().filter(|source| !may_multiply(&source.path)) {
             for i in source.outside_tests() {
                 if source.is_method_call(i) && PRODUCTS.contains(&source.word(i)) {
                     let what = format!("`.{}(`", source.word(i));
@@ -43,20 +32,14 @@ fn named(source: &Source, found: &mut Vec<Finding>) {
         let parts: Vec<&str> = path.parts.iter().map(String::as_str).collect();
         let product = match parts.as_slice() {
             ["gemm", _, ..] => true,
-            ["phyla_kernels" | "kernels", rest @ ..] => {
-                rest.iter().any(|part| part.starts_with("product"))
-            }
-            ["phyla_ops" | "ops", rest @ ..] => rest.contains(&"linear"),
+            ["phyla_kernels" | "kernels", rest @ ..] => rest.iter().any(|part| part.starts_with("product")),
+            ["phyla_ops" | "ops", rest @ ..] => rest.iter().any(|part| part.starts_with("linear")),
             // `Tensor::matmul(&a, &b)`
             [_, .., last] => PRODUCTS.contains(last),
             _ => false,
         };
         if product {
-            found.push(Finding::new(
-                &source.path,
-                path.line,
-                format!("`{}`", parts.join("::")),
-            ));
+            found.push(Finding::new(&source.path, path.line, format!("`{}`", parts.join("::"))));
         }
     }
 }
