@@ -62,13 +62,30 @@ CASES = {
         Case("n_inner_relu", "right", {"n_inner": 20, "activation_function": "relu"}),
         Case("unscaled_attention", "plain", {"scale_attn_weights": False, "activation_function": "gelu"}),
         Case("inverse_layer_scale", "bare", {"scale_attn_by_inverse_layer_idx": True, "n_layer": 3}),
-        Case("inverse_layer_scale_only", "right", {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False, "n_layer": 3}),  # fmt: skip
+        Case(
+            "inverse_layer_scale_only",
+            "right",
+            {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False, "n_layer": 3},
+        ),  # fmt: skip
         Case("reorder_and_upcast", "left", {"reorder_and_upcast_attn": True, "scale_attn_by_inverse_layer_idx": True}),
         Case("own_head", "positions", {"tie_word_embeddings": False, "activation_function": "gelu_pytorch_tanh"}),
         Case("one_token", "one", {"activation_function": "quick_gelu", "n_head": 1}),
         Case("packed", "packed", {"activation_function": "silu", "layer_norm_epsilon": 0.01}),
         Case("hub_names", "left", {"n_ctx": 24, "n_inner": None}, raw=True, edit="base_names"),
-        Case("aliases_bf16", "right", {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 24, "torch_dtype": "bfloat16"}, raw=True, drop=("n_embd", "n_layer", "n_head", "n_positions"), dtype=torch.bfloat16),  # fmt: skip
+        Case(
+            "aliases_bf16",
+            "right",
+            {
+                "hidden_size": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "max_position_embeddings": 24,
+                "torch_dtype": "bfloat16",
+            },
+            raw=True,
+            drop=("n_embd", "n_layer", "n_head", "n_positions"),
+            dtype=torch.bfloat16,
+        ),  # fmt: skip
         Case("token_types", "left", {"tie_word_embeddings": True}),
         Case("tied_but_different_head", "plain", {}, edit="add_head"),
     ],
@@ -78,7 +95,9 @@ CASES = {
         Case("multi_query_head_dim", "plain", {"num_key_value_heads": 1, "head_dim": 6, "hidden_act": "gelu"}),
         Case("tied", "left_positions", {"tie_word_embeddings": True, "hidden_act": "relu"}),
         Case("tied_in_head_only", "bare", {"tie_word_embeddings": True}, edit="head_only"),
-        Case("old_theta_eps", "right", {**old(500000.0), "rms_norm_eps": 0.001, "partial_rotary_factor": 0.5}, raw=True),
+        Case(
+            "old_theta_eps", "right", {**old(500000.0), "rms_norm_eps": 0.001, "partial_rotary_factor": 0.5}, raw=True
+        ),
         Case("kv_heads_absent", "left", {"rms_norm_eps": 1e-5}, raw=True, drop=("num_key_value_heads",)),
         Case("packed", "packed", {"hidden_act": "quick_gelu"}),
         Case("one_token", "one", {"hidden_act": "gelu_new"}),
@@ -90,15 +109,34 @@ CASES = {
         Case("dynamic_new_short", "left", new(rope_type="dynamic", factor=3.0)),
         Case("yarn_new", "long", new(**YARN) | WIDE),
         Case("yarn_old_without_original", "left", old(type="yarn", factor=4.0), raw=True),
-        Case("yarn_attention_factor", "left", new(rope_theta=100.0, **YARN, attention_factor=0.8, beta_fast=4, beta_slow=0.1, truncate=False) | WIDE),  # fmt: skip
-        Case("yarn_mscale", "right", old(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, mscale=0.7, mscale_all_dim=1.3) | WIDE, raw=True),  # fmt: skip
+        Case(
+            "yarn_attention_factor",
+            "left",
+            new(rope_theta=100.0, **YARN, attention_factor=0.8, beta_fast=4, beta_slow=0.1, truncate=False) | WIDE,
+        ),  # fmt: skip
+        Case(
+            "yarn_mscale",
+            "right",
+            old(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, mscale=0.7, mscale_all_dim=1.3)
+            | WIDE,
+            raw=True,
+        ),  # fmt: skip
         Case("yarn_factor_null", "plain", new(**{**YARN, "factor": None}) | WIDE),
         Case("longrope_short", "left", new(**longrope(2, factor=4.0, original_max_position_embeddings=16))),
         Case("longrope_long", "long", new(**longrope(2, original_max_position_embeddings=16))),
-        Case("longrope_top_level_original", "long", old(**longrope(2)) | {"original_max_position_embeddings": 20}, raw=True),  # fmt: skip
-        Case("longrope_attention_factor", "right", new(**longrope(4, factor=2.0, attention_factor=1.4)) | {"head_dim": 8}),  # fmt: skip
+        Case(
+            "longrope_top_level_original",
+            "long",
+            old(**longrope(2)) | {"original_max_position_embeddings": 20},
+            raw=True,
+        ),  # fmt: skip
+        Case(
+            "longrope_attention_factor", "right", new(**longrope(4, factor=2.0, attention_factor=1.4)) | {"head_dim": 8}
+        ),  # fmt: skip
         Case("llama3_old", "left", old(100.0, **LLAMA3) | WIDE, raw=True),
-        Case("llama3_new", "long", new(rope_theta=100.0, **LLAMA3) | {"head_dim": 10, "hidden_act": "gelu_pytorch_tanh"}),
+        Case(
+            "llama3_new", "long", new(rope_theta=100.0, **LLAMA3) | {"head_dim": 10, "hidden_act": "gelu_pytorch_tanh"}
+        ),
         Case("sharded", "left", {}, edit="sharded"),
         Case("f16", "right", {"torch_dtype": "float16"}, raw=True, dtype=torch.float16),
     ],
@@ -111,22 +149,52 @@ CASES = {
         Case("no_window", "left_positions", {"sliding_window": None, "num_key_value_heads": 1}, raw=True),
         Case("window_absent", "bare", old(1000.0), raw=True),
         Case("uneven_head_dim", "right", {"hidden_size": 14, "head_dim": 6, "num_attention_heads": 4}),
-        Case("tied_yarn", "long", {"tie_word_embeddings": True, "sliding_window": 9} | old(**{**YARN, "factor": 2.0}), raw=True),  # fmt: skip
+        Case(
+            "tied_yarn",
+            "long",
+            {"tie_word_embeddings": True, "sliding_window": 9} | old(**{**YARN, "factor": 2.0}),
+            raw=True,
+        ),  # fmt: skip
         Case("llama3", "left", {"sliding_window": 5} | new(**LLAMA3) | WIDE),
         Case("longrope", "long", {"sliding_window": None} | new(**longrope(2, original_max_position_embeddings=16))),
-        Case("dynamic", "long", {"sliding_window": 6, "max_position_embeddings": 12} | new(rope_type="dynamic", factor=2.0)),  # fmt: skip
+        Case(
+            "dynamic",
+            "long",
+            {"sliding_window": 6, "max_position_embeddings": 12} | new(rope_type="dynamic", factor=2.0),
+        ),  # fmt: skip
         Case("one_token", "one", {"sliding_window": 2, "hidden_act": "relu2"}),
     ],
     "qwen2": [
         Case("grouped", "left", {}),
-        Case("window_unused", "right", {"use_sliding_window": False, "sliding_window": 2, "max_window_layers": 0}, raw=True),  # fmt: skip
-        Case("window_upper_layers", "left", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1, "num_hidden_layers": 3}, raw=True),  # fmt: skip
-        Case("layer_types", "right", {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "num_hidden_layers": 3}),  # fmt: skip
+        Case(
+            "window_unused",
+            "right",
+            {"use_sliding_window": False, "sliding_window": 2, "max_window_layers": 0},
+            raw=True,
+        ),  # fmt: skip
+        Case(
+            "window_upper_layers",
+            "left",
+            {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1, "num_hidden_layers": 3},
+            raw=True,
+        ),  # fmt: skip
+        Case(
+            "layer_types",
+            "right",
+            {
+                "use_sliding_window": True,
+                "sliding_window": 4,
+                "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+                "num_hidden_layers": 3,
+            },
+        ),  # fmt: skip
         Case("window_packed", "packed", {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 0}),
         Case("tied", "left_positions", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
         Case("kv_heads_null", "bare", {"num_key_value_heads": None, "hidden_act": "quick_gelu"}, raw=True),
         Case("head_dim", "plain", {"head_dim": 6, "hidden_size": 14, "hidden_act": "gelu"}),
-        Case("yarn_old", "long", old(1e6, type="yarn", factor=4.0, original_max_position_embeddings=16) | WIDE, raw=True),
+        Case(
+            "yarn_old", "long", old(1e6, type="yarn", factor=4.0, original_max_position_embeddings=16) | WIDE, raw=True
+        ),
         Case("dynamic_old", "long", old(type="dynamic", factor=2.0) | {"max_position_embeddings": 10}, raw=True),
         Case("linear", "one", new(**LINEAR)),
         Case("longrope", "left", new(**longrope(2, original_max_position_embeddings=8))),
@@ -135,12 +203,35 @@ CASES = {
     "qwen3": [
         Case("grouped", "left", {}),
         Case("attention_bias", "right", {"attention_bias": True, "num_key_value_heads": 4}),
-        Case("multi_query_uneven", "plain", {"num_key_value_heads": 1, "hidden_size": 14, "head_dim": 6, "num_attention_heads": 3}),  # fmt: skip
+        Case(
+            "multi_query_uneven",
+            "plain",
+            {"num_key_value_heads": 1, "hidden_size": 14, "head_dim": 6, "num_attention_heads": 3},
+        ),  # fmt: skip
         Case("tied_eps", "left_positions", {"tie_word_embeddings": True, "rms_norm_eps": 0.01, "hidden_act": "gelu"}),
-        Case("window_upper_layers", "left", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1, "head_dim": 4}, raw=True),  # fmt: skip
-        Case("layer_types", "right", {"use_sliding_window": True, "sliding_window": 2, "layer_types": ["sliding_attention", "full_attention"], "head_dim": 4}),  # fmt: skip
+        Case(
+            "window_upper_layers",
+            "left",
+            {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1, "head_dim": 4},
+            raw=True,
+        ),  # fmt: skip
+        Case(
+            "layer_types",
+            "right",
+            {
+                "use_sliding_window": True,
+                "sliding_window": 2,
+                "layer_types": ["sliding_attention", "full_attention"],
+                "head_dim": 4,
+            },
+        ),  # fmt: skip
         Case("packed", "packed", {"head_dim": 4}),
-        Case("yarn_old", "long", old(1e6, rope_type="yarn", factor=4.0, original_max_position_embeddings=16) | WIDE, raw=True),
+        Case(
+            "yarn_old",
+            "long",
+            old(1e6, rope_type="yarn", factor=4.0, original_max_position_embeddings=16) | WIDE,
+            raw=True,
+        ),
         Case("dynamic", "long", new(rope_type="dynamic", factor=2.0) | {"max_position_embeddings": 10, "head_dim": 4}),
         Case("longrope", "long", new(**longrope(2, original_max_position_embeddings=16)) | {"head_dim": 4}),
         Case("llama3", "left", new(**LLAMA3) | WIDE),

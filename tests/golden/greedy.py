@@ -54,7 +54,14 @@ def write(family: str):
         for prompt, row in zip(prompts, rows):  # a row alone says the same
             assert continue_greedily(model, [prompt], [[1] * len(prompt)])[0] == [row], case
         entries.append(
-            dict(case=f"{family}/{case}", prompts=prompts, input_ids=ids, attention_mask=mask, continuations=rows, margin=margin)
+            dict(
+                case=f"{family}/{case}",
+                prompts=prompts,
+                input_ids=ids,
+                attention_mask=mask,
+                continuations=rows,
+                margin=margin,
+            )
         )
         print(family, case, f"margin {margin:.4f}", [len(set(row)) for row in rows])
     path = HERE / "greedy" / f"{family}.json"

@@ -47,7 +47,8 @@ def compare_forward(binary: str, folder: Path, inputs: dict) -> tuple[float, str
     """The largest error of one `phyla forward`, and the tensor that has it."""
     (folder / "inputs.json").write_text(json.dumps(inputs))
     out = folder / "out.safetensors"
-    phyla(binary, "forward", "--model", folder, "--ids", folder / "inputs.json", "--output", out, "--dtype", "f32", "--hidden-states")  # fmt: skip
+    paths = ("--model", folder, "--ids", folder / "inputs.json", "--output", out)
+    phyla(binary, "forward", *paths, "--dtype", "f32", "--hidden-states")
     ours, theirs = load_file(out), reference(folder, inputs)
     if missing := sorted(theirs.keys() - ours.keys()):
         raise RuntimeError(f"phyla forward wrote no {missing}, only {sorted(ours)}")
@@ -99,7 +100,8 @@ def greedy_case(args, rng: random.Random, folder: Path) -> tuple[float, str]:
     leads = (top[..., 0] - top[..., 1]) / top[..., 0].abs()
     for row, (tokens, keep) in enumerate(zip(ids, mask)):
         prompt = ",".join(str(token) for token, kept in zip(tokens, keep) if kept)
-        said = phyla(args.phyla, "generate", "--model", folder, "--ids", prompt, "--temperature", 0, "--max-new-tokens", NEW, "--dtype", "f32", "--json")  # fmt: skip
+        options = ("--temperature", 0, "--max-new-tokens", NEW, "--dtype", "f32", "--json")
+        said = phyla(args.phyla, "generate", "--model", folder, "--ids", prompt, *options)
         ours = json.loads(said)["sequences"][0]["ids"]
         if ours != theirs[row]:
             at = next((n for n, (a, b) in enumerate(zip(ours, theirs[row])) if a != b), min(len(ours), NEW))
@@ -136,7 +138,15 @@ def main():
     args = parser.parse_args()
     if not args.family and not args.folder:
         parser.error("name a family or a --folder")
-    run = greedy_case if args.greedy else round_trip_case if args.round_trip else folder_case if args.folder else forward_case
+    run = (
+        greedy_case
+        if args.greedy
+        else round_trip_case
+        if args.round_trip
+        else folder_case
+        if args.folder
+        else forward_case
+    )
     root, worst, failed = Path(tempfile.mkdtemp(prefix="phyla-compare-")), 0.0, 0
     for number in range(args.count) if args.only is None else [args.only]:
         rng = random.Random(f"{args.seed}/{args.family}/{number}")

@@ -2,7 +2,18 @@
 
 import random
 
-ACTIVATIONS = ["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "quick_gelu", "tanh", "relu2", "mish", "gelu_fast"]
+ACTIVATIONS = [
+    "silu",
+    "gelu",
+    "gelu_new",
+    "gelu_pytorch_tanh",
+    "relu",
+    "quick_gelu",
+    "tanh",
+    "relu2",
+    "mish",
+    "gelu_fast",
+]
 KINDS = ["plain", "one", "left", "left_positions", "right", "bare", "positions", "restart", "long", "holes"]
 
 
@@ -105,7 +116,9 @@ def rotary(family: str, rng: random.Random, longest: int, long_context: bool) ->
     if family == "mistral" and rng.random() < 0.8:
         config["sliding_window"] = rng.choice([None, window, window])
     if family in ("qwen2", "qwen3") and rng.random() < 0.7:
-        config |= dict(use_sliding_window=rng.random() < 0.7, sliding_window=window, max_window_layers=rng.choice([0, 1, 2]))
+        config |= dict(
+            use_sliding_window=rng.random() < 0.7, sliding_window=window, max_window_layers=rng.choice([0, 1, 2])
+        )
         if config["use_sliding_window"] and rng.random() < 0.5:
             kinds = ["full_attention", "sliding_attention"]
             config["layer_types"] = [rng.choice(kinds) for _ in range(config["num_hidden_layers"])]

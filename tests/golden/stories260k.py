@@ -21,7 +21,7 @@ TEXTS = [
     "",
     " ",
     "  two  spaces, leading and inside ",
-    'Lily\'s mom said, "Let\'s go!"\nThey went.\n\n\tTab',
+    "Lily's mom said, \"Let's go!\"\nThey went.\n\n\tTab",
     "zürich 東京 🙂 naïve",
     "1234567890 + x = Q; ZZZ",
     "<s> the the</s>thethe aaaaaaaaaaa",

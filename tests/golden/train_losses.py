@@ -60,7 +60,9 @@ def write(family: str):
         loss = model(**tensors, use_cache=False).loss
         loss.backward()
         if step == 0 and family in ("gpt2", "llama"):
-            save_file({name: p.grad.contiguous().clone() for name, p in params.items()}, folder / "gradients.safetensors")
+            save_file(
+                {name: p.grad.contiguous().clone() for name, p in params.items()}, folder / "gradients.safetensors"
+            )
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)))
         losses.append(loss.item())
         optimiser.step()
