@@ -139,10 +139,12 @@ def make_inputs(kind: str, vocab: int, rng: random.Random, length: int = 8) -> d
 
 
 def relative_error(ours: torch.Tensor, theirs: torch.Tensor, mask: list | None = None) -> float:
-    """max|a-b| / max|b| over unmasked positions; infinite where the shapes or the finiteness differ."""
-    if ours.shape != theirs.shape or not torch.isfinite(ours).all():
+    """max|a-b| / max|b| over unmasked positions; infinite where the shapes differ or a value is not finite."""
+    if ours.shape != theirs.shape:
         return float("inf")
     if mask is not None:
         keep = torch.tensor(mask).bool()
         ours, theirs = ours[keep], theirs[keep]
+    if not (torch.isfinite(ours).all() and torch.isfinite(theirs).all()):
+        return float("inf")
     return float((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max())
