@@ -1,3 +1,13 @@
-//! Everything between files of text and batches of ids.
+//! Everything between files of text and batches of ids: tokenizers, chat templates, data sets, packing.
 
+pub mod batch;
+pub mod dataset;
+mod error;
+mod guard;
 pub mod stories;
+pub mod stream;
+pub mod template;
+pub mod tokenizer;
+pub mod tokens;
+
+pub use error::{Error, Result};
