@@ -112,16 +112,8 @@ fn story(dice: &mut Dice) -> Story {
     let mut told = plots::tell(&mut scene);
     let (text, place) = (scene.text(), scene.word("place").to_owned());
     // An elder is cast for every story, but some of the choices leave them unmentioned.
-    told.characters
-        .retain(|character| text.contains(&character.name));
-    Story {
-        text,
-        characters: told.characters,
-        place,
-        want: told.want,
-        outcome: told.outcome,
-        bits: dice.take_bits(),
-    }
+    told.characters.retain(|character| text.contains(&character.name));
+    Story { text, characters: told.characters, place, want: told.want, outcome: told.outcome, bits: dice.take_bits() }
 }
 
 #[cfg(test)]

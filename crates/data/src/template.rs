@@ -1,8 +1,15 @@
 //! Chat templates: a conversation to the text a model was trained on, by the template that came with it.
 
+mod json;
+mod methods;
+mod render;
+mod tags;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
+
+pub use render::{Chat, Rendered};
 
 use crate::error::{Error, Result};
 use crate::tokenizer::{Files, MORE_TEMPLATES, SpecialTokens, kind};
@@ -82,8 +89,10 @@ fn add(sources: &mut BTreeMap<String, String>, value: &Value) -> std::result::Re
                         sources.insert(name.clone(), text.clone());
                     }
                     _ => {
-                        return Err("each entry of `chat_template` should have a string `name` and a string `template`"
-                            .to_owned());
+                        return Err(
+                            "each entry of `chat_template` should have a string `name` and a string `template`"
+                                .to_owned(),
+                        );
                     }
                 }
             }

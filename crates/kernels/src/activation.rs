@@ -69,11 +69,7 @@ impl Act {
     /// # Errors
     /// The name is unknown; the message lists the known ones.
     pub fn from_name(name: &str) -> Result<Self, UnknownAct> {
-        NAMES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, act)| *act)
-            .ok_or_else(|| UnknownAct(name.to_owned()))
+        NAMES.iter().find(|(known, _)| *known == name).map(|(_, act)| *act).ok_or_else(|| UnknownAct(name.to_owned()))
     }
 }
 
@@ -84,12 +80,7 @@ pub struct UnknownAct(String);
 impl std::fmt::Display for UnknownAct {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-        write!(
-            f,
-            "no activation function `{}`; expected one of {}",
-            self.0,
-            known.join(", ")
-        )
+        write!(f, "no activation function `{}`; expected one of {}", self.0, known.join(", "))
     }
 }
 
@@ -177,10 +168,7 @@ fn gelu<M: Math>(x: f32) -> (f32, f32) {
 }
 
 fn same(name: &str, lengths: &[usize]) {
-    assert!(
-        lengths.iter().all(|n| *n == lengths[0]),
-        "{name}: expected slices of one length, found {lengths:?}"
-    );
+    assert!(lengths.iter().all(|n| *n == lengths[0]), "{name}: expected slices of one length, found {lengths:?}");
 }
 
 /// `y = act(x)`.
@@ -202,31 +190,14 @@ pub fn gated(y: &mut [f32], gate: &[f32], up: &[f32], act: Act) {
 }
 
 /// `dgate = dy up act'(gate)` and `dup = dy act(gate)`.
-pub fn gated_backward(
-    dgate: &mut [f32],
-    dup: &mut [f32],
-    dy: &[f32],
-    gate: &[f32],
-    up: &[f32],
-    act: Act,
-) {
-    same(
-        "gated_backward",
-        &[dgate.len(), dup.len(), dy.len(), gate.len(), up.len()],
-    );
+pub fn gated_backward(dgate: &mut [f32], dup: &mut [f32], dy: &[f32], gate: &[f32], up: &[f32], act: Act) {
+    same("gated_backward", &[dgate.len(), dup.len(), dy.len(), gate.len(), up.len()]);
     let dup = Parts::new(dup);
     chunk::each_mut(dgate, 1, |at, dgate| {
         let range = at..at + dgate.len();
         // SAFETY: the chunks of `dgate` do not overlap, and these are the same ranges.
         let dup = unsafe { dup.at(range.clone()) };
-        gate_slope(
-            act,
-            dgate,
-            dup,
-            &dy[range.clone()],
-            &gate[range.clone()],
-            &up[range],
-        );
+        gate_slope(act, dgate, dup, &dy[range.clone()], &gate[range.clone()], &up[range]);
     });
 }
 
@@ -252,13 +223,7 @@ fn gate_loop<M: Math, C: Curve>(y: &mut [f32], gate: &[f32], up: &[f32]) {
 }
 
 #[inline(always)]
-fn gate_slope_loop<M: Math, C: Curve>(
-    dgate: &mut [f32],
-    dup: &mut [f32],
-    dy: &[f32],
-    gate: &[f32],
-    up: &[f32],
-) {
+fn gate_slope_loop<M: Math, C: Curve>(dgate: &mut [f32], dup: &mut [f32], dy: &[f32], gate: &[f32], up: &[f32]) {
     for ((((dgate, dup), &dy), &gate), &up) in dgate.iter_mut().zip(dup).zip(dy).zip(gate).zip(up) {
         let (value, slope) = C::at::<M>(gate);
         *dgate = dy * up * slope;
@@ -293,9 +258,7 @@ mod tests {
             Act::Silu => x * sigmoid(x),
             Act::Gelu => gelu(x),
             Act::GeluTanh => {
-                0.5 * x
-                    * (1.0
-                        + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
             }
             Act::QuickGelu => x * sigmoid(1.702 * x),
             Act::ClippedGelu => gelu(x).min(10.0),
@@ -325,33 +288,18 @@ mod tests {
                     let (value, h) = (truth(*act, at), 1e-5);
                     let slope = (truth(*act, at + h) - truth(*act, at - h)) / (2.0 * h);
                     let near = |got: f32, truth: f64, scale: f64| {
-                        assert!(
-                            (f64::from(got) - truth).abs() <= scale,
-                            "{act:?} at {at}: {got} {truth}"
-                        );
+                        assert!((f64::from(got) - truth).abs() <= scale, "{act:?} at {at}: {got} {truth}");
                     };
                     // Values: 1 + erf and 1 + tanh cancel below 0, to some 1e-7 of |x|, as they do in PyTorch.
                     let fine = 4e-7 * value.abs().max(at.abs()).max(1.0);
                     near(y[i], value, fine);
-                    near(
-                        g[i],
-                        value * f64::from(up[i]),
-                        fine * f64::from(up[i]).abs() + 1e-9,
-                    );
-                    near(
-                        dup[i],
-                        value * f64::from(dy[i]),
-                        fine * f64::from(dy[i]).abs() + 1e-9,
-                    );
+                    near(g[i], value * f64::from(up[i]), fine * f64::from(up[i]).abs() + 1e-9);
+                    near(dup[i], value * f64::from(dy[i]), fine * f64::from(dy[i]).abs() + 1e-9);
                     // Slopes: the difference quotient is good to some 1e-9, f32 to 1e-6 of a slope times x.
                     let kink = [0.0, 6.0, 10.0].iter().any(|k| (at - k).abs() < 2.0 * h);
                     if !kink {
                         let coarse = 4e-6 * slope.abs().max(1.0);
-                        near(
-                            dx[i],
-                            slope * f64::from(dy[i]),
-                            coarse * f64::from(dy[i]).abs(),
-                        );
+                        near(dx[i], slope * f64::from(dy[i]), coarse * f64::from(dy[i]).abs());
                         let both = f64::from(dy[i]) * f64::from(up[i]);
                         near(dgate[i], slope * both, coarse * both.abs() + 1e-9);
                     }
@@ -367,10 +315,7 @@ mod tests {
             let (mut y, mut dx) = ([0.0; 6], [0.0; 6]);
             activate(&mut y, &x, *act);
             activate_backward(&mut dx, &[1.0; 6], &x, *act);
-            assert!(
-                y[..5].iter().chain(&dx[..5]).all(|v| v.is_finite()),
-                "{name}: {y:?} {dx:?}"
-            );
+            assert!(y[..5].iter().chain(&dx[..5]).all(|v| v.is_finite()), "{name}: {y:?} {dx:?}");
             assert!(y[5].is_nan(), "{name}");
         }
     }
@@ -380,9 +325,6 @@ mod tests {
         assert_eq!(Act::from_name("gelu_new").unwrap(), Act::GeluTanh);
         assert_eq!(Act::from_name("swish").unwrap(), Act::Silu);
         let message = Act::from_name("gelo").unwrap_err().to_string();
-        assert!(
-            message.contains("`gelo`") && message.contains("gelu_pytorch_tanh"),
-            "{message}"
-        );
+        assert!(message.contains("`gelo`") && message.contains("gelu_pytorch_tanh"), "{message}");
     }
 }

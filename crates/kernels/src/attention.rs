@@ -1,6 +1,15 @@
 //! Attention: softmax over scores and a weighted sum of values, forward and backward, without a score matrix in memory.
 
+mod backward;
+mod decode;
+mod forward;
 pub mod reference;
+#[cfg(test)]
+mod tests;
+mod tiles;
+
+use crate::isa::{Isa, isa};
+use crate::threads::Shared;
 
 /// Sizes of one attention call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,19 +103,13 @@ impl AttentionShape {
     /// The layout of a contiguous `k`.
     pub fn k_contiguous(&self) -> Strided {
         let time = self.kv_heads * self.dim;
-        Strided {
-            batch: self.keys * time,
-            time,
-        }
+        Strided { batch: self.keys * time, time }
     }
 
     /// The layout of a contiguous `v`.
     pub fn v_contiguous(&self) -> Strided {
         let time = self.kv_heads * self.v_dim;
-        Strided {
-            batch: self.keys * time,
-            time,
-        }
+        Strided { batch: self.keys * time, time }
     }
 }
 
@@ -125,53 +128,41 @@ pub struct Gradients<'a> {
 
 /// `out[b, t, h, :] = Σ_j softmax(score)[j] v[j]`; `lse[b, h, t] = ln Σ_j exp(score[j])` (minus infinity where a
 /// query sees nothing), which [`backward`] needs. `q` is contiguous `[batch, time_q, heads, dim]`.
-pub fn forward(
-    out: &mut [f32],
-    lse: Option<&mut [f32]>,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    a: &Attention,
-) {
+pub fn forward(out: &mut [f32], lse: Option<&mut [f32]>, q: &[f32], k: &[f32], v: &[f32], a: &Attention) {
     a.check(q, k, v, out);
-    assert!(
-        lse.as_ref().is_none_or(|l| l.len() == a.shape.lse_len()),
-        "attention: lse must be [batch, heads, time_q]"
-    );
-    reference::forward(out, lse, q, k, v, a);
+    assert!(lse.as_ref().is_none_or(|l| l.len() == a.shape.lse_len()), "attention: lse must be [batch, heads, time_q]");
+    forward_on(isa(), out, lse, q, k, v, a);
 }
 
 /// Gradients of [`forward`], from its output and log-sum-exp; probabilities are computed again, tile by tile.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "five inputs of the forward pass and the gradient of its output"
-)]
-pub fn backward(
-    g: Gradients,
-    dout: &[f32],
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: &[f32],
-    lse: &[f32],
-    a: &Attention,
-) {
+#[expect(clippy::too_many_arguments, reason = "five inputs of the forward pass and the gradient of its output")]
+pub fn backward(g: Gradients, dout: &[f32], q: &[f32], k: &[f32], v: &[f32], out: &[f32], lse: &[f32], a: &Attention) {
     a.check(q, k, v, out);
     let s = &a.shape;
-    assert!(
-        dout.len() == s.out_len() && lse.len() == s.lse_len(),
-        "attention: dout or lse has the wrong length"
-    );
+    assert!(dout.len() == s.out_len() && lse.len() == s.lse_len(), "attention: dout or lse has the wrong length");
     assert!(
         g.dq.len() == s.q_len() && g.dk.len() == s.k_len() && g.dv.len() == s.v_len(),
         "attention: a gradient has the wrong length"
     );
     let bias = a.bias.map_or(0, |b| b.values.len());
-    assert!(
-        g.dbias.as_ref().is_none_or(|d| d.len() == bias),
-        "attention: dbias must have the bias's shape"
-    );
-    reference::backward(g, dout, q, k, v, out, lse, a);
+    assert!(g.dbias.as_ref().is_none_or(|d| d.len() == bias), "attention: dbias must have the bias's shape");
+    backward_on(isa(), g, dout, [q, k, v, out, lse], a);
+}
+
+fn forward_on(isa: Isa, out: &mut [f32], lse: Option<&mut [f32]>, q: &[f32], k: &[f32], v: &[f32], a: &Attention) {
+    let (out, lse) = (Shared(out.as_mut_ptr()), lse.map(|lse| Shared(lse.as_mut_ptr())));
+    let f = forward::Forward { a, q, k, v, out, lse };
+    if a.shape.time_q <= decode::FEW {
+        decode::run(isa, &f);
+    } else {
+        forward::run(isa, &f);
+    }
+}
+
+fn backward_on(isa: Isa, g: Gradients, dout: &[f32], [q, k, v, out, lse]: [&[f32]; 5], a: &Attention) {
+    let (dq, dk, dv) = (Shared(g.dq.as_mut_ptr()), Shared(g.dk.as_mut_ptr()), Shared(g.dv.as_mut_ptr()));
+    let dbias = g.dbias.map(|dbias| Shared(dbias.as_mut_ptr()));
+    backward::run(isa, &backward::Backward { a, dq, dk, dv, dbias, dout, q, k, v, out, lse });
 }
 
 impl Attention<'_> {
@@ -184,54 +175,55 @@ impl Attention<'_> {
             s.heads,
             s.kv_heads
         );
-        assert!(
-            q.len() == s.q_len(),
-            "attention: q must be {s:?}, found {} elements",
-            q.len()
-        );
-        assert!(
-            out.len() == s.out_len(),
-            "attention: out must be {s:?}, found {} elements",
-            out.len()
-        );
+        assert!(q.len() == s.q_len(), "attention: q must be {s:?}, found {} elements", q.len());
+        assert!(out.len() == s.out_len(), "attention: out must be {s:?}, found {} elements", out.len());
         for (name, data, at, dim) in [("k", k, self.k, s.dim), ("v", v, self.v, s.v_dim)] {
             let row = s.kv_heads * dim;
-            assert!(
-                s.keys <= 1 || at.time >= row,
-                "attention: rows of {name} overlap: {at:?}"
-            );
+            assert!(s.keys <= 1 || at.time >= row, "attention: rows of {name} overlap: {at:?}");
             let need = match s.batch * s.keys {
                 0 => 0,
                 _ => (s.batch - 1) * at.batch + (s.keys - 1) * at.time + row,
             };
-            assert!(
-                data.len() >= need,
-                "attention: {name} needs {need} elements under {at:?}, found {}",
-                data.len()
-            );
+            assert!(data.len() >= need, "attention: {name} needs {need} elements under {at:?}, found {}", data.len());
         }
+        assert!(self.visible.ranges.len() == s.batch * s.time_q, "attention: one range per query");
         assert!(
-            self.visible.ranges.len() == s.batch * s.time_q,
-            "attention: one range per query"
-        );
-        assert!(
-            self.visible
-                .ranges
-                .iter()
-                .all(|r| r.0 >= r.1 || r.1 as usize <= s.keys),
+            self.visible.ranges.iter().all(|r| r.0 >= r.1 || r.1 as usize <= s.keys),
             "attention: a range ends after the last key"
         );
         assert!(
-            self.visible
-                .key_valid
-                .is_none_or(|m| m.len() == s.batch * s.keys),
+            self.visible.key_valid.is_none_or(|m| m.len() == s.batch * s.keys),
             "attention: key_valid must be [batch, keys]"
         );
         let plane = s.heads * s.time_q * s.keys;
         assert!(
-            self.bias
-                .is_none_or(|b| b.values.len() == plane || b.values.len() == s.batch * plane),
+            self.bias.is_none_or(|b| b.values.len() == plane || b.values.len() == s.batch * plane),
             "attention: bias must be [1 or batch, heads, time_q, keys]"
         );
+    }
+
+    /// Whether one bias serves every sequence.
+    fn bias_is_shared(&self) -> bool {
+        let plane = self.shape.heads * self.shape.time_q * self.shape.keys;
+        self.bias.is_some_and(|bias| bias.values.len() == plane)
+    }
+
+    /// Where the bias of a query begins.
+    fn bias_row(&self, b: usize, h: usize, t: usize) -> usize {
+        let s = &self.shape;
+        let b = if self.bias_is_shared() { 0 } else { b };
+        ((b * s.heads + h) * s.time_q + t) * s.keys
+    }
+
+    /// The first key and value of query head `h`.
+    #[inline(always)]
+    fn head(&self, k: &[f32], v: &[f32], b: usize, h: usize) -> (*const f32, *const f32) {
+        let s = &self.shape;
+        let kv = h / (s.heads / s.kv_heads);
+        // Where there are no keys the pointers are not read, and may lie outside.
+        (
+            k.as_ptr().wrapping_add(b * self.k.batch + kv * s.dim),
+            v.as_ptr().wrapping_add(b * self.v.batch + kv * s.v_dim),
+        )
     }
 }

@@ -38,21 +38,13 @@ pub(crate) struct Parts<'a, T> {
 
 impl<'a, T> Parts<'a, T> {
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
-        Self {
-            base: Shared(slice.as_mut_ptr()),
-            len: slice.len(),
-            borrow: PhantomData,
-        }
+        Self { base: Shared(slice.as_mut_ptr()), len: slice.len(), borrow: PhantomData }
     }
 
     /// # Safety
     /// No two results that are alive at once overlap.
     pub(crate) unsafe fn at(&self, range: Range<usize>) -> &'a mut [T] {
-        assert!(
-            range.start <= range.end && range.end <= self.len,
-            "chunk {range:?} of {} elements",
-            self.len
-        );
+        assert!(range.start <= range.end && range.end <= self.len, "chunk {range:?} of {} elements", self.len);
         // SAFETY: in range as just checked; disjoint by the caller's promise; borrowed for 'a.
         unsafe { self.base.slice(range.start, range.len()) }
     }
@@ -73,20 +65,11 @@ mod tests {
 
     #[test]
     fn every_element_once_in_whole_rows() {
-        for (len, dim) in [
-            (0, 1),
-            (5, 1),
-            (CHUNK * 3 + 7, 1),
-            (700 * 130, 700),
-            (3 * 40_000, 40_000),
-        ] {
+        for (len, dim) in [(0, 1), (5, 1), (CHUNK * 3 + 7, 1), (700 * 130, 700), (3 * 40_000, 40_000)] {
             let mut seen = vec![0u32; len];
             each_mut(&mut seen, dim, |start, chunk| {
                 assert!(start % dim == 0 && chunk.len() % dim == 0);
-                chunk
-                    .iter_mut()
-                    .enumerate()
-                    .for_each(|(i, x)| *x += (start + i) as u32 + 1);
+                chunk.iter_mut().enumerate().for_each(|(i, x)| *x += (start + i) as u32 + 1);
             });
             assert!(seen.iter().enumerate().all(|(i, &x)| x == i as u32 + 1));
         }

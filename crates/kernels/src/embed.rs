@@ -19,10 +19,7 @@ pub struct IdError {
 impl std::fmt::Display for IdError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { position, id, rows } = self;
-        write!(
-            f,
-            "id {id} at position {position}: the table has {rows} rows; do tokenizer and model belong together?"
-        )
+        write!(f, "id {id} at position {position}: the table has {rows} rows; do tokenizer and model belong together?")
     }
 }
 
@@ -36,11 +33,7 @@ fn check(name: &str, len: usize, table: usize, ids: &[u32], dim: usize) -> Resul
     );
     let rows = table / dim;
     match ids.iter().position(|id| *id as usize >= rows) {
-        Some(position) => Err(IdError {
-            position,
-            id: ids[position],
-            rows,
-        }),
+        Some(position) => Err(IdError { position, id: ids[position], rows }),
         None => Ok(()),
     }
 }
@@ -114,16 +107,10 @@ mod tests {
             let ids: Vec<u32> = (0..n).map(|_| rng.below(rows as u64) as u32).collect();
             let brains: Vec<bf16> = table.iter().map(|x| bf16::from_f32(*x)).collect();
             let halves: Vec<f16> = table.iter().map(|x| f16::from_f32(*x)).collect();
-            for table in [
-                MatRef::F32(&table),
-                MatRef::Bf16(&brains),
-                MatRef::F16(&halves),
-            ] {
+            for table in [MatRef::F32(&table), MatRef::Bf16(&brains), MatRef::F16(&halves)] {
                 let mut y = vec![9.0; n * dim];
                 gather(&mut y, table, &ids, dim).unwrap();
-                assert!(
-                    (0..n * dim).all(|i| y[i] == table.get(ids[i / dim] as usize * dim + i % dim))
-                );
+                assert!((0..n * dim).all(|i| y[i] == table.get(ids[i / dim] as usize * dim + i % dim)));
                 let mut wide = vec![9.0; rows * dim];
                 widen(&mut wide, table);
                 assert!((0..rows * dim).all(|i| wide[i] == table.get(i)));
@@ -144,14 +131,7 @@ mod tests {
     fn an_id_outside_is_an_error_and_changes_nothing() {
         let mut y = [7.0; 4];
         let error = gather(&mut y, MatRef::F32(&[1.0; 6]), &[2, 3], 2).unwrap_err();
-        assert_eq!(
-            error,
-            IdError {
-                position: 1,
-                id: 3,
-                rows: 3
-            }
-        );
+        assert_eq!(error, IdError { position: 1, id: 3, rows: 3 });
         assert!(error.to_string().contains("id 3 at position 1"), "{error}");
         let mut table = [1.0; 6];
         assert!(scatter_add(&mut table, &y, &[0, u32::MAX], 2).is_err());

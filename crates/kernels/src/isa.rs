@@ -27,9 +27,7 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("f16c")
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
             }
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx512 | Isa::Avx2 => false,
@@ -39,10 +37,7 @@ impl Isa {
 
     /// Every instruction set of this machine, the fastest first. Tests run a kernel on each.
     pub fn all_available() -> Vec<Isa> {
-        [Isa::Avx512, Isa::Avx2, Isa::Portable]
-            .into_iter()
-            .filter(|isa| isa.available())
-            .collect()
+        [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.available()).collect()
     }
 
     /// The name that `PHYLA_ISA` takes.
@@ -89,13 +84,7 @@ fn best() -> Isa {
 }
 
 fn choose(asked: Option<&str>) -> Result<Isa, String> {
-    let has = || {
-        Isa::all_available()
-            .iter()
-            .map(|isa| isa.name())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let has = || Isa::all_available().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
     let isa = match asked {
         None | Some("") => return Ok(best()),
         Some("avx512") => Isa::Avx512,
@@ -111,11 +100,7 @@ fn choose(asked: Option<&str>) -> Result<Isa, String> {
     if isa.available() {
         Ok(isa)
     } else {
-        Err(format!(
-            "PHYLA_ISA={}: this machine lacks it (it has: {})",
-            isa.name(),
-            has()
-        ))
+        Err(format!("PHYLA_ISA={}: this machine lacks it (it has: {})", isa.name(), has()))
     }
 }
 
@@ -126,10 +111,7 @@ mod tests {
     #[test]
     fn an_unknown_name_is_an_error_that_lists_what_there_is() {
         let message = choose(Some("sse9")).err().unwrap_or_default();
-        assert!(
-            message.contains("sse9") && message.contains("portable"),
-            "{message}"
-        );
+        assert!(message.contains("sse9") && message.contains("portable"), "{message}");
     }
 
     #[test]

@@ -16,5 +16,7 @@ pub mod product;
 pub mod rng;
 pub mod roofline;
 pub mod rope;
+mod simd;
 pub mod threads;
+mod tile;
 pub mod vector;

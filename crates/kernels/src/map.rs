@@ -46,26 +46,18 @@ impl MappedFile {
     /// Maps the file at `path`. Errors are those of opening and mapping; the path is in their text.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Arc<Self>> {
         let path = path.as_ref();
-        let named = |error: io::Error| {
-            io::Error::new(
-                error.kind(),
-                format!("cannot map `{}`: {error}", path.display()),
-            )
-        };
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("cannot map `{}`: {error}", path.display()));
         let file = File::open(path).map_err(named)?;
         let metadata = file.metadata().map_err(named)?;
         if !metadata.is_file() {
-            return Err(named(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "expected a regular file",
-            )));
+            return Err(named(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file")));
         }
         if metadata.len() == 0 {
             return Ok(Arc::new(Self { map: None }));
         }
         // SAFETY: private and read-only; that nobody else changes the file meanwhile is the caller's part (see above).
-        let map =
-            unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file) }.map_err(named)?;
+        let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file) }.map_err(named)?;
         Ok(Arc::new(Self { map: Some(map) }))
     }
 
@@ -140,10 +132,7 @@ impl MappedSlice {
     /// The bytes `range` of this slice; `None` when out of range.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         self.bytes().get(range.clone())?;
-        Some(Self {
-            file: self.file.clone(),
-            range: self.range.start + range.start..self.range.start + range.end,
-        })
+        Some(Self { file: self.file.clone(), range: self.range.start + range.start..self.range.start + range.end })
     }
 
     /// The file.
@@ -159,10 +148,7 @@ impl MappedSlice {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         // In range since `new`, and a mapping never changes its length.
-        self.file
-            .bytes()
-            .get(self.range.clone())
-            .unwrap_or_default()
+        self.file.bytes().get(self.range.clone()).unwrap_or_default()
     }
 
     /// The bytes as values of `T`; `None` when unaligned or not a whole number of them.
@@ -196,20 +182,11 @@ mod tests {
         assert_eq!(map.as_f32(4..12).unwrap(), &values[1..]);
         assert_eq!(map.as_u32(0..4).unwrap(), [1.5f32.to_bits()]);
         assert_eq!(map.as_bf16(2..4).unwrap(), [bf16::from_f32(1.5)]);
-        assert_eq!(
-            (
-                map.as_u16(0..12).unwrap().len(),
-                map.as_f16(4..4).unwrap().len()
-            ),
-            (6, 0)
-        );
+        assert_eq!((map.as_u16(0..12).unwrap().len(), map.as_f16(4..4).unwrap().len()), (6, 0));
         assert!(map.as_f32(2..6).is_none(), "unaligned");
         assert!(map.as_f32(0..6).is_none(), "not whole");
         assert!(map.as_f32(8..16).is_none(), "beyond the end");
-        #[expect(
-            clippy::reversed_empty_ranges,
-            reason = "a hostile header may hold one"
-        )]
+        #[expect(clippy::reversed_empty_ranges, reason = "a hostile header may hold one")]
         let reversed = 8..4;
         assert!(map.as_f32(reversed.clone()).is_none());
         map.advise_will_need(0..usize::MAX);
@@ -217,15 +194,9 @@ mod tests {
         let slice = MappedSlice::new(map.clone(), 4..12).unwrap();
         drop(map);
         assert_eq!(slice.slice(4..8).unwrap().view::<f32>().unwrap(), [3.25]);
-        assert!(
-            slice.slice(4..9).is_none() && MappedSlice::new(slice.file().clone(), 0..13).is_none()
-        );
+        assert!(slice.slice(4..9).is_none() && MappedSlice::new(slice.file().clone(), 0..13).is_none());
         std::fs::remove_file(path).unwrap();
-        assert_eq!(
-            slice.clone().view::<f32>().unwrap(),
-            &values[1..],
-            "alive after unlinking"
-        );
+        assert_eq!(slice.clone().view::<f32>().unwrap(), &values[1..], "alive after unlinking");
     }
 
     #[test]
@@ -237,10 +208,7 @@ mod tests {
         map.advise_will_need(0..1);
         std::fs::remove_file(&path).unwrap();
         let error = MappedFile::open(&path).unwrap_err();
-        assert!(
-            error.kind() == io::ErrorKind::NotFound && error.to_string().contains("phyla-map"),
-            "{error}"
-        );
+        assert!(error.kind() == io::ErrorKind::NotFound && error.to_string().contains("phyla-map"), "{error}");
         assert!(MappedFile::open(std::env::temp_dir()).is_err(), "a folder");
     }
 }

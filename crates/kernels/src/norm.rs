@@ -6,17 +6,13 @@
 use crate::chunk::{self, Parts};
 use crate::vector::{self, Math, per_isa};
 
-/// Rows whose weight gradients are summed before they join the others: fixed, so that threads change no bit.
-const GROUP: usize = 64;
+/// Rows whose weight gradients are summed before they join the others: fixed by the width, so that threads change no
+/// bit; enough that the sums cost little beside the rows, few enough that every thread gets some.
+fn rows_per_group(dim: usize) -> usize {
+    (4 * chunk::rows_per_chunk(dim)).clamp(8, 64)
+}
 
-fn check(
-    name: &str,
-    rows: usize,
-    dim: usize,
-    matrices: &[usize],
-    vectors: &[usize],
-    kept: &[usize],
-) {
+fn check(name: &str, rows: usize, dim: usize, matrices: &[usize], vectors: &[usize], kept: &[usize]) {
     assert!(
         matrices.iter().all(|n| *n == rows * dim)
             && vectors.iter().all(|n| *n == dim)
@@ -26,15 +22,7 @@ fn check(
 }
 
 /// `y = x / sqrt(mean(x²) + eps) * w` on every row; `inv[rows]` receives the reciprocal roots, for the gradient.
-pub fn rms_norm(
-    y: &mut [f32],
-    x: &[f32],
-    w: &[f32],
-    eps: f32,
-    rows: usize,
-    dim: usize,
-    inv: Option<&mut [f32]>,
-) {
+pub fn rms_norm(y: &mut [f32], x: &[f32], w: &[f32], eps: f32, rows: usize, dim: usize, inv: Option<&mut [f32]>) {
     check("rms_norm", rows, dim, &[y.len(), x.len()], &[w.len()], &[]);
     let inv = inv.map(|inv| {
         check("rms_norm", rows, dim, &[], &[], &[inv.len()]);
@@ -42,11 +30,7 @@ pub fn rms_norm(
     });
     chunk::each_mut(y, dim, |at, y| {
         let first = at / dim;
-        for (i, (y, x)) in y
-            .chunks_exact_mut(dim)
-            .zip(x[at..].chunks_exact(dim))
-            .enumerate()
-        {
+        for (i, (y, x)) in y.chunks_exact_mut(dim).zip(x[at..].chunks_exact(dim)).enumerate() {
             let kept = rms_row(y, x, w, eps);
             if let Some(inv) = &inv {
                 // SAFETY: one row, one value.
@@ -80,14 +64,7 @@ pub fn rms_norm_backward(
     rows: usize,
     dim: usize,
 ) {
-    check(
-        "rms_norm_backward",
-        rows,
-        dim,
-        &[dx.len(), dy.len(), x.len()],
-        &[w.len()],
-        &[inv.len()],
-    );
+    check("rms_norm_backward", rows, dim, &[dx.len(), dy.len(), x.len()], &[w.len()], &[inv.len()]);
     by_groups(dx, [dw, None], rows, dim, |row, dx, [dw, _]| {
         let at = row * dim..(row + 1) * dim;
         rms_row_backward(dx, dw, &dy[at.clone()], &x[at], w, inv[row]);
@@ -95,14 +72,7 @@ pub fn rms_norm_backward(
 }
 
 #[inline(always)]
-fn rms_row_backward_loop<M: Math>(
-    dx: &mut [f32],
-    dw: &mut [f32],
-    dy: &[f32],
-    x: &[f32],
-    w: &[f32],
-    inv: f32,
-) {
+fn rms_row_backward_loop<M: Math>(dx: &mut [f32], dw: &mut [f32], dy: &[f32], x: &[f32], w: &[f32], inv: f32) {
     // With x^ = x inv: dx = inv (w dy - x^ mean(w dy x^)).
     let mut acc = [0f32; 64];
     let dim = x.len();
@@ -112,11 +82,7 @@ fn rms_row_backward_loop<M: Math>(
         *acc = dy[i] * w[i] * x[i];
     }
     for start in (0..dim - dim % 64).step_by(64) {
-        let (dy, w, x) = (
-            &dy[start..start + 64],
-            &w[start..start + 64],
-            &x[start..start + 64],
-        );
+        let (dy, w, x) = (&dy[start..start + 64], &w[start..start + 64], &x[start..start + 64]);
         for i in 0..64 {
             acc[i] = M::fma(dy[i] * w[i], x[i], acc[i]);
         }
@@ -146,27 +112,20 @@ fn by_groups(
 ) {
     let width = [0, 1].map(|i| if out[i].is_some() { dim } else { 0 });
     for sum in out.iter().flatten() {
-        assert!(
-            sum.len() == dim,
-            "norm: a weight's gradient has {} values, expected {dim}",
-            sum.len()
-        );
+        assert!(sum.len() == dim, "norm: a weight's gradient has {} values, expected {dim}", sum.len());
     }
     let each = width[0] + width[1];
-    let groups = rows.div_ceil(GROUP);
+    let in_group = rows_per_group(dim);
+    let groups = rows.div_ceil(in_group);
     let mut sums = vec![0f32; groups * each];
     let (dx, parts) = (Parts::new(dx), Parts::new(&mut sums));
     crate::threads::for_each(groups, rows * dim * 4, |group| {
         // SAFETY: each group has its own rows and its own sums.
         let sums = unsafe { parts.at(group * each..(group + 1) * each) };
         let (first, second) = sums.split_at_mut(width[0]);
-        for row in group * GROUP..rows.min((group + 1) * GROUP) {
+        for row in group * in_group..rows.min((group + 1) * in_group) {
             // SAFETY: as above.
-            f(
-                row,
-                unsafe { dx.at(row * dim..(row + 1) * dim) },
-                [&mut *first, &mut *second],
-            );
+            f(row, unsafe { dx.at(row * dim..(row + 1) * dim) }, [&mut *first, &mut *second]);
         }
     });
     let mut start = 0;
@@ -191,25 +150,14 @@ pub fn layer_norm(
     dim: usize,
     kept: Option<(&mut [f32], &mut [f32])>,
 ) {
-    check(
-        "layer_norm",
-        rows,
-        dim,
-        &[y.len(), x.len()],
-        &[w.len(), b.map_or(dim, <[f32]>::len)],
-        &[],
-    );
+    check("layer_norm", rows, dim, &[y.len(), x.len()], &[w.len(), b.map_or(dim, <[f32]>::len)], &[]);
     let kept = kept.map(|(mean, inv)| {
         check("layer_norm", rows, dim, &[], &[], &[mean.len(), inv.len()]);
         (Parts::new(mean), Parts::new(inv))
     });
     chunk::each_mut(y, dim, |at, y| {
         let first = at / dim;
-        for (i, (y, x)) in y
-            .chunks_exact_mut(dim)
-            .zip(x[at..].chunks_exact(dim))
-            .enumerate()
-        {
+        for (i, (y, x)) in y.chunks_exact_mut(dim).zip(x[at..].chunks_exact(dim)).enumerate() {
             let (mean, inv) = layer_row(y, x, w, b.unwrap_or_default(), eps);
             if let Some((means, invs)) = &kept {
                 // SAFETY: one row, one value of each.
@@ -257,14 +205,7 @@ pub fn layer_norm_backward(
     dim: usize,
 ) {
     let (mean, inv) = kept;
-    check(
-        "layer_norm_backward",
-        rows,
-        dim,
-        &[dx.len(), dy.len(), x.len()],
-        &[w.len()],
-        &[mean.len(), inv.len()],
-    );
+    check("layer_norm_backward", rows, dim, &[dx.len(), dy.len(), x.len()], &[w.len()], &[mean.len(), inv.len()]);
     by_groups(dx, [dw, db], rows, dim, |row, dx, sums| {
         let at = row * dim..(row + 1) * dim;
         layer_row_backward(dx, sums, &dy[at.clone()], &x[at], w, (mean[row], inv[row]));
@@ -290,11 +231,7 @@ fn layer_row_backward_loop<M: Math>(
         (sum[i - whole], dot[i - whole]) = (g, g * (x[i] - mean));
     }
     for start in (0..whole).step_by(64) {
-        let (dy, w, x) = (
-            &dy[start..start + 64],
-            &w[start..start + 64],
-            &x[start..start + 64],
-        );
+        let (dy, w, x) = (&dy[start..start + 64], &w[start..start + 64], &x[start..start + 64]);
         for i in 0..64 {
             let g = dy[i] * w[i];
             sum[i] += g;
@@ -326,36 +263,18 @@ pub mod reference {
     /// One row of [`super::layer_norm`], or of [`super::rms_norm`] where `centred` is false: `x^` in f64.
     pub fn normalised(x: &[f32], eps: f32, centred: bool) -> (Vec<f64>, f64) {
         let n = x.len() as f64;
-        let mean = if centred {
-            x.iter().map(|&x| f64::from(x)).sum::<f64>() / n
-        } else {
-            0.0
-        };
-        let var = x
-            .iter()
-            .map(|&x| (f64::from(x) - mean).powi(2))
-            .sum::<f64>()
-            / n;
+        let mean = if centred { x.iter().map(|&x| f64::from(x)).sum::<f64>() / n } else { 0.0 };
+        let var = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
         let inv = 1.0 / (var + f64::from(eps)).sqrt();
-        (
-            x.iter().map(|&x| (f64::from(x) - mean) * inv).collect(),
-            inv,
-        )
+        (x.iter().map(|&x| (f64::from(x) - mean) * inv).collect(), inv)
     }
 
     /// `dx` of one row from `x^`, the reciprocal root and `w dy`.
     pub fn backward(hat: &[f64], inv: f64, g: &[f64], centred: bool) -> Vec<f64> {
         let n = hat.len() as f64;
-        let mean_g = if centred {
-            g.iter().sum::<f64>() / n
-        } else {
-            0.0
-        };
+        let mean_g = if centred { g.iter().sum::<f64>() / n } else { 0.0 };
         let mean_gx = g.iter().zip(hat).map(|(g, x)| g * x).sum::<f64>() / n;
-        g.iter()
-            .zip(hat)
-            .map(|(g, x)| inv * (g - mean_g - x * mean_gx))
-            .collect()
+        g.iter().zip(hat).map(|(g, x)| inv * (g - mean_g - x * mean_gx)).collect()
     }
 }
 
@@ -366,10 +285,7 @@ mod tests {
 
     fn close(name: &str, got: &[f32], truth: impl IntoIterator<Item = f64>, tolerance: f64) {
         for (i, (got, truth)) in got.iter().zip(truth).enumerate() {
-            assert!(
-                (f64::from(*got) - truth).abs() <= tolerance * truth.abs().max(1.0),
-                "{name}[{i}]: {got} {truth}"
-            );
+            assert!((f64::from(*got) - truth).abs() <= tolerance * truth.abs().max(1.0), "{name}[{i}]: {got} {truth}");
         }
     }
 
@@ -389,28 +305,9 @@ mod tests {
                 let (mut y, mut mean, mut inv) = (vec![0.0; n], vec![0.0; rows], vec![0.0; rows]);
                 let (mut dx, mut dw, mut db) = (vec![9.0; n], vec![1.0; dim], vec![2.0; dim]);
                 if centred {
-                    layer_norm(
-                        &mut y,
-                        &x,
-                        &w,
-                        Some(&b),
-                        eps,
-                        rows,
-                        dim,
-                        Some((&mut mean, &mut inv)),
-                    );
+                    layer_norm(&mut y, &x, &w, Some(&b), eps, rows, dim, Some((&mut mean, &mut inv)));
                     let sums = (Some(&mut dw[..]), Some(&mut db[..]));
-                    layer_norm_backward(
-                        &mut dx,
-                        sums.0,
-                        sums.1,
-                        &dy,
-                        &x,
-                        &w,
-                        (&mean, &inv),
-                        rows,
-                        dim,
-                    );
+                    layer_norm_backward(&mut dx, sums.0, sums.1, &dy, &x, &w, (&mean, &inv), rows, dim);
                 } else {
                     b.fill(0.0);
                     rms_norm(&mut y, &x, &w, eps, rows, dim, Some(&mut inv));
@@ -422,22 +319,10 @@ mod tests {
                     let (hat, root) = reference::normalised(&x[at.clone()], eps, centred);
                     // The mean of a row of 10 ± 1 is off by some 1e-6, which a row of equal values (dim 1) scales up
                     // by 1 / sqrt(eps); elsewhere a few ulps.
-                    close(
-                        "y",
-                        &y[at.clone()],
-                        (0..dim).map(|i| hat[i] * f64::from(w[i]) + f64::from(b[i])),
-                        4e-6,
-                    );
-                    let g: Vec<f64> = (0..dim)
-                        .map(|i| f64::from(dy[at.start + i]) * f64::from(w[i]))
-                        .collect();
+                    close("y", &y[at.clone()], (0..dim).map(|i| hat[i] * f64::from(w[i]) + f64::from(b[i])), 4e-6);
+                    let g: Vec<f64> = (0..dim).map(|i| f64::from(dy[at.start + i]) * f64::from(w[i])).collect();
                     let scale = if dim == 1 { 1e-3 } else { 5e-6 };
-                    close(
-                        "dx",
-                        &dx[at.clone()],
-                        reference::backward(&hat, root, &g, centred),
-                        scale,
-                    );
+                    close("dx", &dx[at.clone()], reference::backward(&hat, root, &g, centred), scale);
                     for i in 0..dim {
                         dw_[i] += f64::from(dy[at.start + i]) * hat[i];
                         db_[i] += f64::from(dy[at.start + i]);
@@ -448,12 +333,7 @@ mod tests {
                     close("db", &db, db_, 1e-5);
                     let mut plain = vec![0.0; n];
                     layer_norm(&mut plain, &x, &w, None, eps, rows, dim, None);
-                    close(
-                        "no bias",
-                        &plain,
-                        y.iter().enumerate().map(|(i, y)| f64::from(y - b[i % dim])),
-                        1e-6,
-                    );
+                    close("no bias", &plain, y.iter().enumerate().map(|(i, y)| f64::from(y - b[i % dim])), 1e-6);
                 }
             }
         }

@@ -4,6 +4,7 @@ mod adafactor;
 
 use half::bf16;
 
+pub use crate::elementwise::{all_finite, scale, sum_squares};
 pub use adafactor::{Adafactor, Second, adafactor};
 
 use crate::chunk::{self, Parts};
@@ -11,10 +12,7 @@ use crate::elementwise::to_bf16;
 use crate::vector::{Math, per_isa};
 
 fn same(name: &str, lengths: &[usize]) {
-    assert!(
-        lengths.iter().all(|n| *n == lengths[0]),
-        "{name}: expected slices of one length, found {lengths:?}"
-    );
+    assert!(lengths.iter().all(|n| *n == lengths[0]), "{name}: expected slices of one length, found {lengths:?}");
 }
 
 /// The chunk of an optional companion slice.
@@ -57,24 +55,8 @@ pub struct AdamW {
 }
 
 /// Updates `p`, `m` and `v` by the gradient `g`, and writes `p` in bf16 to `low`.
-pub fn adamw(
-    p: &mut [f32],
-    g: &[f32],
-    m: &mut [f32],
-    v: &mut [f32],
-    o: &AdamW,
-    low: Option<&mut [bf16]>,
-) {
-    same(
-        "adamw",
-        &[
-            p.len(),
-            g.len(),
-            m.len(),
-            v.len(),
-            low.as_ref().map_or(p.len(), |l| l.len()),
-        ],
-    );
+pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], o: &AdamW, low: Option<&mut [bf16]>) {
+    same("adamw", &[p.len(), g.len(), m.len(), v.len(), low.as_ref().map_or(p.len(), |l| l.len())]);
     // Bias corrections in f64, as PyTorch: 1 - beta2^step loses digits in f32 at the first steps.
     let exponent = o.step.max(1).min(i32::MAX as u64) as i32;
     let bias1 = 1.0 - f64::from(o.beta1).powi(exponent);
@@ -102,13 +84,7 @@ struct Rates {
 }
 
 #[inline(always)]
-fn adamw_loop<M: Math>(
-    p: &mut [f32],
-    g: &[f32],
-    [m, v]: [&mut [f32]; 2],
-    o: &AdamW,
-    rates: &Rates,
-) {
+fn adamw_loop<M: Math>(p: &mut [f32], g: &[f32], [m, v]: [&mut [f32]; 2], o: &AdamW, rates: &Rates) {
     for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
         let g = g * o.grad_scale;
         *m = M::fma(g - *m, 1.0 - o.beta1, *m);
@@ -146,28 +122,10 @@ pub struct Sgd {
 }
 
 /// Updates `p` and, where there is momentum, `velocity` by the gradient `g`, and writes `p` in bf16 to `low`.
-pub fn sgd(
-    p: &mut [f32],
-    g: &[f32],
-    velocity: Option<&mut [f32]>,
-    o: &Sgd,
-    low: Option<&mut [bf16]>,
-) {
+pub fn sgd(p: &mut [f32], g: &[f32], velocity: Option<&mut [f32]>, o: &Sgd, low: Option<&mut [bf16]>) {
     let n = p.len();
-    same(
-        "sgd",
-        &[
-            n,
-            g.len(),
-            velocity.as_ref().map_or(n, |v| v.len()),
-            low.as_ref().map_or(n, |l| l.len()),
-        ],
-    );
-    assert!(
-        o.momentum == 0.0 || velocity.is_some(),
-        "sgd: momentum {} needs a velocity",
-        o.momentum
-    );
+    same("sgd", &[n, g.len(), velocity.as_ref().map_or(n, |v| v.len()), low.as_ref().map_or(n, |l| l.len())]);
+    assert!(o.momentum == 0.0 || velocity.is_some(), "sgd: momentum {} needs a velocity", o.momentum);
     let velocity = velocity.filter(|_| o.momentum != 0.0);
     let (velocity, low) = (velocity.map(Parts::new), low.map(Parts::new));
     chunk::each_mut(p, 1, |at, p| {
@@ -187,16 +145,8 @@ fn sgd_loop<M: Math>(p: &mut [f32], g: &[f32], velocity: &mut [f32], o: &Sgd) {
         }
         return;
     }
-    let (kept, taken) = if o.step <= 1 {
-        (0.0, 1.0)
-    } else {
-        (o.momentum, 1.0 - o.dampening)
-    };
-    let (ahead, of_velocity) = if o.nesterov {
-        (1.0, o.momentum)
-    } else {
-        (0.0, 1.0)
-    };
+    let (kept, taken) = if o.step <= 1 { (0.0, 1.0) } else { (o.momentum, 1.0 - o.dampening) };
+    let (ahead, of_velocity) = if o.nesterov { (1.0, o.momentum) } else { (0.0, 1.0) };
     for ((p, &g), v) in p.iter_mut().zip(g).zip(velocity) {
         let g = M::fma(o.weight_decay, *p, g * o.grad_scale);
         *v = M::fma(*v, kept, g * taken);
@@ -223,15 +173,7 @@ pub struct Lion {
 
 /// Updates `p` and the momentum `m` by the gradient `g`, and writes `p` in bf16 to `low`.
 pub fn lion(p: &mut [f32], g: &[f32], m: &mut [f32], o: &Lion, low: Option<&mut [bf16]>) {
-    same(
-        "lion",
-        &[
-            p.len(),
-            g.len(),
-            m.len(),
-            low.as_ref().map_or(p.len(), |l| l.len()),
-        ],
-    );
+    same("lion", &[p.len(), g.len(), m.len(), low.as_ref().map_or(p.len(), |l| l.len())]);
     let (m, low) = (Parts::new(m), low.map(Parts::new));
     chunk::each_mut(p, 1, |at, p| {
         let range = at..at + p.len();
@@ -284,33 +226,20 @@ mod tests {
     fn adamw_follows_the_paper_in_f64() {
         for n in [1, 37, 20_011] {
             let (mut p, mut m, mut v) = (normal(n, 1, 1.0), vec![0.0; n], vec![0.0; n]);
-            let (mut p_, mut m_, mut v_): (Vec<f64>, _, _) = (
-                p.iter().map(|x| f64::from(*x)).collect(),
-                vec![0f64; n],
-                vec![0f64; n],
-            );
+            let (mut p_, mut m_, mut v_): (Vec<f64>, _, _) =
+                (p.iter().map(|x| f64::from(*x)).collect(), vec![0f64; n], vec![0f64; n]);
             let mut low = vec![bf16::ZERO; n];
             for step in 1..=4 {
                 let g = normal(n, 10 + step, 2.0);
-                let o = AdamW {
-                    lr: 0.01,
-                    beta1: 0.9,
-                    beta2: 0.95,
-                    eps: 1e-8,
-                    weight_decay: 0.1,
-                    step,
-                    grad_scale: 0.5,
-                };
+                let o =
+                    AdamW { lr: 0.01, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step, grad_scale: 0.5 };
                 adamw(&mut p, &g, &mut m, &mut v, &o, Some(&mut low));
                 for i in 0..n {
                     let g = f64::from(g[i]) * 0.5;
                     p_[i] *= 1.0 - 0.01 * 0.1;
                     m_[i] = 0.9 * m_[i] + 0.1 * g;
                     v_[i] = 0.95 * v_[i] + 0.05 * g * g;
-                    let (m, v) = (
-                        m_[i] / (1.0 - 0.9f64.powi(step as i32)),
-                        v_[i] / (1.0 - 0.95f64.powi(step as i32)),
-                    );
+                    let (m, v) = (m_[i] / (1.0 - 0.9f64.powi(step as i32)), v_[i] / (1.0 - 0.95f64.powi(step as i32)));
                     p_[i] -= 0.01 * m / (v.sqrt() + 1e-8);
                 }
                 close(&p, &p_);
@@ -321,37 +250,21 @@ mod tests {
 
     #[test]
     fn sgd_follows_pytorchs_rule() {
-        for (momentum, dampening, nesterov) in [
-            (0.0, 0.0, false),
-            (0.9, 0.0, false),
-            (0.9, 0.3, false),
-            (0.9, 0.0, true),
-        ] {
+        for (momentum, dampening, nesterov) in
+            [(0.0, 0.0, false), (0.9, 0.0, false), (0.9, 0.3, false), (0.9, 0.0, true)]
+        {
             let n = 1001;
             let (mut p, mut buf) = (normal(n, 1, 1.0), vec![0.0; n]);
-            let (mut p_, mut buf_): (Vec<f64>, Vec<f64>) =
-                (p.iter().map(|x| f64::from(*x)).collect(), vec![0.0; n]);
+            let (mut p_, mut buf_): (Vec<f64>, Vec<f64>) = (p.iter().map(|x| f64::from(*x)).collect(), vec![0.0; n]);
             for step in 1..=3 {
                 let g = normal(n, 20 + step, 1.0);
-                let o = Sgd {
-                    lr: 0.1,
-                    momentum,
-                    dampening,
-                    nesterov,
-                    weight_decay: 0.01,
-                    step,
-                    grad_scale: 2.0,
-                };
+                let o = Sgd { lr: 0.1, momentum, dampening, nesterov, weight_decay: 0.01, step, grad_scale: 2.0 };
                 sgd(&mut p, &g, Some(&mut buf), &o, None);
                 let (mu, damp) = (f64::from(momentum), f64::from(dampening));
                 for i in 0..n {
                     let mut d = f64::from(g[i]) * 2.0 + 0.01 * p_[i];
                     if mu != 0.0 {
-                        buf_[i] = if step == 1 {
-                            d
-                        } else {
-                            mu * buf_[i] + (1.0 - damp) * d
-                        };
+                        buf_[i] = if step == 1 { d } else { mu * buf_[i] + (1.0 - damp) * d };
                         d = if nesterov { d + mu * buf_[i] } else { buf_[i] };
                     }
                     p_[i] -= 0.1 * d;
@@ -365,17 +278,10 @@ mod tests {
     fn lion_follows_algorithm_2() {
         let n = 999;
         let (mut p, mut m) = (normal(n, 1, 1.0), vec![0.0; n]);
-        let (mut p_, mut m_): (Vec<f64>, Vec<f64>) =
-            (p.iter().map(|x| f64::from(*x)).collect(), vec![0.0; n]);
+        let (mut p_, mut m_): (Vec<f64>, Vec<f64>) = (p.iter().map(|x| f64::from(*x)).collect(), vec![0.0; n]);
         for step in 0..4 {
             let g = normal(n, 30 + step, 1.0);
-            let o = Lion {
-                lr: 0.01,
-                beta1: 0.9,
-                beta2: 0.99,
-                weight_decay: 0.1,
-                grad_scale: 1.0,
-            };
+            let o = Lion { lr: 0.01, beta1: 0.9, beta2: 0.99, weight_decay: 0.1, grad_scale: 1.0 };
             lion(&mut p, &g, &mut m, &o, None);
             for i in 0..n {
                 let g = f64::from(g[i]);
@@ -390,13 +296,7 @@ mod tests {
             &mut p,
             &[0.0],
             &mut m,
-            &Lion {
-                lr: 0.5,
-                beta1: 0.9,
-                beta2: 0.99,
-                weight_decay: 0.5,
-                grad_scale: 1.0,
-            },
+            &Lion { lr: 0.5, beta1: 0.9, beta2: 0.99, weight_decay: 0.5, grad_scale: 1.0 },
             None,
         );
         assert_eq!(p, [0.75]);
@@ -405,25 +305,11 @@ mod tests {
     #[test]
     fn not_a_number_is_not_hidden() {
         let (mut p, mut m, mut v) = ([1.0], [0.0], [0.0]);
-        let o = AdamW {
-            lr: 0.1,
-            beta1: 0.9,
-            beta2: 0.9,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            step: 1,
-            grad_scale: 1.0,
-        };
+        let o = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.9, eps: 1e-8, weight_decay: 0.0, step: 1, grad_scale: 1.0 };
         adamw(&mut p, &[f32::NAN], &mut m, &mut v, &o, None);
         assert!(p[0].is_nan());
         let mut p = [1.0];
-        let o = Lion {
-            lr: 0.5,
-            beta1: 0.9,
-            beta2: 0.99,
-            weight_decay: 0.5,
-            grad_scale: 1.0,
-        };
+        let o = Lion { lr: 0.5, beta1: 0.9, beta2: 0.99, weight_decay: 0.5, grad_scale: 1.0 };
         lion(&mut p, &[f32::NAN], &mut [0.0], &o, None);
         assert!(p[0].is_nan());
     }

@@ -1,4 +1,16 @@
-//! Products with a weight matrix `[n, k]`: forward, both gradients, and the bias gradient.
+//! Products with a weight matrix `[n, k]`: forward, both gradients, and the bias gradient. This file chooses the path;
+//! `dot` multiplies few rows, `blocked` many, `reference` checks both.
+
+mod blocked;
+mod dot;
+pub mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::isa::{Isa, isa};
+use crate::threads;
+use blocked::{Blocked, From};
+use dot::Dot;
 
 use half::{bf16, f16};
 
@@ -28,6 +40,15 @@ impl MatRef<'_> {
         self.len() == 0
     }
 
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            MatRef::F32(w) => size_of_val(*w),
+            MatRef::Bf16(w) => size_of_val(*w),
+            MatRef::F16(w) => size_of_val(*w),
+        }
+    }
+
     /// One element as f32.
     pub fn get(&self, i: usize) -> f32 {
         match self {
@@ -44,44 +65,28 @@ pub const fn rows_invariant_limit() -> usize {
 }
 
 /// `y[m, n] = x[m, k] · wᵀ + bias`, `w` being `[n, k]`.
-pub fn linear(
-    y: &mut [f32],
-    x: &[f32],
-    w: MatRef,
-    bias: Option<&[f32]>,
-    m: usize,
-    n: usize,
-    k: usize,
-) {
-    check("linear", y.len(), x.len(), w.len(), m, n, k);
-    assert!(
-        bias.is_none_or(|b| b.len() == n),
-        "linear: bias must hold {n} values"
-    );
-    reference::linear(y, x, w, bias, m, n, k);
+///
+/// # Panics
+/// If a length does not fit the sizes; so do all functions here.
+pub fn linear(y: &mut [f32], x: &[f32], w: MatRef, bias: Option<&[f32]>, m: usize, n: usize, k: usize) {
+    check("linear", y.len(), x.len(), w.len(), [m, n, k]);
+    assert!(bias.is_none_or(|b| b.len() == n), "linear: bias must hold {n} values");
+    linear_on(isa(), y, x, w, bias, [m, n, k]);
 }
 
 /// `dx[m, k] = dy[m, n] · w[n, k]`, or `+=` where `accumulate`.
-pub fn linear_dx(
-    dx: &mut [f32],
-    dy: &[f32],
-    w: MatRef,
-    m: usize,
-    n: usize,
-    k: usize,
-    accumulate: bool,
-) {
-    check("linear_dx", dy.len(), dx.len(), w.len(), m, n, k);
-    reference::linear_dx(dx, dy, w, m, n, k, accumulate);
+pub fn linear_dx(dx: &mut [f32], dy: &[f32], w: MatRef, m: usize, n: usize, k: usize, accumulate: bool) {
+    check("linear_dx", dy.len(), dx.len(), w.len(), [m, n, k]);
+    linear_dx_on(isa(), dx, dy, w, [m, n, k], accumulate);
 }
 
 /// `dw[n, k] += dyᵀ · x`, with `dy[m, n]` and `x[m, k]`.
 pub fn linear_dw(dw: &mut [f32], dy: &[f32], x: &[f32], m: usize, n: usize, k: usize) {
-    check("linear_dw", dy.len(), x.len(), dw.len(), m, n, k);
-    reference::linear_dw(dw, dy, x, m, n, k);
+    check("linear_dw", dy.len(), x.len(), dw.len(), [m, n, k]);
+    linear_dw_on(isa(), dw, dy, x, [m, n, k]);
 }
 
-/// `db[n] +=` the column sums of `dy[m, n]`: the gradient of a bias.
+/// `db[n] +=` the column sums of `dy[m, n]`: the gradient of a bias. Each column is summed from the first row on.
 pub fn sum_rows(db: &mut [f32], dy: &[f32], m: usize, n: usize) {
     assert!(
         db.len() == n && dy.len() == m * n,
@@ -89,73 +94,40 @@ pub fn sum_rows(db: &mut [f32], dy: &[f32], m: usize, n: usize) {
         db.len(),
         dy.len()
     );
-    for row in dy.chunks_exact(n.max(1)) {
-        for (sum, value) in db.iter_mut().zip(row) {
-            *sum += value;
+    // 256 columns of sums stay in the first-level cache while the rows pass by.
+    threads::for_each_chunk(db, 256, m * n, |i, sums| {
+        for row in dy.chunks_exact(n) {
+            for (sum, value) in sums.iter_mut().zip(&row[i * 256..]) {
+                *sum += value;
+            }
         }
+    });
+}
+
+fn linear_on(isa: Isa, y: &mut [f32], x: &[f32], w: MatRef, bias: Option<&[f32]>, [m, n, k]: [usize; 3]) {
+    if m <= rows_invariant_limit() {
+        dot::run(isa, y, &Dot { m, n, k, x, w, bias });
+    } else {
+        let start = bias.map_or(From::Zero, From::Row);
+        blocked::run(isa, y, &Blocked { m, n, k, a: x, a_transposed: false, b: w, b_transposed: true, start });
     }
 }
 
-fn check(name: &str, y: usize, x: usize, w: usize, m: usize, n: usize, k: usize) {
+fn linear_dx_on(isa: Isa, dx: &mut [f32], dy: &[f32], w: MatRef, [m, n, k]: [usize; 3], accumulate: bool) {
+    let start = if accumulate { From::Add } else { From::Zero };
+    let p = Blocked { m, n: k, k: n, a: dy, a_transposed: false, b: w, b_transposed: false, start };
+    blocked::run(isa, dx, &p);
+}
+
+fn linear_dw_on(isa: Isa, dw: &mut [f32], dy: &[f32], x: &[f32], [m, n, k]: [usize; 3]) {
+    let b = MatRef::F32(x);
+    let p = Blocked { m: n, n: k, k: m, a: dy, a_transposed: true, b, b_transposed: false, start: From::Add };
+    blocked::run(isa, dw, &p);
+}
+
+fn check(name: &str, y: usize, x: usize, w: usize, [m, n, k]: [usize; 3]) {
     assert!(
         y == m * n && x == m * k && w == n * k,
         "{name}: m={m}, n={n}, k={k} need y[m, n], x[m, k], w[n, k]; found lengths {y}, {x}, {w}"
     );
-}
-
-/// Plain loops that the fast paths are tested against.
-pub mod reference {
-    use super::MatRef;
-
-    /// See [`super::linear`].
-    pub fn linear(
-        y: &mut [f32],
-        x: &[f32],
-        w: MatRef,
-        bias: Option<&[f32]>,
-        m: usize,
-        n: usize,
-        k: usize,
-    ) {
-        for i in 0..m {
-            for j in 0..n {
-                let dot: f64 = (0..k)
-                    .map(|l| f64::from(x[i * k + l]) * f64::from(w.get(j * k + l)))
-                    .sum();
-                y[i * n + j] = dot as f32 + bias.map_or(0.0, |b| b[j]);
-            }
-        }
-    }
-
-    /// See [`super::linear_dx`].
-    pub fn linear_dx(
-        dx: &mut [f32],
-        dy: &[f32],
-        w: MatRef,
-        m: usize,
-        n: usize,
-        k: usize,
-        accumulate: bool,
-    ) {
-        for i in 0..m {
-            for l in 0..k {
-                let dot: f64 = (0..n)
-                    .map(|j| f64::from(dy[i * n + j]) * f64::from(w.get(j * k + l)))
-                    .sum();
-                dx[i * k + l] = dot as f32 + if accumulate { dx[i * k + l] } else { 0.0 };
-            }
-        }
-    }
-
-    /// See [`super::linear_dw`].
-    pub fn linear_dw(dw: &mut [f32], dy: &[f32], x: &[f32], m: usize, n: usize, k: usize) {
-        for j in 0..n {
-            for l in 0..k {
-                let dot: f64 = (0..m)
-                    .map(|i| f64::from(dy[i * n + j]) * f64::from(x[i * k + l]))
-                    .sum();
-                dw[j * k + l] += dot as f32;
-            }
-        }
-    }
 }

@@ -14,12 +14,7 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let p = u64::from(a) * 0xD251_1F53;
         let q = u64::from(c) * 0xCD9E_8D57;
-        (a, b, c, d) = (
-            (q >> 32) as u32 ^ b ^ k0,
-            q as u32,
-            (p >> 32) as u32 ^ d ^ k1,
-            p as u32,
-        );
+        (a, b, c, d) = ((q >> 32) as u32 ^ b ^ k0, q as u32, (p >> 32) as u32 ^ d ^ k1, p as u32);
         k0 = k0.wrapping_add(0x9E37_79B9);
         k1 = k1.wrapping_add(0xBB67_AE85);
     }
@@ -75,11 +70,7 @@ impl Rng {
 
     /// The generator with this recorded state.
     pub fn from_state(seed: u64, stream: u64, counter: u64) -> Self {
-        Self {
-            seed,
-            stream,
-            counter,
-        }
+        Self { seed, stream, counter }
     }
 
     /// The seed that all streams of a run share.
@@ -199,13 +190,9 @@ impl Rng {
     /// Fills with draws from the normal distribution cut to [lo, hi] (absolute bounds, as `torch.nn.init.trunc_normal_`).
     pub fn fill_trunc_normal(&mut self, out: &mut [f32], mean: f32, std: f32, lo: f32, hi: f32) {
         // Inverse transform: uniform between the bounds' places on the cumulative distribution, as 2 cdf - 1 = erf.
-        let erf_of = |bound: f32| {
-            vector::erf::<vector::Plain>((bound - mean) / std * std::f32::consts::FRAC_1_SQRT_2)
-        };
+        let erf_of = |bound: f32| vector::erf::<vector::Plain>((bound - mean) / std * std::f32::consts::FRAC_1_SQRT_2);
         let (from, to) = (erf_of(lo), erf_of(hi));
-        self.fill(out, |out, rng, block| {
-            trunc_normal(out, rng, block, [mean, std, lo, hi, from, to])
-        });
+        self.fill(out, |out, rng, block| trunc_normal(out, rng, block, [mean, std, lo, hi, from, to]));
     }
 
     /// Runs `each(chunk, self, first block)` over fixed chunks, and moves on by the words used.
@@ -213,12 +200,8 @@ impl Rng {
         // Whole blocks: a fill starts at a multiple of four words and leaves the position at one.
         let first = self.counter.div_ceil(4);
         let rng = &*self;
-        chunk::each_mut(out, 1, |start, out| {
-            each(out, rng, first.wrapping_add(start as u64 / 4))
-        });
-        self.counter = first
-            .wrapping_add(out.len().div_ceil(4) as u64)
-            .wrapping_mul(4);
+        chunk::each_mut(out, 1, |start, out| each(out, rng, first.wrapping_add(start as u64 / 4)));
+        self.counter = first.wrapping_add(out.len().div_ceil(4) as u64).wrapping_mul(4);
     }
 }
 
@@ -233,12 +216,7 @@ pub(crate) const BLOCKS: usize = 64;
 
 /// Calls `each(values, words)` for up to `4 * BLOCKS` values at a time.
 #[inline(always)]
-fn tiles(
-    out: &mut [f32],
-    rng: &Rng,
-    block: u64,
-    mut each: impl FnMut(&mut [f32], &[u32; 4 * BLOCKS]),
-) {
+fn tiles(out: &mut [f32], rng: &Rng, block: u64, mut each: impl FnMut(&mut [f32], &[u32; 4 * BLOCKS])) {
     let mut words = [0u32; 4 * BLOCKS];
     for (tile, out) in out.chunks_mut(4 * BLOCKS).enumerate() {
         fill_words(&mut words, rng, block.wrapping_add((tile * BLOCKS) as u64));
@@ -271,8 +249,7 @@ fn normal_loop<M: vector::Math>(out: &mut [f32], rng: &Rng, block: u64, mean: f3
         // Box and Muller: words 2 i and 2 i + 1 give values 2 i and 2 i + 1.
         let mut pairs = [0f32; 4 * BLOCKS];
         for (pair, word) in pairs.chunks_exact_mut(2).zip(words.chunks_exact(2)) {
-            let radius =
-                (-2.0 * vector::ln::<M>((word[0] as f32 + 0.5) * (1.0 / 4_294_967_296.0))).sqrt();
+            let radius = (-2.0 * vector::ln::<M>((word[0] as f32 + 0.5) * (1.0 / 4_294_967_296.0))).sqrt();
             let (sin, cos) = vector::sin_cos_turns::<M>(word[1]);
             pair[0] = M::fma(radius * cos, std, mean);
             pair[1] = M::fma(radius * sin, std, mean);
@@ -283,16 +260,10 @@ fn normal_loop<M: vector::Math>(out: &mut [f32], rng: &Rng, block: u64, mean: f3
 
 /// `[mean, std, lo, hi, erf(lo), erf(hi)]`, the bounds' erf taken in standard units.
 #[inline(always)]
-fn trunc_normal_loop<M: vector::Math>(
-    out: &mut [f32],
-    rng: &Rng,
-    block: u64,
-    [mean, std, lo, hi, from, to]: [f32; 6],
-) {
+fn trunc_normal_loop<M: vector::Math>(out: &mut [f32], rng: &Rng, block: u64, [mean, std, lo, hi, from, to]: [f32; 6]) {
     tiles(out, rng, block, |out, words| {
         for (y, &word) in out.iter_mut().zip(words) {
-            let z = vector::erf_inv::<M>(M::fma(unit(word), to - from, from))
-                * std::f32::consts::SQRT_2;
+            let z = vector::erf_inv::<M>(M::fma(unit(word), to - from, from)) * std::f32::consts::SQRT_2;
             let y_ = M::fma(z, std, mean);
             *y = if y_ < lo {
                 lo
@@ -316,19 +287,10 @@ mod tests {
     #[test]
     fn philox_gives_the_authors_vectors() {
         // kat_vectors of the Random123 distribution, philox4x32 with 10 rounds.
+        assert_eq!(philox([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
+        assert_eq!(philox([!0; 4], [!0; 2]), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
         assert_eq!(
-            philox([0; 4], [0; 2]),
-            [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]
-        );
-        assert_eq!(
-            philox([!0; 4], [!0; 2]),
-            [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]
-        );
-        assert_eq!(
-            philox(
-                [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344],
-                [0xa4093822, 0x299f31d0]
-            ),
+            philox([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0]),
             [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]
         );
     }
@@ -338,10 +300,7 @@ mod tests {
         let mut rng = Rng::new(7).split("data");
         let fixed = rng.clone();
         let drawn: Vec<f32> = (0..11).map(|_| rng.next_f32()).collect();
-        assert_eq!(
-            drawn,
-            (0..11).map(|i| fixed.uniform_at(i)).collect::<Vec<_>>()
-        );
+        assert_eq!(drawn, (0..11).map(|i| fixed.uniform_at(i)).collect::<Vec<_>>());
         let mut resumed = Rng::from_state(rng.seed(), rng.stream(), rng.counter());
         assert_eq!(resumed.next_u64(), rng.next_u64());
     }
@@ -349,17 +308,11 @@ mod tests {
     #[test]
     fn streams_differ() {
         let root = Rng::new(1);
-        let firsts: Vec<u64> = [
-            root.split(0),
-            root.split(1),
-            root.split("a"),
-            root.split("b"),
-            root.split("a").split("b"),
-            Rng::new(2),
-        ]
-        .iter_mut()
-        .map(Rng::next_u64)
-        .collect();
+        let firsts: Vec<u64> =
+            [root.split(0), root.split(1), root.split("a"), root.split("b"), root.split("a").split("b"), Rng::new(2)]
+                .iter_mut()
+                .map(Rng::next_u64)
+                .collect();
         for (i, a) in firsts.iter().enumerate() {
             assert!(!firsts[i + 1..].contains(a) && *a != root.clone().next_u64());
         }
@@ -384,12 +337,7 @@ mod tests {
     fn moments(x: &[f32]) -> [f64; 4] {
         let n = x.len() as f64;
         let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-        let central = |k: i32| {
-            x.iter()
-                .map(|&x| (f64::from(x) - mean).powi(k))
-                .sum::<f64>()
-                / n
-        };
+        let central = |k: i32| x.iter().map(|&x| (f64::from(x) - mean).powi(k)).sum::<f64>() / n;
         [mean, central(2), central(3), central(4)]
     }
 
@@ -399,12 +347,7 @@ mod tests {
         // The standard error of a mean over 2^20 draws is about 0.001 standard deviations; five of those.
         Rng::new(11).fill_normal(&mut x, 0.0, 1.0);
         let [mean, var, skew, kurt] = moments(&x);
-        assert!(
-            mean.abs() < 5e-3
-                && (var - 1.0).abs() < 8e-3
-                && skew.abs() < 2e-2
-                && (kurt - 3.0).abs() < 6e-2
-        );
+        assert!(mean.abs() < 5e-3 && (var - 1.0).abs() < 8e-3 && skew.abs() < 2e-2 && (kurt - 3.0).abs() < 6e-2);
         assert!(x.iter().any(|x| *x > 4.3) && x.iter().any(|x| *x < -4.3));
         Rng::new(12).fill_uniform(&mut x, -1.0, 3.0);
         let [mean, var, ..] = moments(&x);
@@ -413,11 +356,7 @@ mod tests {
         Rng::new(13).fill_trunc_normal(&mut x, 0.0, 0.02, -0.04, 0.04);
         let [mean, var, ..] = moments(&x);
         // The variance of the standard normal cut at two deviations is 0.7737.
-        assert!(
-            mean.abs() < 1e-4 && (var / 0.0004 - 0.7737).abs() < 5e-3,
-            "{mean} {}",
-            var / 0.0004
-        );
+        assert!(mean.abs() < 1e-4 && (var / 0.0004 - 0.7737).abs() < 5e-3, "{mean} {}", var / 0.0004);
         assert!(x.iter().all(|x| x.abs() <= 0.04));
         let mut rng = Rng::new(14);
         let x: Vec<f32> = (0..1 << 18).map(|_| rng.normal()).collect();
@@ -430,21 +369,11 @@ mod tests {
         let mut rng = Rng::new(5);
         let mut counts = [0u32; 7];
         (0..70_000).for_each(|_| counts[rng.below(7) as usize] += 1);
-        assert!(
-            counts.iter().all(|c| c.abs_diff(10_000) < 500),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|c| c.abs_diff(10_000) < 500), "{counts:?}");
         assert_eq!((rng.below(1), rng.below(0)), (0, 0));
         let mut items: Vec<u32> = (0..1000).collect();
         rng.shuffle(&mut items);
-        assert!(
-            items
-                .iter()
-                .enumerate()
-                .filter(|(i, x)| *i as u32 == **x)
-                .count()
-                < 20
-        );
+        assert!(items.iter().enumerate().filter(|(i, x)| *i as u32 == **x).count() < 20);
         items.sort_unstable();
         assert_eq!(items, (0..1000).collect::<Vec<_>>());
     }

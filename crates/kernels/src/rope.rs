@@ -53,16 +53,9 @@ impl Rope {
             self.dim
         );
         let known = table.cos.len() / half;
-        assert!(
-            table.sin.len() == table.cos.len() && table.cos.len() == known * half,
-            "rope: tables of unequal size"
-        );
+        assert!(table.sin.len() == table.cos.len() && table.cos.len() == known * half, "rope: tables of unequal size");
         let last = positions.iter().max().map_or(0, |p| *p as usize + 1);
-        assert!(
-            last <= known,
-            "rope: position {} is beyond the table of {known}",
-            last.saturating_sub(1)
-        );
+        assert!(last <= known, "rope: position {} is beyond the table of {known}", last.saturating_sub(1));
     }
 }
 
@@ -73,24 +66,14 @@ pub fn rope(x: &mut [f32], table: Table, positions: &[u32], rope: &Rope) {
     chunk::each_mut(x, row, |at, x| {
         for (x, &position) in x.chunks_exact_mut(row).zip(&positions[at / row..]) {
             let at = position as usize * half;
-            turn(
-                x,
-                &table.cos[at..at + half],
-                &table.sin[at..at + half],
-                rope,
-            );
+            turn(x, &table.cos[at..at + half], &table.sin[at..at + half], rope);
         }
     });
 }
 
 /// As [`rope`], from `x` into `y`.
 pub fn rope_into(y: &mut [f32], x: &[f32], table: Table, positions: &[u32], rope: &Rope) {
-    assert!(
-        y.len() == x.len(),
-        "rope_into: {} values into {}",
-        x.len(),
-        y.len()
-    );
+    assert!(y.len() == x.len(), "rope_into: {} values into {}", x.len(), y.len());
     rope.check(x.len(), table, positions);
     let (row, half) = (rope.heads * rope.dim, rope.rotary_dim / 2);
     chunk::each_mut(y, row, |at, y| {
@@ -99,12 +82,7 @@ pub fn rope_into(y: &mut [f32], x: &[f32], table: Table, positions: &[u32], rope
             // A row fits L1: turning the copy costs no memory traffic.
             y.copy_from_slice(x);
             let at = position as usize * half;
-            turn(
-                y,
-                &table.cos[at..at + half],
-                &table.sin[at..at + half],
-                rope,
-            );
+            turn(y, &table.cos[at..at + half], &table.sin[at..at + half], rope);
         }
     });
 }
@@ -142,14 +120,9 @@ mod tests {
 
     fn table(positions: usize, half: usize) -> (Vec<f32>, Vec<f32>) {
         let angles = || {
-            (0..positions * half).map(move |i| {
-                ((i / half) as f64) * 10_000f64.powf(-((i % half) as f64) / half as f64)
-            })
+            (0..positions * half).map(move |i| ((i / half) as f64) * 10_000f64.powf(-((i % half) as f64) / half as f64))
         };
-        (
-            angles().map(|a| a.cos() as f32).collect(),
-            angles().map(|a| a.sin() as f32).collect(),
-        )
+        (angles().map(|a| a.cos() as f32).collect(), angles().map(|a| a.sin() as f32).collect())
     }
 
     #[test]
@@ -158,57 +131,30 @@ mod tests {
             for style in [Style::Half, Style::Interleaved] {
                 let positions: Vec<u32> = (0..37).map(|i| i * 7 % 23).collect();
                 let (cos, sin) = table(23, rotary_dim / 2);
-                let table = Table {
-                    cos: &cos,
-                    sin: &sin,
-                };
+                let table = Table { cos: &cos, sin: &sin };
                 let mut x = vec![0.0; positions.len() * heads * dim];
                 Rng::new(9).fill_normal(&mut x, 0.0, 1.0);
-                let spec = Rope {
-                    heads,
-                    dim,
-                    rotary_dim,
-                    style,
-                    inverse: false,
-                };
+                let spec = Rope { heads, dim, rotary_dim, style, inverse: false };
                 let mut y = vec![0.0; x.len()];
                 rope_into(&mut y, &x, table, &positions, &spec);
                 let half = rotary_dim / 2;
                 for at in 0..x.len() / dim {
-                    let (position, head) =
-                        (positions[at / heads] as usize, &x[at * dim..(at + 1) * dim]);
+                    let (position, head) = (positions[at / heads] as usize, &x[at * dim..(at + 1) * dim]);
                     let mut expect = head.to_vec();
                     for i in 0..half {
-                        let (a, b) = if style == Style::Half {
-                            (i, i + half)
-                        } else {
-                            (2 * i, 2 * i + 1)
-                        };
+                        let (a, b) = if style == Style::Half { (i, i + half) } else { (2 * i, 2 * i + 1) };
                         let angle = position as f64 * 10_000f64.powf(-(i as f64) / half as f64);
                         let (p, q) = (f64::from(head[a]), f64::from(head[b]));
                         expect[a] = (p * angle.cos() - q * angle.sin()) as f32;
                         expect[b] = (q * angle.cos() + p * angle.sin()) as f32;
                     }
                     // Rounded tables and two products: a few ulps of values near 1.
-                    assert!(
-                        y[at * dim..]
-                            .iter()
-                            .zip(&expect)
-                            .all(|(y, e)| (y - e).abs() < 2e-6)
-                    );
+                    assert!(y[at * dim..].iter().zip(&expect).all(|(y, e)| (y - e).abs() < 2e-6));
                 }
                 let mut same = x.clone();
                 rope(&mut same, table, &positions, &spec);
                 assert_eq!(same, y);
-                rope(
-                    &mut same,
-                    table,
-                    &positions,
-                    &Rope {
-                        inverse: true,
-                        ..spec
-                    },
-                );
+                rope(&mut same, table, &positions, &Rope { inverse: true, ..spec });
                 assert!(same.iter().zip(&x).all(|(a, b)| (a - b).abs() < 2e-6));
             }
         }
@@ -218,21 +164,7 @@ mod tests {
     #[should_panic(expected = "position 4 is beyond the table of 4")]
     fn a_position_beyond_the_table_is_named() {
         let (cos, sin) = table(4, 1);
-        let spec = Rope {
-            heads: 1,
-            dim: 2,
-            rotary_dim: 2,
-            style: Style::Half,
-            inverse: false,
-        };
-        rope(
-            &mut [0.0; 2],
-            Table {
-                cos: &cos,
-                sin: &sin,
-            },
-            &[4],
-            &spec,
-        );
+        let spec = Rope { heads: 1, dim: 2, rotary_dim: 2, style: Style::Half, inverse: false };
+        rope(&mut [0.0; 2], Table { cos: &cos, sin: &sin }, &[4], &spec);
     }
 }

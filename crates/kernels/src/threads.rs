@@ -9,14 +9,16 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 pub fn set_threads(n: usize) {
     let n = n.max(1);
     // An error only says that the pool exists already; its size then bounds ours.
-    let _ = rayon::ThreadPoolBuilder::new()
-        .num_threads(n)
-        .build_global();
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
     THREADS.store(n.min(rayon::current_num_threads()), Ordering::Relaxed);
 }
 
 /// How many threads the kernels use: what [`set_threads`] said, else one per core (or `RAYON_NUM_THREADS`).
 pub fn threads() -> usize {
+    #[cfg(test)]
+    if tests::only() > 0 {
+        return tests::only();
+    }
     match THREADS.load(Ordering::Relaxed) {
         0 => {
             let n = rayon::current_num_threads();
@@ -57,12 +59,7 @@ pub fn for_each(count: usize, work: usize, f: impl Fn(usize) + Sync) {
 pub const INLINE_WORK: usize = 1 << 16;
 
 /// Cuts `data` into pieces of `chunk` elements (the last may be shorter) and calls `f(index of the piece, piece)`.
-pub fn for_each_chunk<T: Send>(
-    data: &mut [T],
-    chunk: usize,
-    work: usize,
-    f: impl Fn(usize, &mut [T]) + Sync,
-) {
+pub fn for_each_chunk<T: Send>(data: &mut [T], chunk: usize, work: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let chunk = chunk.max(1);
     let len = data.len();
     let base = Shared(data.as_mut_ptr());
@@ -94,8 +91,25 @@ impl<T> Shared<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        static ONLY: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Runs `f` as if there were `n` threads, on this thread's calls alone: other tests run meanwhile.
+    pub(crate) fn with_threads<T>(n: usize, f: impl FnOnce() -> T) -> T {
+        ONLY.set(n);
+        let result = f();
+        ONLY.set(0);
+        result
+    }
+
+    pub(super) fn only() -> usize {
+        ONLY.get()
+    }
 
     #[test]
     fn every_piece_is_visited_once_whatever_the_thread_count() {

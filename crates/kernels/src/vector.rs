@@ -103,20 +103,8 @@ fn exp_parts<M: Math>(x: f32) -> (i32, f32) {
     let n = shifted - ROUND;
     let r = M::fma(n, -LN2_LO, M::fma(n, -LN2_HI, x));
     // Taylor's series: |r| <= 0.347, so the first term left out is below 6e-9.
-    let p = poly!(
-        M,
-        r,
-        1.0 / 5040.0,
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5
-    );
-    (
-        shifted.to_bits() as i32 - ROUND.to_bits() as i32,
-        M::fma(p * r, r, r),
-    )
+    let p = poly!(M, r, 1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5);
+    (shifted.to_bits() as i32 - ROUND.to_bits() as i32, M::fma(p * r, r, r))
 }
 
 /// 2^n for n in -126 ..= 127.
@@ -216,37 +204,12 @@ pub fn ln<M: Math>(x: f32) -> f32 {
 #[inline(always)]
 pub fn sin_cos_turns<M: Math>(word: u32) -> (f32, f32) {
     let quarter = word.wrapping_add(1 << 29) >> 30;
-    let t =
-        word.wrapping_sub(quarter << 30) as i32 as f32 * (std::f32::consts::TAU / 4_294_967_296.0);
+    let t = word.wrapping_sub(quarter << 30) as i32 as f32 * (std::f32::consts::TAU / 4_294_967_296.0);
     // Taylor's series on |t| <= pi / 4: the terms left out are below 2e-9.
     let z = t * t;
-    let sin = M::fma(
-        t * z,
-        poly!(
-            M,
-            z,
-            1.0 / 362_880.0,
-            -1.0 / 5040.0,
-            1.0 / 120.0,
-            -1.0 / 6.0
-        ),
-        t,
-    );
-    let cos = poly!(
-        M,
-        z,
-        -1.0 / 3_628_800.0,
-        1.0 / 40_320.0,
-        -1.0 / 720.0,
-        1.0 / 24.0,
-        -0.5,
-        1.0
-    );
-    let (a, b) = if quarter & 1 == 0 {
-        (sin, cos)
-    } else {
-        (cos, sin)
-    };
+    let sin = M::fma(t * z, poly!(M, z, 1.0 / 362_880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0), t);
+    let cos = poly!(M, z, -1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0);
+    let (a, b) = if quarter & 1 == 0 { (sin, cos) } else { (cos, sin) };
     let minus = |value: f32, yes: bool| if yes { -value } else { value };
     (minus(a, quarter & 2 != 0), minus(b, (quarter + 1) & 2 != 0))
 }
@@ -331,9 +294,7 @@ pub fn max(a: &[f32]) -> f32 {
             acc[i] = if a[i] > acc[i] { a[i] } else { acc[i] };
         }
     }
-    let best = acc
-        .iter()
-        .fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
+    let best = acc.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
     tail.iter().fold(best, |m, &x| if x > m { x } else { m })
 }
 
@@ -393,9 +354,7 @@ mod tests {
     /// The greatest relative error over a sweep of [lo, hi], on the machine's instruction set and on plain Rust.
     fn worst(f: usize, lo: f32, hi: f32, truth: impl Fn(f64) -> f64) -> f64 {
         let n = 400_003;
-        let x: Vec<f32> = (0..n)
-            .map(|i| lo + (hi - lo) * (i as f32 / (n - 1) as f32))
-            .collect();
+        let x: Vec<f32> = (0..n).map(|i| lo + (hi - lo) * (i as f32 / (n - 1) as f32)).collect();
         let mut y = vec![0f32; n];
         let mut worst = 0f64;
         for isa in [true, false] {
@@ -418,16 +377,8 @@ mod tests {
         assert!(worst(0, -87.0, 88.7, f64::exp) < 2e-7);
         assert!(worst(5, -87.0, 0.0, f64::exp) < 2e-7);
         for reach in [1e-3, 1.0, 12.0] {
-            assert!(
-                worst(1, -reach, reach, f64::tanh) < 3e-7,
-                "{}",
-                worst(1, -reach, reach, f64::tanh)
-            );
-            assert!(
-                worst(2, -reach, reach, reference::erf) < 3e-7,
-                "{}",
-                worst(2, -reach, reach, reference::erf)
-            );
+            assert!(worst(1, -reach, reach, f64::tanh) < 3e-7, "{}", worst(1, -reach, reach, f64::tanh));
+            assert!(worst(2, -reach, reach, reference::erf) < 3e-7, "{}", worst(2, -reach, reach, reference::erf));
         }
         assert!(worst(3, -80.0, 80.0, |x| 1.0 / (1.0 + (-x).exp())) < 3e-7);
         assert!(worst(4, 0.01, 0.9, f64::ln) < 3e-7 && worst(4, 1.1, 1e6, f64::ln) < 3e-7);
@@ -437,49 +388,20 @@ mod tests {
     fn ends_of_the_range() {
         let inf = f32::INFINITY;
         assert_eq!(
-            [
-                exp::<Plain>(89.0),
-                exp::<Plain>(inf),
-                exp::<Plain>(-inf),
-                exp::<Plain>(0.0)
-            ],
+            [exp::<Plain>(89.0), exp::<Plain>(inf), exp::<Plain>(-inf), exp::<Plain>(0.0)],
             [inf, inf, 0.0, 1.0]
         );
-        assert_eq!(
-            [
-                exp_down::<Plain>(-inf),
-                exp_down::<Plain>(-88.0),
-                exp_down::<Plain>(0.0)
-            ],
-            [0.0, 0.0, 1.0]
-        );
-        assert!(
-            (exp::<Plain>(-95.0) as f64 / (-95f64).exp() - 1.0).abs() < 1e-3,
-            "subnormal"
-        );
-        assert_eq!(
-            [tanh::<Plain>(inf), tanh::<Plain>(-inf), tanh::<Plain>(-0.0)],
-            [1.0, -1.0, 0.0]
-        );
-        assert_eq!(
-            [erf::<Plain>(8.0), erf::<Plain>(-8.0), erf::<Plain>(0.0)],
-            [1.0, -1.0, 0.0]
-        );
-        assert_eq!(
-            [sigmoid::<Plain>(200.0), sigmoid::<Plain>(-200.0)],
-            [1.0, 0.0]
-        );
+        assert_eq!([exp_down::<Plain>(-inf), exp_down::<Plain>(-88.0), exp_down::<Plain>(0.0)], [0.0, 0.0, 1.0]);
+        assert!((exp::<Plain>(-95.0) as f64 / (-95f64).exp() - 1.0).abs() < 1e-3, "subnormal");
+        assert_eq!([tanh::<Plain>(inf), tanh::<Plain>(-inf), tanh::<Plain>(-0.0)], [1.0, -1.0, 0.0]);
+        assert_eq!([erf::<Plain>(8.0), erf::<Plain>(-8.0), erf::<Plain>(0.0)], [1.0, -1.0, 0.0]);
+        assert_eq!([sigmoid::<Plain>(200.0), sigmoid::<Plain>(-200.0)], [1.0, 0.0]);
         assert_eq!([erf::<Plain>(inf), erf::<Plain>(-inf)], [1.0, -1.0]);
         let nan = f32::NAN;
         assert!(
-            [
-                exp::<Plain>(nan),
-                exp_down::<Plain>(nan),
-                tanh::<Plain>(nan),
-                erf::<Plain>(nan)
-            ]
-            .iter()
-            .all(|x| x.is_nan())
+            [exp::<Plain>(nan), exp_down::<Plain>(nan), tanh::<Plain>(nan), erf::<Plain>(nan)]
+                .iter()
+                .all(|x| x.is_nan())
         );
     }
 
@@ -489,10 +411,7 @@ mod tests {
             let word = i.wrapping_mul(2_654_435_761);
             let angle = f64::from(word) / 4_294_967_296.0 * std::f64::consts::TAU;
             let (sin, cos) = sin_cos_turns::<Fused>(word);
-            assert!(
-                (f64::from(sin) - angle.sin()).abs() < 2e-7
-                    && (f64::from(cos) - angle.cos()).abs() < 2e-7
-            );
+            assert!((f64::from(sin) - angle.sin()).abs() < 2e-7 && (f64::from(cos) - angle.cos()).abs() < 2e-7);
             let x = (i as f32 + 0.5) / 50_000.0 - 1.0;
             // The slope of erf falls with x: its inverse is compared through it.
             assert!((reference::erf(f64::from(erf_inv::<Plain>(x))) - f64::from(x)).abs() < 4e-7);
@@ -502,9 +421,7 @@ mod tests {
     #[test]
     fn sums_at_odd_sizes() {
         for n in [0, 1, 63, 64, 65, 200, 4097] {
-            let a: Vec<f32> = (0..n)
-                .map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0)
-                .collect();
+            let a: Vec<f32> = (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0).collect();
             let truth: f64 = a.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
             let one = f64::from(sum1(&a, |s, x| Fused::fma(x, x, s)));
             let two = f64::from(sum2::<Plain>(&a, &a, |s, x, y| s + x * y));

@@ -20,6 +20,9 @@ use phyla_kernels::map::{MappedFile, MappedSlice};
 pub use atomic::{AtomicDir, atomic_write};
 pub use dtype::Dtype;
 pub use error::CheckpointError;
+pub(crate) use find::weight_files;
+#[cfg(feature = "hub")]
+pub(crate) use find::{SINGLE, shard_names};
 pub use report::{Report, TensorReport};
 pub use tensor::TensorView;
 pub use write::{MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values};
@@ -79,53 +82,27 @@ impl Checkpoint {
         self.files.push(file);
         self.metadata.extend(header.metadata);
         for entry in header.entries {
-            let twice = self.tensors.insert(
-                entry.name.clone(),
-                Place {
-                    file: number,
-                    entry,
-                },
-            );
+            let twice = self.tensors.insert(entry.name.clone(), Place { file: number, entry });
             if let Some(Place { entry, .. }) = twice {
                 let reason = format!("tensor `{}` is in an earlier shard too", entry.name);
-                return Err(CheckpointError::InvalidFile {
-                    path: path.to_path_buf(),
-                    reason,
-                });
+                return Err(CheckpointError::InvalidFile { path: path.to_path_buf(), reason });
             }
         }
         Ok(())
     }
 
     /// As [`Checkpoint::add`], and the shard holds what the index says it holds.
-    fn add_shard(
-        &mut self,
-        index: &Path,
-        path: &Path,
-        names: &[String],
-    ) -> Result<(), CheckpointError> {
-        let invalid = |reason| CheckpointError::InvalidIndex {
-            path: index.to_path_buf(),
-            reason,
-        };
+    fn add_shard(&mut self, index: &Path, path: &Path, names: &[String]) -> Result<(), CheckpointError> {
+        let invalid = |reason| CheckpointError::InvalidIndex { path: index.to_path_buf(), reason };
         let shard = find::file_name(path);
         if !path.is_file() {
-            return Err(invalid(format!(
-                "its shard `{shard}` is missing; is the download complete?"
-            )));
+            return Err(invalid(format!("its shard `{shard}` is missing; is the download complete?")));
         }
         let number = self.files.len();
         self.add(path)?;
         for name in names {
-            if self
-                .tensors
-                .get(name)
-                .is_none_or(|place| place.file != number)
-            {
-                return Err(invalid(format!(
-                    "tensor `{}` is not in its shard `{shard}`",
-                    Shown(name)
-                )));
+            if self.tensors.get(name).is_none_or(|place| place.file != number) {
+                return Err(invalid(format!("tensor `{}` is not in its shard `{shard}`", Shown(name))));
             }
         }
         Ok(())
@@ -158,36 +135,18 @@ impl Checkpoint {
                 nearest: nearest(name, self.names()),
             });
         };
-        let Entry {
-            name,
-            dtype,
-            shape,
-            begin,
-            end,
-        } = &place.entry;
+        let Entry { name, dtype, shape, begin, end } = &place.entry;
         // In range: the header was checked against this very map.
-        let slice =
-            MappedSlice::new(self.files[place.file].clone(), *begin..*end).ok_or_else(|| {
-                let reason = format!("tensor `{name}` lies outside of it");
-                CheckpointError::InvalidFile {
-                    path: self.path.clone(),
-                    reason,
-                }
-            })?;
-        Ok(TensorView {
-            name: name.clone(),
-            dtype: *dtype,
-            shape: shape.clone(),
-            slice,
-        })
+        let slice = MappedSlice::new(self.files[place.file].clone(), *begin..*end).ok_or_else(|| {
+            let reason = format!("tensor `{name}` lies outside of it");
+            CheckpointError::InvalidFile { path: self.path.clone(), reason }
+        })?;
+        Ok(TensorView { name: name.clone(), dtype: *dtype, shape: shape.clone(), slice })
     }
 
     /// Bytes of all tensors together.
     pub fn total_bytes(&self) -> u64 {
-        self.tensors
-            .values()
-            .map(|place| (place.entry.end - place.entry.begin) as u64)
-            .sum()
+        self.tensors.values().map(|place| (place.entry.end - place.entry.begin) as u64).sum()
     }
 
     /// The free-form strings of the files' headers, such as `format = pt`; a later shard's win.
@@ -202,10 +161,7 @@ impl Checkpoint {
 }
 
 fn open_file(path: &Path) -> Result<(Arc<MappedFile>, Header), CheckpointError> {
-    let invalid = |reason| CheckpointError::InvalidFile {
-        path: path.to_path_buf(),
-        reason,
-    };
+    let invalid = |reason| CheckpointError::InvalidFile { path: path.to_path_buf(), reason };
     let file = MappedFile::open(path).map_err(CheckpointError::Map)?;
     let header = header::parse(file.bytes()).map_err(invalid)?;
     Ok((file, header))
@@ -219,11 +175,7 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> V
         .filter(|(score, _)| *score > 0.5)
         .collect::<Vec<_>>();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-    scored
-        .into_iter()
-        .take(3)
-        .map(|(_, name)| name.to_string())
-        .collect()
+    scored.into_iter().take(3).map(|(_, name)| name.to_string()).collect()
 }
 
 #[cfg(test)]

@@ -1,3 +1,31 @@
-//! Architectures, checkpoints and model families.
+//! Architectures, checkpoints and the families of models.
+//!
+//! A family is a file of data: its `config.json`, the names of its weights, and the architecture they describe.
 
+pub mod arch;
 pub mod checkpoint;
+mod config;
+pub mod family;
+mod fresh;
+pub mod hub;
+mod input;
+mod load;
+mod model;
+pub mod names;
+pub mod registry;
+mod save;
+mod windows;
+
+mod gpt2;
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+
+pub use arch::{Arch, Head};
+pub use config::ConfigError;
+pub use fresh::fresh;
+pub use input::Input;
+pub use load::{LoadError, LoadOptions, LoadReport, load, read_config};
+pub use model::Model;
+pub use save::save;

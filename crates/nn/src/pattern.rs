@@ -70,7 +70,9 @@ impl Pattern {
             let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
             for part in &parts {
                 if part.is_empty() {
-                    return fail("an empty part; parts are separated by single dots, as in `decoder.layers.*.attn.q`".into());
+                    return fail(
+                        "an empty part; parts are separated by single dots, as in `decoder.layers.*.attn.q`".into(),
+                    );
                 }
                 if part.contains("**") && part != "**" {
                     return fail(format!(
@@ -80,10 +82,7 @@ impl Pattern {
             }
             alternatives.push(parts);
         }
-        Ok(Self {
-            source: source.to_owned(),
-            alternatives,
-        })
+        Ok(Self { source: source.to_owned(), alternatives })
     }
 
     /// The pattern as it was written.
@@ -96,9 +95,7 @@ impl Pattern {
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         let path: Vec<&str> = path.split('.').collect();
-        self.alternatives
-            .iter()
-            .any(|parts| matched_prefixes(parts, &path)[path.len()])
+        self.alternatives.iter().any(|parts| matched_prefixes(parts, &path)[path.len()])
     }
 
     /// Whether the pattern matches this path or any module above it.
@@ -106,9 +103,7 @@ impl Pattern {
     pub fn covers(&self, path: &str) -> bool {
         let path: Vec<&str> = path.split('.').collect();
         // Prefix 0 is the empty path, which only `**` reaches; it is no module.
-        self.alternatives
-            .iter()
-            .any(|parts| matched_prefixes(parts, &path)[1..].contains(&true))
+        self.alternatives.iter().any(|parts| matched_prefixes(parts, &path)[1..].contains(&true))
     }
 
     /// Checks that the pattern covers at least one of `paths`.
@@ -119,20 +114,13 @@ impl Pattern {
     /// # Errors
     /// Names the pattern, and either the same pattern with `**.` in front, if that would match, or the
     /// nearest paths.
-    pub fn require_match<'a>(
-        &self,
-        paths: impl IntoIterator<Item = &'a str>,
-    ) -> Result<(), PatternError> {
+    pub fn require_match<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<(), PatternError> {
         let paths: Vec<&str> = paths.into_iter().collect();
         if paths.iter().any(|path| self.covers(path)) {
             return Ok(());
         }
         let hint = self.hint(&paths);
-        Err(PatternError(format!(
-            "pattern `{}` matches none of the {} parameters{hint}",
-            self.source,
-            paths.len()
-        )))
+        Err(PatternError(format!("pattern `{}` matches none of the {} parameters{hint}", self.source, paths.len())))
     }
 
     fn hint(&self, paths: &[&str]) -> String {
@@ -140,27 +128,13 @@ impl Pattern {
         if let Ok(deeper) = Self::parse(&format!("**.{anchored}")) {
             let count = paths.iter().filter(|path| deeper.covers(path)).count();
             if count > 0 {
-                return format!(
-                    " (`*` stands for one part); `{}` matches {count}",
-                    deeper.source
-                );
+                return format!(" (`*` stands for one part); `{}` matches {count}", deeper.source);
             }
         }
-        let mut near: Vec<(usize, &str)> = paths
-            .iter()
-            .map(|path| (distance(&self.source, path), *path))
-            .collect();
+        let mut near: Vec<(usize, &str)> = paths.iter().map(|path| (distance(&self.source, path), *path)).collect();
         near.sort_unstable();
-        let near: Vec<String> = near
-            .iter()
-            .take(3)
-            .map(|(_, path)| format!("`{path}`"))
-            .collect();
-        if near.is_empty() {
-            String::new()
-        } else {
-            format!("; the nearest are {}", near.join(", "))
-        }
+        let near: Vec<String> = near.iter().take(3).map(|(_, path)| format!("`{path}`")).collect();
+        if near.is_empty() { String::new() } else { format!("; the nearest are {}", near.join(", ")) }
     }
 }
 
@@ -200,16 +174,13 @@ fn expand(source: &str) -> Result<Vec<String>, String> {
         let Some(start) = text[..close].rfind('{') else {
             return Err("a `}` without its `{`".into());
         };
-        let (before, choices, after) =
-            (&text[..start], &text[start + 1..close], &text[close + 1..]);
+        let (before, choices, after) = (&text[..start], &text[start + 1..close], &text[close + 1..]);
         // Reversed, because `open` is a stack and the order as written is kinder in messages.
         for choice in choices.split(',').rev() {
             open.push(format!("{before}{}{after}", choice.trim()));
         }
         if open.len() + done.len() > MAX_ALTERNATIVES {
-            return Err(format!(
-                "its braces stand for more than {MAX_ALTERNATIVES} alternatives"
-            ));
+            return Err(format!("its braces stand for more than {MAX_ALTERNATIVES} alternatives"));
         }
     }
     Ok(done)
@@ -284,14 +255,8 @@ mod tests {
 
     #[test]
     fn stars_stay_within_a_part_and_double_stars_cross() {
-        assert!(matches(
-            "decoder.layers.*.attn.{q,v}",
-            "decoder.layers.11.attn.v"
-        ));
-        assert!(!matches(
-            "decoder.layers.*.attn.{q,v}",
-            "decoder.layers.11.attn.k"
-        ));
+        assert!(matches("decoder.layers.*.attn.{q,v}", "decoder.layers.11.attn.v"));
+        assert!(!matches("decoder.layers.*.attn.{q,v}", "decoder.layers.11.attn.k"));
         assert!(!matches("*.attn.q", "decoder.layers.0.attn.q"));
         assert!(matches("**.attn.q", "decoder.layers.0.attn.q"));
         assert!(matches("**.attn.q", "attn.q"));
@@ -350,32 +315,14 @@ mod tests {
 
     #[test]
     fn a_pattern_that_matches_nothing_says_what_would() {
-        let paths = [
-            "tokens.weight",
-            "decoder.layers.0.attn.q.weight",
-            "decoder.layers.1.attn.q.weight",
-        ];
-        Pattern::parse("tokens")
-            .unwrap()
-            .require_match(paths)
-            .unwrap();
-        let message = Pattern::parse("*.attn.q")
-            .unwrap()
-            .require_match(paths)
-            .unwrap_err()
-            .to_string();
+        let paths = ["tokens.weight", "decoder.layers.0.attn.q.weight", "decoder.layers.1.attn.q.weight"];
+        Pattern::parse("tokens").unwrap().require_match(paths).unwrap();
+        let message = Pattern::parse("*.attn.q").unwrap().require_match(paths).unwrap_err().to_string();
         assert_eq!(
             message,
             "pattern `*.attn.q` matches none of the 3 parameters (`*` stands for one part); `**.attn.q` matches 2"
         );
-        let message = Pattern::parse("token.weight")
-            .unwrap()
-            .require_match(paths)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.contains("the nearest are `tokens.weight`"),
-            "{message}"
-        );
+        let message = Pattern::parse("token.weight").unwrap().require_match(paths).unwrap_err().to_string();
+        assert!(message.contains("the nearest are `tokens.weight`"), "{message}");
     }
 }

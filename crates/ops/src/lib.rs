@@ -1,1 +1,34 @@
-//! placeholder
+//! Differentiable tensor operations: fused kernels on the CPU, candle compositions elsewhere.
+//!
+//! Every operation is one file with a fast path (forward and backward through `phyla-kernels`) and a plain
+//! reference in candle's own operations. The reference is what runs on other devices, where candle
+//! differentiates it, and what the tests hold the fast path against; see [`plain`].
+
+pub mod activation;
+pub mod attention;
+pub mod checkpoint;
+pub mod cpu;
+pub mod elementwise;
+pub mod embedding;
+pub mod linear;
+pub mod loss;
+pub mod norm;
+mod param;
+pub mod plain;
+pub mod rope;
+mod tensor;
+
+/// Plain numbers: candle's tensor. Ours, [`Tensor`], adds the history.
+pub type Data = candle_core::Tensor;
+
+pub use activation::{activate, gated};
+pub use attention::{AttentionArgs, Visibility, attention};
+pub use checkpoint::checkpoint;
+pub use elementwise::{Dropout, add, dropout, scale};
+pub use embedding::embedding;
+pub use linear::linear;
+pub use loss::{CrossEntropy, cross_entropy, linear_cross_entropy};
+pub use norm::{layer_norm, rms_norm};
+pub use param::{Mapped, Param, Weight};
+pub use rope::{RopeRows, rope};
+pub use tensor::{InputGrads, Tensor, no_grad, recording};

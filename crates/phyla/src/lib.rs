@@ -1,1 +1,3 @@
-//! Phyla.
+//! The library behind the `phyla` program, for programs that want the same choices by name.
+
+pub mod device;

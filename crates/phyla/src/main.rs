@@ -1,1 +1,53 @@
-fn main() {}
+//! The `phyla` program as a table of contents: each subcommand is one file in `cli/`.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// One toolkit for every branch of the transformer family tree.
+///
+/// Data goes to standard output, messages to standard error. The exit status is 0 for success, 2 when
+/// the arguments or the files given are at fault, and 1 for every other failure.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+struct Phyla {
+    #[command(flatten)]
+    global: cli::global::Args,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Inspect(cli::inspect::Args),
+}
+
+fn main() -> ExitCode {
+    let phyla = Phyla::parse();
+    phyla.global.apply();
+    let done = match phyla.command {
+        Command::Inspect(args) => cli::inspect::run(&args),
+    };
+    cli::error::finish(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_subcommand_shows_an_example() {
+        let mut phyla = Phyla::command();
+        phyla.build();
+        phyla.clone().debug_assert();
+        for command in phyla.get_subcommands().filter(|command| command.get_name() != "help") {
+            let name = command.get_name();
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.contains(&format!("phyla {name} ")), "`{name}` has no example");
+            assert!(command.get_about().is_some(), "`{name}` says not what it does");
+        }
+    }
+}

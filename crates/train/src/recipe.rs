@@ -150,10 +150,8 @@ impl Recipe {
     /// # Errors
     /// See [`RecipeError`].
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
-        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
         Self::parse(&path.display().to_string(), &text, overrides)
     }
 
@@ -166,17 +164,13 @@ impl Recipe {
         let top: Top = reader.plain(&[], values)?;
         let stem = Path::new(name).file_stem().unwrap_or("run".as_ref());
         let recipe = Self {
-            model: Model::from_value(top.model)
-                .map_err(|message| reader.at(&["model"], message))?,
+            model: Model::from_value(top.model).map_err(|message| reader.at(&["model"], message))?,
             output: top.output.unwrap_or_else(|| Path::new("runs").join(stem)),
             seed: top.seed,
             device: top.device,
             dtype: top.dtype,
             threads: top.threads,
-            tokenizer: top
-                .tokenizer
-                .map(|value| tokenizer::read(&reader, value))
-                .transpose()?,
+            tokenizer: top.tokenizer.map(|value| tokenizer::read(&reader, value)).transpose()?,
             data: reader.kinded("data", top.data)?,
             method: reader.tagged("method", top.method.unwrap_or_default(), Some("full"))?,
             objective: reader.tagged("objective", top.objective.unwrap_or_default(), Some("lm"))?,
@@ -185,14 +179,7 @@ impl Recipe {
             train: reader.plain(&["train"], top.train)?,
         };
         let problems = recipe.problems();
-        if problems.is_empty() {
-            Ok(recipe)
-        } else {
-            Err(RecipeError::Invalid {
-                name: name.into(),
-                problems,
-            })
-        }
+        if problems.is_empty() { Ok(recipe) } else { Err(RecipeError::Invalid { name: name.into(), problems }) }
     }
 
     /// The complete recipe as TOML, defaults filled in; parsing it gives the same recipe again.
@@ -226,10 +213,8 @@ impl Recipe {
             train: to_table(&self.train).map_err(unwritable)?,
         };
         // Tables must follow plain values in TOML; `model` may be either.
-        let (tables, plain): (Vec<_>, Vec<_>) = to_table(&top)
-            .map_err(unwritable)?
-            .into_iter()
-            .partition(|(_, value)| value.is_table());
+        let (tables, plain): (Vec<_>, Vec<_>) =
+            to_table(&top).map_err(unwritable)?.into_iter().partition(|(_, value)| value.is_table());
         let ordered: toml::Table = plain.into_iter().chain(tables).collect();
         toml::to_string(&ordered).map_err(unwritable)
     }
@@ -238,13 +223,9 @@ impl Recipe {
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let device = self.device.as_str();
-        let cuda = device
-            .strip_prefix("cuda:")
-            .is_some_and(|n| n.parse::<u16>().is_ok());
+        let cuda = device.strip_prefix("cuda:").is_some_and(|n| n.parse::<u16>().is_ok());
         if !matches!(device, "auto" | "cpu" | "metal") && !cuda {
-            problems.push(format!(
-                "`device` is \"{device}\"; expected auto, cpu, cuda:N or metal"
-            ));
+            problems.push(format!("`device` is \"{device}\"; expected auto, cpu, cuda:N or metal"));
         }
         if self.threads == Some(0) {
             problems.push("`threads` is 0; leave it out to use every core".into());
@@ -263,16 +244,10 @@ impl Recipe {
         if let (Some(min_lr), _) = self.schedule.minimum()
             && min_lr > self.optim.lr
         {
-            problems.push(format!(
-                "`schedule.min_lr` is {min_lr}, above the peak `optim.lr` of {}",
-                self.optim.lr
-            ));
+            problems.push(format!("`schedule.min_lr` is {min_lr}, above the peak `optim.lr` of {}", self.optim.lr));
         }
         if self.train.early_stop_patience.is_some() && !self.data.has_validation() {
-            problems.push(
-                "`train.early_stop_patience` needs `data.validation` or `data.validation_fraction`"
-                    .into(),
-            );
+            problems.push("`train.early_stop_patience` needs `data.validation` or `data.validation_fraction`".into());
         }
         problems
     }
@@ -281,11 +256,7 @@ impl Recipe {
 /// Adds the sentence when the value is not a finite number within the bounds, both included.
 fn check_range(problems: &mut Vec<String>, key: &str, value: f64, low: f64, high: f64) {
     if !(low..=high).contains(&value) {
-        let expected = if high == f64::MAX {
-            format!("at least {low}")
-        } else {
-            format!("between {low} and {high}")
-        };
+        let expected = if high == f64::MAX { format!("at least {low}") } else { format!("between {low} and {high}") };
         problems.push(format!("`{key}` is {value}; expected a number {expected}"));
     }
 }

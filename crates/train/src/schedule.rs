@@ -32,11 +32,7 @@ impl Schedule {
             (_, Some(ratio)) => ratio,
             _ => 0.0,
         };
-        Self {
-            peak,
-            floor,
-            table: table.clone(),
-        }
+        Self { peak, floor, table: table.clone() }
     }
 
     /// The learning rate of the update after `step` earlier ones, in a run of `total` steps.
@@ -52,11 +48,7 @@ impl Schedule {
         {
             // "Attention is all you need", equation 3, whose steps count from 1.
             let step = step + 1.0;
-            let rise = if warmup > 0.0 {
-                step * warmup.powf(-1.5)
-            } else {
-                f64::INFINITY
-            };
+            let rise = if warmup > 0.0 { step * warmup.powf(-1.5) } else { f64::INFINITY };
             return self.peak * (d_model as f64).powf(-0.5) * step.powf(-0.5).min(rise);
         }
         if step < warmup {
@@ -82,9 +74,7 @@ impl Schedule {
         match &self.table.shape {
             Shape::Constant(_) => 1.0,
             Shape::Linear(_) => above_floor(1.0 - progress),
-            Shape::Cosine(curve) => {
-                above_floor(0.5 * (1.0 + (2.0 * PI * curve.cycles * progress).cos()))
-            }
+            Shape::Cosine(curve) => above_floor(0.5 * (1.0 + (2.0 * PI * curve.cycles * progress).cos())),
             Shape::InverseSqrt(curve) => {
                 let timescale = match curve.timescale {
                     Some(steps) => steps as f64,
@@ -123,14 +113,7 @@ mod tests {
     const PEAK: f64 = 3e-4;
 
     fn schedule(shape: Shape, warmup: u64) -> Schedule {
-        Schedule::new(
-            &ScheduleTable {
-                shape,
-                warmup_steps: Some(warmup),
-                warmup_ratio: None,
-            },
-            PEAK,
-        )
+        Schedule::new(&ScheduleTable { shape, warmup_steps: Some(warmup), warmup_ratio: None }, PEAK)
     }
 
     /// Both sides are a handful of f64 operations: only rounding may differ.
@@ -150,11 +133,7 @@ mod tests {
 
     #[test]
     fn warm_up_as_a_ratio_rounds_up() {
-        let table = ScheduleTable {
-            shape: Shape::Constant(Constant {}),
-            warmup_steps: None,
-            warmup_ratio: Some(0.03),
-        };
+        let table = ScheduleTable { shape: Shape::Constant(Constant {}), warmup_steps: None, warmup_ratio: Some(0.03) };
         let schedule = Schedule::new(&table, PEAK);
         // 0.03 of 101 steps is 3.03: four steps of warm-up.
         close(schedule.lr(3, 101), PEAK * 4.0 / 5.0);
@@ -178,22 +157,12 @@ mod tests {
         let (warmup, total) = (10, 200);
         for ratio in [None, Some(0.1)] {
             for cycles in [0.5, 1.5] {
-                let schedule = schedule(
-                    Shape::Cosine(Cosine {
-                        min_lr: None,
-                        min_lr_ratio: ratio,
-                        cycles,
-                    }),
-                    warmup,
-                );
+                let schedule = schedule(Shape::Cosine(Cosine { min_lr: None, min_lr_ratio: ratio, cycles }), warmup);
                 for step in warmup..=200 {
                     let progress = (step as f64 - 10.0) / 190.0;
                     let factor = 0.5 * (1.0 + (PI * cycles * 2.0 * progress).cos());
                     let floor = ratio.unwrap_or(0.0);
-                    close(
-                        schedule.lr(step, total),
-                        PEAK * (factor * (1.0 - floor) + floor).max(0.0),
-                    );
+                    close(schedule.lr(step, total), PEAK * (factor * (1.0 - floor) + floor).max(0.0));
                 }
             }
         }
@@ -203,10 +172,7 @@ mod tests {
     fn cosine_equals_nanogpt_including_warm_up() {
         let (lr, min_lr, warmup, total) = (1e-3, 1e-4, 100_u64, 2000_u64);
         let table = ScheduleTable {
-            shape: Shape::Cosine(Cosine {
-                min_lr: Some(min_lr),
-                ..Cosine::default()
-            }),
+            shape: Shape::Cosine(Cosine { min_lr: Some(min_lr), ..Cosine::default() }),
             warmup_steps: Some(warmup),
             warmup_ratio: None,
         };
@@ -227,20 +193,11 @@ mod tests {
     #[test]
     fn inverse_sqrt_equals_transformers() {
         for (warmup, timescale) in [(10, None), (10, Some(40)), (0, None)] {
-            let schedule = schedule(
-                Shape::InverseSqrt(InverseSqrt {
-                    d_model: None,
-                    timescale,
-                }),
-                warmup,
-            );
+            let schedule = schedule(Shape::InverseSqrt(InverseSqrt { d_model: None, timescale }), warmup);
             let scale = timescale.unwrap_or(if warmup > 0 { warmup } else { 10_000 }) as f64;
             for step in warmup..300 {
                 let shift = scale - warmup as f64;
-                close(
-                    schedule.lr(step, 300),
-                    PEAK / ((step as f64 + shift) / scale).sqrt(),
-                );
+                close(schedule.lr(step, 300), PEAK / ((step as f64 + shift) / scale).sqrt());
             }
         }
     }
@@ -248,24 +205,15 @@ mod tests {
     #[test]
     fn inverse_sqrt_with_d_model_is_equation_3() {
         let table = ScheduleTable {
-            shape: Shape::InverseSqrt(InverseSqrt {
-                d_model: Some(512),
-                timescale: None,
-            }),
+            shape: Shape::InverseSqrt(InverseSqrt { d_model: Some(512), timescale: None }),
             warmup_steps: Some(4000),
             warmup_ratio: None,
         };
         let schedule = Schedule::new(&table, 1.0);
         // The paper's base model peaks at step 4000 with (512 * 4000)^-0.5.
         close(schedule.lr(3999, 100_000), (512.0_f64 * 4000.0).powf(-0.5));
-        close(
-            schedule.lr(0, 100_000),
-            512.0_f64.powf(-0.5) * 4000.0_f64.powf(-1.5),
-        );
-        close(
-            schedule.lr(15_999, 100_000),
-            schedule.lr(3999, 100_000) / 2.0,
-        );
+        close(schedule.lr(0, 100_000), 512.0_f64.powf(-0.5) * 4000.0_f64.powf(-1.5));
+        close(schedule.lr(15_999, 100_000), schedule.lr(3999, 100_000) / 2.0);
         assert!(schedule.lr(3998, 100_000) < schedule.lr(3999, 100_000));
     }
 
@@ -273,17 +221,8 @@ mod tests {
     fn wsd_equals_transformers() {
         let (warmup, stable, decay) = (10.0, 60.0, 30.0);
         let total = 100;
-        for (form, min) in [
-            (DecayShape::Linear, 0.0),
-            (DecayShape::Cosine, 0.1),
-            (DecayShape::Sqrt, 0.05),
-        ] {
-            let wsd = Wsd {
-                decay_steps: Some(30),
-                decay: form,
-                min_lr_ratio: Some(min),
-                ..Wsd::default()
-            };
+        for (form, min) in [(DecayShape::Linear, 0.0), (DecayShape::Cosine, 0.1), (DecayShape::Sqrt, 0.05)] {
+            let wsd = Wsd { decay_steps: Some(30), decay: form, min_lr_ratio: Some(min), ..Wsd::default() };
             let schedule = schedule(Shape::Wsd(wsd), 10);
             for step in 10..120_u64 {
                 let s = step as f64;
@@ -311,19 +250,13 @@ mod tests {
             Shape::Linear(Linear::default()),
             Shape::Cosine(Cosine::default()),
             Shape::Wsd(Wsd::default()),
-            Shape::InverseSqrt(InverseSqrt {
-                d_model: Some(1),
-                timescale: None,
-            }),
+            Shape::InverseSqrt(InverseSqrt { d_model: Some(1), timescale: None }),
         ] {
             for total in [0, 1, 5] {
                 for warmup in [0, 5, 50] {
                     for step in 0..100 {
                         let lr = schedule(shape.clone(), warmup).lr(step, total);
-                        assert!(
-                            lr.is_finite() && lr >= 0.0,
-                            "{shape:?} {total} {warmup} {step}: {lr}"
-                        );
+                        assert!(lr.is_finite() && lr >= 0.0, "{shape:?} {total} {warmup} {step}: {lr}");
                     }
                 }
             }

@@ -30,9 +30,7 @@ fn paragraph(text: &str) -> Option<String> {
         return Some(format!("no capital at the start of \"{shown}\""));
     }
     let words: Vec<&str> = text.split(' ').collect();
-    words
-        .windows(2)
-        .find_map(|pair| neighbours(pair[0], pair[1]))
+    words.windows(2).find_map(|pair| neighbours(pair[0], pair[1]))
 }
 
 fn neighbours(word: &str, next: &str) -> Option<String> {
@@ -45,9 +43,7 @@ fn neighbours(word: &str, next: &str) -> Option<String> {
     }
     match word.trim_start_matches('"') {
         "a" | "A" if next.starts_with(VOWELS) => Some(format!("`a` before a vowel {}", here())),
-        "an" | "An" if !next.starts_with(VOWELS) => {
-            Some(format!("`an` before a consonant {}", here()))
-        }
+        "an" | "An" if !next.starts_with(VOWELS) => Some(format!("`an` before a consonant {}", here())),
         _ if word == next => Some(format!("a word twice {}", here())),
         _ => None,
     }

@@ -14,11 +14,7 @@ pub(super) struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     pub(super) fn new(dice: &'a mut Dice) -> Self {
-        Self {
-            dice,
-            words: Vec::new(),
-            paragraphs: Vec::new(),
-        }
+        Self { dice, words: Vec::new(), paragraphs: Vec::new() }
     }
 
     /// Fixes a word for the rest of the story; the template's own choices are made now, once, so
@@ -31,10 +27,7 @@ impl<'a> Scene<'a> {
 
     /// The word under `key`, empty when none was set.
     pub(super) fn word(&self, key: &str) -> &str {
-        self.words
-            .iter()
-            .find(|(known, _)| *known == key)
-            .map_or("", |(_, word)| word)
+        self.words.iter().find(|(known, _)| *known == key).map_or("", |(_, word)| word)
     }
 
     /// Tells one paragraph.
@@ -108,9 +101,7 @@ fn options(body: &str) -> (Vec<&str>, &str) {
 /// `word` with its first letter as a capital.
 pub(super) fn capital(word: &str) -> String {
     let mut chars = word.chars();
-    chars.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(chars).collect()
-    })
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// Writes `an` for `a` before a vowel. By letter, not by sound: the vocabulary has no "hour" and no

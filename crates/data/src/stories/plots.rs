@@ -24,16 +24,8 @@ pub(super) struct Told {
 
 type Plot = fn(&mut Scene<'_>) -> Told;
 
-const PLOTS: &[Plot] = &[
-    dare::tell,
-    earn::tell,
-    fetch::tell,
-    kindness::tell,
-    lost::tell,
-    make::tell,
-    share::tell,
-    warn::tell,
-];
+const PLOTS: &[Plot] =
+    &[dare::tell, earn::tell, fetch::tell, kindness::tell, lost::tell, make::tell, share::tell, warn::tell];
 
 /// Tells one story into `scene`.
 pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
@@ -43,11 +35,7 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
 
 /// Three stories of four end well.
 fn outcome(scene: &mut Scene<'_>) -> Outcome {
-    if scene.dice.one_in(4) {
-        Outcome::Sad
-    } else {
-        Outcome::Good
-    }
+    if scene.dice.one_in(4) { Outcome::Sad } else { Outcome::Good }
 }
 
 /// The last line of a story that ends well for `h` and `f`.

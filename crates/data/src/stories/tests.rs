@@ -7,8 +7,7 @@ use super::*;
 const BYTES: usize = 2_500_000;
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_alphabetic())
-        .filter(|word| !word.is_empty())
+    text.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty())
 }
 
 #[test]
@@ -26,10 +25,7 @@ fn every_story_is_well_formed_and_of_the_right_length() {
 
 #[test]
 fn the_fault_check_sees_faults() {
-    assert_eq!(
-        fault("\"Why?\" asked Tom. \"An old fox is a fox,\" said Mia.\n\nThey left."),
-        None
-    );
+    assert_eq!(fault("\"Why?\" asked Tom. \"An old fox is a fox,\" said Mia.\n\nThey left."), None);
     for (bad, what) in [
         ("Tom ate a apple.", "`a` before"),
         ("Tom ate an pear.", "`an` before"),
@@ -51,16 +47,10 @@ fn stories_are_about_what_they_say() {
     for story in generate(2, BYTES / 5) {
         let (text, hero) = (&story.text, &story.characters[0]);
         let first = text.split("\n\n").next().unwrap();
-        assert!(
-            first.contains(&hero.name) && first.contains(&story.place),
-            "{text}"
-        );
+        assert!(first.contains(&hero.name) && first.contains(&story.place), "{text}");
         assert!(first.contains(&hero.kind), "{text}");
         let want = story.want.strip_prefix("to ").unwrap_or(&story.want);
-        assert!(
-            first.contains(want),
-            "{want} is not wanted from the start:\n{text}"
-        );
+        assert!(first.contains(want), "{want} is not wanted from the start:\n{text}");
         let names: HashSet<_> = story.characters.iter().map(|c| &c.name).collect();
         assert_eq!(names.len(), story.characters.len(), "{text}");
         // Someone of another story must not walk in: a capital inside a sentence is a name (or I).
@@ -72,11 +62,7 @@ fn stories_are_about_what_they_say() {
             }
         }
         for character in &story.characters {
-            assert!(
-                text.contains(&character.name),
-                "{} is missing:\n{text}",
-                character.name
-            );
+            assert!(text.contains(&character.name), "{} is missing:\n{text}", character.name);
         }
     }
 }
@@ -85,20 +71,12 @@ fn stories_are_about_what_they_say() {
 fn one_pronoun_alone_where_all_agree() {
     // Where everyone is a she, no he may appear, and the other way round.
     for story in generate(3, BYTES / 5) {
-        let she = story
-            .characters
-            .iter()
-            .filter(|c| c.pronoun == Pronoun::She)
-            .count();
+        let she = story.characters.iter().filter(|c| c.pronoun == Pronoun::She).count();
         let spoken: HashSet<String> = words(&story.text).map(str::to_lowercase).collect();
         if she == story.characters.len() {
             assert!(!spoken.contains("he"), "{}", story.text);
         } else if she == 0 {
-            assert!(
-                !spoken.contains("she") && !spoken.contains("her"),
-                "{}",
-                story.text
-            );
+            assert!(!spoken.contains("she") && !spoken.contains("her"), "{}", story.text);
         }
     }
 }
@@ -139,16 +117,9 @@ fn vocabulary_outcomes_and_entropy_suit_a_small_model() {
         sad += f64::from(u8::from(story.outcome == Outcome::Sad));
         stories += 1.0;
     }
-    assert!(
-        (800..=1500).contains(&counts.len()),
-        "{} words",
-        counts.len()
-    );
+    assert!((800..=1500).contains(&counts.len()), "{} words", counts.len());
     let rare = counts.values().filter(|count| **count < 10).count();
-    assert!(
-        rare * 20 < counts.len(),
-        "{rare} words are too rare to learn"
-    );
+    assert!(rare * 20 < counts.len(), "{rare} words are too rare to learn");
     assert!((0.2..0.3).contains(&(sad / stories)), "{sad} of {stories}");
     // A token is about a word or a mark; choices of 0.6 bits a word leave a perplexity near 1.4 as
     // the floor, far under the 3 that two minutes of training should reach.
@@ -160,16 +131,11 @@ fn vocabulary_outcomes_and_entropy_suit_a_small_model() {
 fn prompts_are_beginnings_of_the_grammar() {
     for prompt in prompts() {
         // Complete ones keep to the form; the others end inside a sentence.
-        let text = if prompt.ends_with('.') {
-            (*prompt).to_owned()
-        } else {
-            format!("{prompt} place.")
-        };
+        let text = if prompt.ends_with('.') { (*prompt).to_owned() } else { format!("{prompt} place.") };
         assert_eq!(fault(&text), None, "{prompt}");
     }
-    let known: HashSet<String> = generate(8, BYTES / 2)
-        .flat_map(|story| words(&story.text).map(str::to_owned).collect::<Vec<_>>())
-        .collect();
+    let known: HashSet<String> =
+        generate(8, BYTES / 2).flat_map(|story| words(&story.text).map(str::to_owned).collect::<Vec<_>>()).collect();
     for word in prompts().iter().flat_map(|prompt| words(prompt)) {
         assert!(known.contains(word), "{word}");
     }

@@ -4,22 +4,22 @@ use super::grammar::Scene;
 use super::{Character, Pronoun};
 
 const HE: &[&str] = &[
-    "Tom", "Max", "Ben", "Sam", "Leo", "Tim", "Finn", "Jack", "Oliver", "Ted", "Gus", "Hugo",
-    "Otto", "Milo", "Toby", "Oscar", "Felix", "Pip", "Ned", "Bruno", "Theo", "Dan",
+    "Tom", "Max", "Ben", "Sam", "Leo", "Tim", "Finn", "Jack", "Oliver", "Ted", "Gus", "Hugo", "Otto", "Milo", "Toby",
+    "Oscar", "Felix", "Pip", "Ned", "Bruno", "Theo", "Dan",
 ];
 const SHE: &[&str] = &[
-    "Lily", "Mia", "Anna", "Lucy", "Emma", "Rosie", "Daisy", "Ella", "Ruby", "Nora", "Poppy",
-    "Ivy", "Zoe", "Molly", "Hazel", "Tess", "Clara", "Bella", "Amy", "Sally", "Nina", "Ada",
+    "Lily", "Mia", "Anna", "Lucy", "Emma", "Rosie", "Daisy", "Ella", "Ruby", "Nora", "Poppy", "Ivy", "Zoe", "Molly",
+    "Hazel", "Tess", "Clara", "Bella", "Amy", "Sally", "Nina", "Ada",
 ];
 /// Heroes have paws, so that every hero can hold, push and reach.
 const ANIMALS: &[&str] = &[
-    "fox", "rabbit", "bear", "mouse", "kitten", "puppy", "squirrel", "hedgehog", "raccoon",
-    "badger", "otter", "mole", "panda", "tiger", "lion", "monkey",
+    "fox", "rabbit", "bear", "mouse", "kitten", "puppy", "squirrel", "hedgehog", "raccoon", "badger", "otter", "mole",
+    "panda", "tiger", "lion", "monkey",
 ];
 /// Whom one meets by chance, when nothing but company is asked of them.
 const FRIENDS: &[&str] = &[
-    "bird", "duck", "frog", "turtle", "goat", "pony", "lamb", "pig", "owl", "hen", "deer",
-    "rabbit", "fox", "mouse", "kitten", "puppy", "squirrel", "hedgehog", "cow", "goose",
+    "bird", "duck", "frog", "turtle", "goat", "pony", "lamb", "pig", "owl", "hen", "deer", "rabbit", "fox", "mouse",
+    "kitten", "puppy", "squirrel", "hedgehog", "cow", "goose",
 ];
 
 /// A place: its name, how one is there and goes there, and what belongs there.
@@ -36,23 +36,11 @@ pub(super) struct Place {
 const SUN: &str = "[sunny|warm|bright|windy|fine]";
 
 const fn place(name: &'static str, at: &'static str, scenery: &'static str) -> Place {
-    Place {
-        name,
-        at,
-        day: SUN,
-        scenery,
-        water: "",
-    }
+    Place { name, at, day: SUN, scenery, water: "" }
 }
 
 const fn water(name: &'static str, water: &'static str, scenery: &'static str) -> Place {
-    Place {
-        name,
-        at: "at",
-        day: SUN,
-        scenery,
-        water,
-    }
+    Place { name, at: "at", day: SUN, scenery, water }
 }
 
 pub(super) const PLACES: &[Place] = &[
@@ -76,31 +64,19 @@ pub(super) const PLACES: &[Place] = &[
         "in",
         "[The grass was full of flowers|Butterflies were dancing in the air|Crickets were singing in the grass]",
     ),
-    place(
-        "farm",
-        "on",
-        "[The cows were eating hay|The hens were looking for corn|A big red barn stood there]",
-    ),
+    place("farm", "on", "[The cows were eating hay|The hens were looking for corn|A big red barn stood there]"),
     place(
         "hill",
         "on",
         "[From there you could see far away|The wind was always strong there|White clouds were sailing by]",
     ),
-    water(
-        "beach",
-        "sea",
-        "[The sand was warm|White waves were rolling in|There were shells everywhere]",
-    ),
+    water("beach", "sea", "[The sand was warm|White waves were rolling in|There were shells everywhere]"),
     water(
         "lake",
         "lake",
         "[The water was clear and blue|Little fish were jumping|Green boats were lying on the shore]",
     ),
-    water(
-        "pond",
-        "pond",
-        "[Frogs were sitting on green leaves|The water was still|Ducks were swimming in a row]",
-    ),
+    water("pond", "pond", "[Frogs were sitting on green leaves|The water was still|Ducks were swimming in a row]"),
     water(
         "river",
         "river",
@@ -111,16 +87,8 @@ pub(super) const PLACES: &[Place] = &[
         "in",
         "[The houses were small and white|It smelled of fresh bread|People were talking in the street]",
     ),
-    place(
-        "market",
-        "at",
-        "[There was fruit in every color|People were buying fish and bread|Everyone was busy]",
-    ),
-    place(
-        "school",
-        "at",
-        "[The room was full of books|The walls were full of pictures|The bell had just rung]",
-    ),
+    place("market", "at", "[There was fruit in every color|People were buying fish and bread|Everyone was busy]"),
+    place("school", "at", "[The room was full of books|The walls were full of pictures|The bell had just rung]"),
     Place {
         name: "snowy field",
         at: "in",
@@ -128,25 +96,14 @@ pub(super) const PLACES: &[Place] = &[
         water: "",
         scenery: "[The snow was deep and soft|Everything was white|Snow was falling slowly]",
     },
-    place(
-        "kitchen",
-        "in",
-        "[The stove was warm|A pot was on the stove|The table was big and round]",
-    ),
-    place(
-        "cabin",
-        "in",
-        "[The windows were open|A soft rug was on the floor|The fire was warm]",
-    ),
+    place("kitchen", "in", "[The stove was warm|A pot was on the stove|The table was big and round]"),
+    place("cabin", "in", "[The windows were open|A soft rug was on the floor|The fire was warm]"),
 ];
 
 /// Chooses among the named places and sets `place`, `at`, `to`, `day`, `scenery` and `water`.
 pub(super) fn go_to(scene: &mut Scene<'_>, names: &[&str]) -> &'static Place {
     let name = *scene.dice.pick(names);
-    let place = PLACES
-        .iter()
-        .find(|place| place.name == name)
-        .unwrap_or(&PLACES[0]);
+    let place = PLACES.iter().find(|place| place.name == name).unwrap_or(&PLACES[0]);
     scene.set("place", place.name);
     scene.set("at", &format!("{} the {}", place.at, place.name));
     scene.set("to", &format!("to the {}", place.name));
@@ -161,36 +118,18 @@ pub(super) fn go_to(scene: &mut Scene<'_>, names: &[&str]) -> &'static Place {
 pub(super) fn hero(scene: &mut Scene<'_>, avoid: &[&str]) -> Character {
     let pronoun = pronoun(scene);
     let kind = if scene.dice.one_in(2) {
-        if pronoun == Pronoun::He {
-            "boy"
-        } else {
-            "girl"
-        }
+        if pronoun == Pronoun::He { "boy" } else { "girl" }
     } else {
-        let able: Vec<_> = ANIMALS
-            .iter()
-            .filter(|kind| !avoid.contains(kind))
-            .collect();
+        let able: Vec<_> = ANIMALS.iter().filter(|kind| !avoid.contains(kind)).collect();
         **scene.dice.pick(&able)
     };
     let name = name(scene, pronoun, &[]);
     scene.set("h", name);
     scene.set("kind", kind);
     scene.set("size", "[little|little|small|young]");
-    scene.set(
-        "hand",
-        if matches!(kind, "boy" | "girl") {
-            "hand"
-        } else {
-            "paw"
-        },
-    );
+    scene.set("hand", if matches!(kind, "boy" | "girl") { "hand" } else { "paw" });
     pronouns(scene, pronoun, ["he", "him", "his"]);
-    Character {
-        name: name.into(),
-        kind: kind.into(),
-        pronoun,
-    }
+    Character { name: name.into(), kind: kind.into(), pronoun }
 }
 
 /// Names the second character, of one of `kinds`. Sets `f kind2 he2 him2 his2`.
@@ -206,24 +145,13 @@ pub(super) fn friend(scene: &mut Scene<'_>, kinds: &[&str], hero: &Character) ->
     scene.set("f", name);
     scene.set("kind2", kind);
     pronouns(scene, pronoun, ["he2", "him2", "his2"]);
-    Character {
-        name: name.into(),
-        kind: kind.into(),
-        pronoun,
-    }
+    Character { name: name.into(), kind: kind.into(), pronoun }
 }
 
 /// A friend of no special gift: a child for a child, an animal for an animal.
 pub(super) fn playmate(scene: &mut Scene<'_>, hero: &Character) -> Character {
     match hero.kind.as_str() {
-        "boy" | "girl" => friend(
-            scene,
-            &["boy", "girl"],
-            &Character {
-                kind: String::new(),
-                ..hero.clone()
-            },
-        ),
+        "boy" | "girl" => friend(scene, &["boy", "girl"], &Character { kind: String::new(), ..hero.clone() }),
         _ => friend(scene, FRIENDS, hero),
     }
 }
@@ -238,11 +166,7 @@ pub(super) fn elder(scene: &mut Scene<'_>) -> Character {
     ]);
     scene.set("e", name);
     pronouns(scene, pronoun, ["he3", "him3", "his3"]);
-    Character {
-        name: name.into(),
-        kind: "elder".into(),
-        pronoun,
-    }
+    Character { name: name.into(), kind: "elder".into(), pronoun }
 }
 
 /// The first words of a story, before its want is told.
@@ -254,11 +178,7 @@ pub(super) const OPENING: &str = "[\
     {h} was a [{size}|happy|kind|brave|clever|shy|cheerful] {kind}. One {day} [day|morning], {he} went {to}.]";
 
 fn pronoun(scene: &mut Scene<'_>) -> Pronoun {
-    if scene.dice.one_in(2) {
-        Pronoun::He
-    } else {
-        Pronoun::She
-    }
+    if scene.dice.one_in(2) { Pronoun::He } else { Pronoun::She }
 }
 
 fn pronouns(scene: &mut Scene<'_>, pronoun: Pronoun, keys: [&'static str; 3]) {
@@ -274,10 +194,7 @@ fn pronouns(scene: &mut Scene<'_>, pronoun: Pronoun, keys: [&'static str; 3]) {
 /// A name with an initial that `taken` has not: two names alike confuse small readers and small models.
 fn name(scene: &mut Scene<'_>, pronoun: Pronoun, taken: &[&str]) -> &'static str {
     let names = if pronoun == Pronoun::He { HE } else { SHE };
-    let free: Vec<&'static str> = names
-        .iter()
-        .copied()
-        .filter(|name| taken.iter().all(|other| other[..1] != name[..1]))
-        .collect();
+    let free: Vec<&'static str> =
+        names.iter().copied().filter(|name| taken.iter().all(|other| other[..1] != name[..1])).collect();
     free[scene.dice.below(free.len())]
 }

@@ -10,20 +10,14 @@ fn scores(a: &Attention, q: &[f32], k: &[f32], b: usize, t: usize, h: usize) -> 
     let qrow = &q[((b * s.time_q + t) * s.heads + h) * s.dim..][..s.dim];
     (0..s.keys)
         .map(|j| {
-            let seen = j >= start as usize
-                && j < end as usize
-                && a.visible.key_valid.is_none_or(|m| m[b * s.keys + j] != 0);
+            let seen =
+                j >= start as usize && j < end as usize && a.visible.key_valid.is_none_or(|m| m[b * s.keys + j] != 0);
             if !seen {
                 return (f64::NEG_INFINITY, 0.0);
             }
-            let krow =
-                &k[b * a.k.batch + j * a.k.time + h / (s.heads / s.kv_heads) * s.dim..][..s.dim];
-            let mut score: f64 = qrow
-                .iter()
-                .zip(krow)
-                .map(|(x, y)| f64::from(*x) * f64::from(*y))
-                .sum::<f64>()
-                * f64::from(a.scale);
+            let krow = &k[b * a.k.batch + j * a.k.time + h / (s.heads / s.kv_heads) * s.dim..][..s.dim];
+            let mut score: f64 =
+                qrow.iter().zip(krow).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>() * f64::from(a.scale);
             let mut slope = f64::from(a.scale);
             if let Some(cap) = a.softcap.map(f64::from) {
                 let tanh = (score / cap).tanh();
@@ -42,22 +36,11 @@ fn scores(a: &Attention, q: &[f32], k: &[f32], b: usize, t: usize, h: usize) -> 
 /// Log-sum-exp of the scores, minus infinity where none is visible.
 fn log_sum_exp(scores: &[(f64, f64)]) -> f64 {
     let max = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(s.0));
-    if max == f64::NEG_INFINITY {
-        max
-    } else {
-        max + scores.iter().map(|s| (s.0 - max).exp()).sum::<f64>().ln()
-    }
+    if max == f64::NEG_INFINITY { max } else { max + scores.iter().map(|s| (s.0 - max).exp()).sum::<f64>().ln() }
 }
 
 /// See [`super::forward`].
-pub fn forward(
-    out: &mut [f32],
-    mut lse: Option<&mut [f32]>,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    a: &Attention,
-) {
+pub fn forward(out: &mut [f32], mut lse: Option<&mut [f32]>, q: &[f32], k: &[f32], v: &[f32], a: &Attention) {
     let s = &a.shape;
     for b in 0..s.batch {
         for t in 0..s.time_q {
@@ -68,15 +51,9 @@ pub fn forward(
                     lse[(b * s.heads + h) * s.time_q + t] = total as f32;
                 }
                 let mut sum = vec![0f64; s.v_dim];
-                for (j, score) in scores
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, score)| score.0 > f64::NEG_INFINITY)
-                {
+                for (j, score) in scores.iter().enumerate().filter(|(_, score)| score.0 > f64::NEG_INFINITY) {
                     let p = (score.0 - total).exp();
-                    let vrow = &v
-                        [b * a.v.batch + j * a.v.time + h / (s.heads / s.kv_heads) * s.v_dim..]
-                        [..s.v_dim];
+                    let vrow = &v[b * a.v.batch + j * a.v.time + h / (s.heads / s.kv_heads) * s.v_dim..][..s.v_dim];
                     for (sum, v) in sum.iter_mut().zip(vrow) {
                         *sum += p * f64::from(*v);
                     }
@@ -91,28 +68,11 @@ pub fn forward(
 }
 
 /// See [`super::backward`].
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the signature of the kernel it checks"
-)]
-pub fn backward(
-    g: Gradients,
-    dout: &[f32],
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: &[f32],
-    lse: &[f32],
-    a: &Attention,
-) {
+#[expect(clippy::too_many_arguments, reason = "the signature of the kernel it checks")]
+pub fn backward(g: Gradients, dout: &[f32], q: &[f32], k: &[f32], v: &[f32], out: &[f32], lse: &[f32], a: &Attention) {
     let s = &a.shape;
     let plane = s.heads * s.time_q * s.keys;
-    let Gradients {
-        dq,
-        dk,
-        dv,
-        mut dbias,
-    } = g;
+    let Gradients { dq, dk, dv, mut dbias } = g;
     for grad in [&mut *dq, &mut *dk, &mut *dv] {
         grad.fill(0.0);
     }
@@ -121,15 +81,8 @@ pub fn backward(
             for h in 0..s.heads {
                 let kv = h / (s.heads / s.kv_heads);
                 let row = (b * s.time_q + t) * s.heads + h;
-                let (dout, out) = (
-                    &dout[row * s.v_dim..][..s.v_dim],
-                    &out[row * s.v_dim..][..s.v_dim],
-                );
-                let delta: f64 = dout
-                    .iter()
-                    .zip(out)
-                    .map(|(x, y)| f64::from(*x) * f64::from(*y))
-                    .sum();
+                let (dout, out) = (&dout[row * s.v_dim..][..s.v_dim], &out[row * s.v_dim..][..s.v_dim]);
+                let delta: f64 = dout.iter().zip(out).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
                 let total = f64::from(lse[(b * s.heads + h) * s.time_q + t]);
                 for (j, (score, slope)) in scores(a, q, k, b, t, h).into_iter().enumerate() {
                     if score == f64::NEG_INFINITY {
@@ -137,11 +90,7 @@ pub fn backward(
                     }
                     let p = (score - total).exp();
                     let vrow = &v[b * a.v.batch + j * a.v.time + kv * s.v_dim..][..s.v_dim];
-                    let dp: f64 = dout
-                        .iter()
-                        .zip(vrow)
-                        .map(|(x, y)| f64::from(*x) * f64::from(*y))
-                        .sum();
+                    let dp: f64 = dout.iter().zip(vrow).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
                     let dv = &mut dv[((b * s.keys + j) * s.kv_heads + kv) * s.v_dim..][..s.v_dim];
                     for (dv, dout) in dv.iter_mut().zip(dout) {
                         *dv += (p * f64::from(*dout)) as f32;

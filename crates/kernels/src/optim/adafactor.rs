@@ -67,11 +67,7 @@ impl Adafactor {
         } else {
             f64::from(self.lr)
         };
-        let scale = if self.scale_parameter {
-            f64::from(self.eps2).max(rms(sum_squares(p), p.len()))
-        } else {
-            1.0
-        };
+        let scale = if self.scale_parameter { f64::from(self.eps2).max(rms(sum_squares(p), p.len())) } else { 1.0 };
         (rate * scale) as f32
     }
 }
@@ -105,15 +101,7 @@ pub fn adafactor(
     low: Option<&mut [bf16]>,
 ) {
     let n = p.len();
-    same(
-        "adafactor",
-        &[
-            n,
-            g.len(),
-            m.as_ref().map_or(n, |m| m.len()),
-            low.as_ref().map_or(n, |l| l.len()),
-        ],
-    );
+    same("adafactor", &[n, g.len(), m.as_ref().map_or(n, |m| m.len()), low.as_ref().map_or(n, |l| l.len())]);
     if n == 0 {
         return;
     }
@@ -130,18 +118,13 @@ pub fn adafactor(
             );
             means(row, column, g, keep, o);
             let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / row.len() as f64;
-            let by_row = row
-                .iter()
-                .map(|r| (mean / f64::from(*r)).sqrt() as f32)
-                .collect();
+            let by_row = row.iter().map(|r| (mean / f64::from(*r)).sqrt() as f32).collect();
             (row.len(), column, by_row)
         }
         Second::Full(v) => {
             same("adafactor", &[n, v.len()]);
             let squared = |g: f32| (g * o.grad_scale) * (g * o.grad_scale) + o.eps1;
-            v.iter_mut()
-                .zip(g)
-                .for_each(|(v, &g)| *v = *v * keep + squared(g) * (1.0 - keep));
+            v.iter_mut().zip(g).for_each(|(v, &g)| *v = *v * keep + squared(g) * (1.0 - keep));
             (1, v, vec![1.0])
         }
     };
@@ -150,11 +133,7 @@ pub fn adafactor(
     let factors = Factors { by_row, by_column };
     let squares = factors.sum_squares(g, columns);
     let shrink = 1.0 / (rms(squares, n) / f64::from(o.clip_threshold)).max(1.0);
-    let step = Step {
-        rate: (f64::from(rate) * shrink) as f32,
-        decay: rate * o.weight_decay,
-        beta1: o.beta1,
-    };
+    let step = Step { rate: (f64::from(rate) * shrink) as f32, decay: rate * o.weight_decay, beta1: o.beta1 };
     let (m, low) = (m.map(Parts::new), low.map(Parts::new));
     chunk::each_mut(p, columns, |at, p| {
         let range = at..at + p.len();
@@ -163,14 +142,7 @@ pub fn adafactor(
         for (i, p) in p.chunks_exact_mut(columns).enumerate() {
             let in_chunk = i * columns..(i + 1) * columns;
             let m = m.get_mut(in_chunk.clone()).unwrap_or_default();
-            apply_isa(
-                p,
-                &g[at..][in_chunk],
-                m,
-                factors.by_row[at / columns + i],
-                &factors.by_column,
-                &step,
-            );
+            apply_isa(p, &g[at..][in_chunk], m, factors.by_row[at / columns + i], &factors.by_column, &step);
         }
         lower_isa(low, p);
     });
@@ -188,12 +160,7 @@ fn means(row: &mut [f32], column: &mut [f32], g: &[f32], keep: f32, o: &Adafacto
         // SAFETY: each group has its own sums and its own rows.
         let sums = unsafe { sum_parts.at(group * columns..(group + 1) * columns) };
         for r in group * GROUP..rows.min((group + 1) * GROUP) {
-            let sum = squares_isa(
-                sums,
-                &g[r * columns..(r + 1) * columns],
-                o.grad_scale,
-                o.eps1,
-            );
+            let sum = squares_isa(sums, &g[r * columns..(r + 1) * columns], o.grad_scale, o.eps1);
             // SAFETY: as above.
             let row = unsafe { row_parts.at(r..r + 1) };
             row[0] = row[0] * keep + sum / columns as f32 * (1.0 - keep);
@@ -256,14 +223,7 @@ struct Step {
 }
 
 #[inline(always)]
-fn apply_loop<M: Math>(
-    p: &mut [f32],
-    g: &[f32],
-    m: &mut [f32],
-    by_row: f32,
-    by_column: &[f32],
-    step: &Step,
-) {
+fn apply_loop<M: Math>(p: &mut [f32], g: &[f32], m: &mut [f32], by_row: f32, by_column: &[f32], step: &Step) {
     let rate = by_row * step.rate;
     if m.is_empty() {
         for ((p, &g), &c) in p.iter_mut().zip(g).zip(by_column) {
@@ -308,53 +268,35 @@ mod tests {
             let columns = n / rows;
             let mean_square = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>() / n as f64;
             let relative = (if o.warmup_init { 1e-6 * step } else { 1e-2 }).min(1.0 / step.sqrt());
-            let mut rate = if o.relative_step {
-                relative
-            } else {
-                f64::from(o.lr)
-            };
+            let mut rate = if o.relative_step { relative } else { f64::from(o.lr) };
             if o.scale_parameter {
                 rate *= mean_square(&self.p).sqrt().max(f64::from(o.eps2));
             }
             let keep = 1.0 - step.powf(f64::from(o.decay_rate));
-            let g: Vec<f64> = g
-                .iter()
-                .map(|g| f64::from(*g) * f64::from(o.grad_scale))
-                .collect();
+            let g: Vec<f64> = g.iter().map(|g| f64::from(*g) * f64::from(o.grad_scale)).collect();
             let squared: Vec<f64> = g.iter().map(|g| g * g + f64::from(o.eps1)).collect();
             let mut u: Vec<f64> = if rows > 1 {
                 for (r, row) in self.row.iter_mut().enumerate() {
-                    let mean = squared[r * columns..(r + 1) * columns].iter().sum::<f64>()
-                        / columns as f64;
+                    let mean = squared[r * columns..(r + 1) * columns].iter().sum::<f64>() / columns as f64;
                     *row = keep * *row + (1.0 - keep) * mean;
                 }
                 for (c, column) in self.column.iter_mut().enumerate() {
-                    let mean =
-                        (0..rows).map(|r| squared[r * columns + c]).sum::<f64>() / rows as f64;
+                    let mean = (0..rows).map(|r| squared[r * columns + c]).sum::<f64>() / rows as f64;
                     *column = keep * *column + (1.0 - keep) * mean;
                 }
                 let mean = self.row.iter().sum::<f64>() / rows as f64;
-                (0..n)
-                    .map(|i| {
-                        g[i] / (self.row[i / columns] / mean * self.column[i % columns]).sqrt()
-                    })
-                    .collect()
+                (0..n).map(|i| g[i] / (self.row[i / columns] / mean * self.column[i % columns]).sqrt()).collect()
             } else {
                 for (v, s) in self.full.iter_mut().zip(&squared) {
                     *v = keep * *v + (1.0 - keep) * s;
                 }
-                g.iter()
-                    .zip(&self.full)
-                    .map(|(g, v)| g / v.sqrt())
-                    .collect()
+                g.iter().zip(&self.full).map(|(g, v)| g / v.sqrt()).collect()
             };
             let shrink = (mean_square(&u).sqrt() / f64::from(o.clip_threshold)).max(1.0);
             u.iter_mut().for_each(|u| *u *= rate / shrink);
             if let Some(m) = &mut self.m {
                 let beta = f64::from(o.beta1);
-                m.iter_mut()
-                    .zip(&u)
-                    .for_each(|(m, u)| *m = beta * *m + (1.0 - beta) * u);
+                m.iter_mut().zip(&u).for_each(|(m, u)| *m = beta * *m + (1.0 - beta) * u);
                 u.clone_from(m);
             }
             for (p, u) in self.p.iter_mut().zip(&u) {
@@ -367,11 +309,7 @@ mod tests {
     fn matrices_and_vectors_follow_the_reference() {
         let settings = [
             Adafactor::default(),
-            Adafactor {
-                warmup_init: true,
-                weight_decay: 0.1,
-                ..Adafactor::default()
-            },
+            Adafactor { warmup_init: true, weight_decay: 0.1, ..Adafactor::default() },
             Adafactor {
                 relative_step: false,
                 scale_parameter: false,
@@ -379,20 +317,13 @@ mod tests {
                 grad_scale: 0.5,
                 ..Adafactor::default()
             },
-            Adafactor {
-                beta1: 0.9,
-                relative_step: false,
-                lr: 0.05,
-                clip_threshold: 0.5,
-                ..Adafactor::default()
-            },
+            Adafactor { beta1: 0.9, relative_step: false, lr: 0.05, clip_threshold: 0.5, ..Adafactor::default() },
         ];
         for o in settings {
             for (rows, columns) in [(1, 301), (3, 5), (130, 77), (2, 20_000)] {
                 let n = rows * columns;
                 let (mut p, mut m) = (normal(n, 1, 1.0), vec![0.0; n]);
-                let (mut row, mut column, mut full) =
-                    (vec![0.0; rows], vec![0.0; columns], vec![0.0; n]);
+                let (mut row, mut column, mut full) = (vec![0.0; rows], vec![0.0; columns], vec![0.0; n]);
                 let mut truth = Reference {
                     p: p.iter().map(|x| f64::from(*x)).collect(),
                     m: (o.beta1 > 0.0).then(|| vec![0.0; n]),
@@ -405,10 +336,7 @@ mod tests {
                     let g = normal(n, 50 + step, 0.3);
                     let o = Adafactor { step, ..o };
                     let second = if rows > 1 {
-                        Second::Factored {
-                            row: &mut row,
-                            column: &mut column,
-                        }
+                        Second::Factored { row: &mut row, column: &mut column }
                     } else {
                         Second::Full(&mut full)
                     };
@@ -417,10 +345,7 @@ mod tests {
                     truth.step(&g, rows, &o);
                     for (p, t) in p.iter().zip(&truth.p) {
                         // Four updates of at most 0.1 each, a few ulps off.
-                        assert!(
-                            (f64::from(*p) - t).abs() < 3e-6,
-                            "{rows} x {columns}, step {step}: {p} {t}"
-                        );
+                        assert!((f64::from(*p) - t).abs() < 3e-6, "{rows} x {columns}, step {step}: {p} {t}");
                     }
                     assert!(low.iter().zip(&p).all(|(l, p)| *l == bf16::from_f32(*p)));
                 }

@@ -42,11 +42,7 @@ impl TempFile {
         let file = disk::create_new(&path)?;
         // A file system without locks costs only the sweeping.
         file.try_lock().ok();
-        Ok(TempFile {
-            file,
-            path,
-            renamed: false,
-        })
+        Ok(TempFile { file, path, renamed: false })
     }
 
     /// Writes at a byte offset.
@@ -107,23 +103,14 @@ impl AtomicDir {
         let name = name_of(target)?;
         fs::create_dir_all(parent).map_err(CheckpointError::io("create", parent))?;
         if target.exists() && !target.is_dir() {
-            return Err(CheckpointError::io("replace", target)(
-                io::ErrorKind::NotADirectory.into(),
-            ));
+            return Err(CheckpointError::io("replace", target)(io::ErrorKind::NotADirectory.into()));
         }
         Self::recover(target)?;
         sweep(parent);
         let path = temporary(parent, name);
         disk::create_dir(&path)?;
-        let lock = File::open(&path)
-            .ok()
-            .filter(|folder| folder.try_lock().is_ok());
-        Ok(AtomicDir {
-            target: target.to_path_buf(),
-            path,
-            _lock: lock,
-            committed: false,
-        })
+        let lock = File::open(&path).ok().filter(|folder| folder.try_lock().is_ok());
+        Ok(AtomicDir { target: target.to_path_buf(), path, _lock: lock, committed: false })
     }
 
     /// Where to write.
@@ -197,9 +184,7 @@ fn sync_tree(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(CheckpointError::io("list", folder))? {
         let entry = entry.map_err(CheckpointError::io("list", folder))?;
         let path = entry.path();
-        let kind = entry
-            .file_type()
-            .map_err(CheckpointError::io("open", &path))?;
+        let kind = entry.file_type().map_err(CheckpointError::io("open", &path))?;
         if kind.is_dir() {
             sync_tree(&path)?;
         } else if kind.is_file() {
@@ -249,12 +234,9 @@ fn backup(target: &Path) -> Result<PathBuf> {
 }
 
 fn folder_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn name_of(path: &Path) -> Result<&OsStr> {
-    path.file_name()
-        .ok_or_else(|| CheckpointError::io("write to", path)(io::ErrorKind::InvalidInput.into()))
+    path.file_name().ok_or_else(|| CheckpointError::io("write to", path)(io::ErrorKind::InvalidInput.into()))
 }

@@ -25,9 +25,7 @@ pub(super) fn create_new(path: &Path) -> Result<File> {
 
 /// Creates a folder that must not exist yet.
 pub(super) fn create_dir(path: &Path) -> Result<()> {
-    fault::point()
-        .and_then(|()| fs::create_dir(path))
-        .map_err(CheckpointError::io("create", path))
+    fault::point().and_then(|()| fs::create_dir(path)).map_err(CheckpointError::io("create", path))
 }
 
 /// Writes all of `bytes` at byte `offset`; `path` is for the message.
@@ -37,20 +35,14 @@ pub(super) fn write_at(file: &mut File, path: &Path, offset: u64, bytes: &[u8]) 
         let room = fault::room(bytes.len());
         file.seek(SeekFrom::Start(offset))?;
         file.write_all(&bytes[..room])?;
-        if room < bytes.len() {
-            Err(io::ErrorKind::StorageFull.into())
-        } else {
-            Ok(())
-        }
+        if room < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     };
     write().map_err(CheckpointError::io("write", path))
 }
 
 /// Waits until a file's bytes are on the disk.
 pub(super) fn sync(file: &File, path: &Path) -> Result<()> {
-    fault::point()
-        .and_then(|()| file.sync_all())
-        .map_err(CheckpointError::io("sync", path))
+    fault::point().and_then(|()| file.sync_all()).map_err(CheckpointError::io("sync", path))
 }
 
 /// Waits until a folder's names are on the disk.
@@ -58,20 +50,14 @@ pub(super) fn sync_dir(path: &Path) -> Result<()> {
     let sync = || {
         fault::point()?;
         // Only Unix can open a folder; elsewhere the names follow in the system's own time.
-        if cfg!(unix) {
-            File::open(path)?.sync_all()
-        } else {
-            Ok(())
-        }
+        if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
     };
     sync().map_err(CheckpointError::io("sync", path))
 }
 
 /// Renames, replacing a file at `to`.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
-    fault::point()
-        .and_then(|()| fs::rename(from, to))
-        .map_err(CheckpointError::io("rename a file to", to))
+    fault::point().and_then(|()| fs::rename(from, to)).map_err(CheckpointError::io("rename a file to", to))
 }
 
 /// Swaps two folders in one step; `Ok(false)` where the system or the file system cannot.
@@ -100,18 +86,14 @@ pub(super) fn exchange(a: &Path, b: &Path) -> Result<bool> {
 /// Removes a file; one that is already gone is fine.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fault::point().and_then(|()| fs::remove_file(path)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(CheckpointError::io("remove", path)(error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CheckpointError::io("remove", path)(error)),
         _ => Ok(()),
     }
 }
 
 /// Removes a folder and all in it.
 pub(super) fn remove_dir_all(path: &Path) -> Result<()> {
-    fault::point()
-        .and_then(|()| fs::remove_dir_all(path))
-        .map_err(CheckpointError::io("remove", path))
+    fault::point().and_then(|()| fs::remove_dir_all(path)).map_err(CheckpointError::io("remove", path))
 }
 
 #[cfg(not(any(test, feature = "fault-injection")))]
@@ -168,12 +150,8 @@ pub(super) mod fault {
             return Err(io::Error::other("injected"));
         }
         match from_env() {
-            Some(Plan::Abort(n)) if OPERATIONS.fetch_add(1, Ordering::SeqCst) == n => {
-                std::process::abort()
-            }
-            Some(Plan::Error(n)) if OPERATIONS.fetch_add(1, Ordering::SeqCst) == n => {
-                Err(io::Error::other("injected"))
-            }
+            Some(Plan::Abort(n)) if OPERATIONS.fetch_add(1, Ordering::SeqCst) == n => std::process::abort(),
+            Some(Plan::Error(n)) if OPERATIONS.fetch_add(1, Ordering::SeqCst) == n => Err(io::Error::other("injected")),
             _ => Ok(()),
         }
     }
@@ -186,10 +164,7 @@ pub(super) mod fault {
         let Some(Plan::Full(limit)) = from_env() else {
             return bytes;
         };
-        let mut left = ROOM
-            .get_or_init(|| Mutex::new(limit))
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut left = ROOM.get_or_init(|| Mutex::new(limit)).lock().unwrap_or_else(PoisonError::into_inner);
         take(&mut left, bytes)
     }
 

@@ -110,16 +110,9 @@ pub enum CheckpointError {
 
 impl CheckpointError {
     /// An [`CheckpointError::Io`] builder for `map_err`.
-    pub(crate) fn io(
-        action: &'static str,
-        path: &Path,
-    ) -> impl FnOnce(io::Error) -> CheckpointError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
         let path = path.to_path_buf();
-        move |source| CheckpointError::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| CheckpointError::Io { action, path, source }
     }
 }
 

@@ -41,35 +41,25 @@ pub(crate) struct Header {
 /// The error is the end of a sentence about the file.
 pub(crate) fn parse(file: &[u8]) -> Result<Header, String> {
     let Some((length, rest)) = file.split_first_chunk::<8>() else {
-        return Err(format!(
-            "it has {} bytes, and the header's length alone takes 8",
-            file.len()
-        ));
+        return Err(format!("it has {} bytes, and the header's length alone takes 8", file.len()));
     };
     let length = u64::from_le_bytes(*length);
     if file.starts_with(b"version https://git-lfs") {
-        return Err(
-            "it is a Git LFS pointer, not the weights; run `git lfs pull` in its folder".into(),
-        );
+        return Err("it is a Git LFS pointer, not the weights; run `git lfs pull` in its folder".into());
     }
     if length > MAX_HEADER_BYTES {
-        return Err(format!(
-            "its header claims {length} bytes, and {MAX_HEADER_BYTES} are the most that is read"
-        ));
+        return Err(format!("its header claims {length} bytes, and {MAX_HEADER_BYTES} are the most that is read"));
     }
     // Fits: at most 100 MB.
     let length = length as usize;
     let Some((json, data)) = rest.split_at_checked(length) else {
-        return Err(format!(
-            "its header claims {length} bytes, and {} follow; is the file cut short?",
-            rest.len()
-        ));
+        return Err(format!("its header claims {length} bytes, and {} follow; is the file cut short?", rest.len()));
     };
     if json.first() != Some(&b'{') {
         return Err("its header does not start with `{`".into());
     }
-    let raw: RawHeader = serde_json::from_slice(json)
-        .map_err(|error| format!("its header: {}", Shown(&error.to_string())))?;
+    let raw: RawHeader =
+        serde_json::from_slice(json).map_err(|error| format!("its header: {}", Shown(&error.to_string())))?;
     let data_start = file.len() - data.len();
     let mut entries = Vec::with_capacity(raw.tensors.len());
     for (name, tensor) in raw.tensors {
@@ -80,49 +70,28 @@ pub(crate) fn parse(file: &[u8]) -> Result<Header, String> {
         entry.begin += data_start;
         entry.end += data_start;
     }
-    Ok(Header {
-        entries,
-        metadata: raw.metadata,
-    })
+    Ok(Header { entries, metadata: raw.metadata })
 }
 
 /// One tensor against itself and the end of the data; the range stays relative to the data.
 fn check_entry(name: String, tensor: &RawTensor, data: usize) -> Result<Entry, String> {
     let shown = Shown(&name);
     if name.chars().any(char::is_control) {
-        return Err(format!(
-            "the tensor name `{shown}` holds control characters"
-        ));
+        return Err(format!("the tensor name `{shown}` holds control characters"));
     }
-    let dtype = Dtype::parse(&tensor.dtype).ok_or_else(|| {
-        format!(
-            "tensor `{shown}` has the unknown dtype `{}`",
-            Shown(&tensor.dtype)
-        )
-    })?;
-    let shape = tensor
-        .shape
-        .0
-        .iter()
-        .map(|&axis| usize::try_from(axis).ok())
-        .collect::<Option<Vec<_>>>();
+    let dtype = Dtype::parse(&tensor.dtype)
+        .ok_or_else(|| format!("tensor `{shown}` has the unknown dtype `{}`", Shown(&tensor.dtype)))?;
+    let shape = tensor.shape.0.iter().map(|&axis| usize::try_from(axis).ok()).collect::<Option<Vec<_>>>();
     let bytes = shape.as_ref().and_then(|shape| {
-        let elements = shape
-            .iter()
-            .try_fold(1usize, |product, &axis| product.checked_mul(axis))?;
+        let elements = shape.iter().try_fold(1usize, |product, &axis| product.checked_mul(axis))?;
         elements.checked_mul(dtype.bytes())
     });
     let (Some(shape), Some(bytes)) = (shape, bytes) else {
-        return Err(format!(
-            "tensor `{shown}` has shape {:?}, more elements than can be addressed",
-            tensor.shape.0
-        ));
+        return Err(format!("tensor `{shown}` has shape {:?}, more elements than can be addressed", tensor.shape.0));
     };
     let [begin, end] = tensor.data_offsets;
     if begin > end {
-        return Err(format!(
-            "tensor `{shown}` ends at byte {end}, before its start at {begin}"
-        ));
+        return Err(format!("tensor `{shown}` ends at byte {end}, before its start at {begin}"));
     }
     if end > data as u64 {
         return Err(format!(
@@ -135,13 +104,7 @@ fn check_entry(name: String, tensor: &RawTensor, data: usize) -> Result<Entry, S
             end - begin
         ));
     }
-    Ok(Entry {
-        name,
-        dtype,
-        shape,
-        begin: begin as usize,
-        end: end as usize,
-    })
+    Ok(Entry { name, dtype, shape, begin: begin as usize, end: end as usize })
 }
 
 /// The ranges, sorted, must cover the data without hole or overlap, so that no byte of the file is
@@ -153,11 +116,7 @@ fn check_layout(entries: &mut [Entry], data: usize) -> Result<(), String> {
     for entry in entries.iter() {
         let shown = Shown(&entry.name);
         if entry.begin < covered {
-            return Err(format!(
-                "tensors `{}` and `{shown}` overlap at byte {}",
-                Shown(before),
-                entry.begin
-            ));
+            return Err(format!("tensors `{}` and `{shown}` overlap at byte {}", Shown(before), entry.begin));
         }
         if entry.begin > covered {
             return Err(format!(
@@ -169,9 +128,7 @@ fn check_layout(entries: &mut [Entry], data: usize) -> Result<(), String> {
         before = &entry.name;
     }
     if covered != data {
-        return Err(format!(
-            "its tensors take {covered} bytes of data, and {data} are there"
-        ));
+        return Err(format!("its tensors take {covered} bytes of data, and {data} are there"));
     }
     Ok(())
 }
@@ -258,9 +215,7 @@ impl<'de> Deserialize<'de> for Axes {
                 let mut axes = Vec::new();
                 while let Some(axis) = seq.next_element()? {
                     if axes.len() == MAX_AXES {
-                        return Err(de::Error::custom(format!(
-                            "a shape of more than {MAX_AXES} axes"
-                        )));
+                        return Err(de::Error::custom(format!("a shape of more than {MAX_AXES} axes")));
                     }
                     axes.push(axis);
                 }

@@ -34,20 +34,12 @@ pub struct TensorReport {
 
 impl Report {
     pub(super) fn new<'a>(entries: impl Iterator<Item = &'a Entry>) -> Self {
-        let mut report = Report {
-            parameters: 0,
-            bytes: 0,
-            bytes_by_dtype: BTreeMap::new(),
-            tensors: Vec::new(),
-        };
+        let mut report = Report { parameters: 0, bytes: 0, bytes_by_dtype: BTreeMap::new(), tensors: Vec::new() };
         for entry in entries {
             let bytes = (entry.end - entry.begin) as u64;
             report.parameters += bytes / entry.dtype.bytes() as u64;
             report.bytes += bytes;
-            *report
-                .bytes_by_dtype
-                .entry(entry.dtype.as_str())
-                .or_default() += bytes;
+            *report.bytes_by_dtype.entry(entry.dtype.as_str()).or_default() += bytes;
             report.tensors.push(TensorReport {
                 name: entry.name.clone(),
                 dtype: entry.dtype.as_str(),
@@ -55,9 +47,7 @@ impl Report {
                 bytes,
             });
         }
-        report
-            .tensors
-            .sort_by_cached_key(|tensor| natural(&tensor.name));
+        report.tensors.sort_by_cached_key(|tensor| natural(&tensor.name));
         report
     }
 }
@@ -66,9 +56,6 @@ impl Report {
 fn natural(name: &str) -> Vec<(u64, String)> {
     name.split('.')
         // A number sorts by itself before every word; a word by its letters.
-        .map(|part| {
-            part.parse::<u64>()
-                .map_or_else(|_| (u64::MAX, part.to_string()), |n| (n, String::new()))
-        })
+        .map(|part| part.parse::<u64>().map_or_else(|_| (u64::MAX, part.to_string()), |n| (n, String::new())))
         .collect()
 }

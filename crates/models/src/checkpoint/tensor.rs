@@ -39,29 +39,17 @@ impl TensorView {
 
     /// The values in place; `None` unless they are stored as f32 and aligned to 4 bytes.
     pub fn as_f32(&self) -> Option<&[f32]> {
-        if self.dtype == Dtype::F32 {
-            self.slice.view()
-        } else {
-            None
-        }
+        if self.dtype == Dtype::F32 { self.slice.view() } else { None }
     }
 
     /// The values in place; `None` unless they are stored as bf16 and aligned to 2 bytes.
     pub fn as_bf16(&self) -> Option<&[bf16]> {
-        if self.dtype == Dtype::BF16 {
-            self.slice.view()
-        } else {
-            None
-        }
+        if self.dtype == Dtype::BF16 { self.slice.view() } else { None }
     }
 
     /// The values in place; `None` unless they are stored as f16 and aligned to 2 bytes.
     pub fn as_f16(&self) -> Option<&[f16]> {
-        if self.dtype == Dtype::F16 {
-            self.slice.view()
-        } else {
-            None
-        }
+        if self.dtype == Dtype::F16 { self.slice.view() } else { None }
     }
 
     /// A copy of the values as f32, converted on all threads. Integers and f64 round to the nearest f32.
@@ -74,9 +62,7 @@ impl TensorView {
         Ok(match self.dtype {
             Dtype::F32 => convert(bytes, f32::from_le_bytes),
             // The upper half of an f32: a shift, which the compiler turns into vector code.
-            Dtype::BF16 => convert(bytes, |raw| {
-                f32::from_bits(u32::from(u16::from_le_bytes(raw)) << 16)
-            }),
+            Dtype::BF16 => convert(bytes, |raw| f32::from_bits(u32::from(u16::from_le_bytes(raw)) << 16)),
             Dtype::F16 => convert(bytes, |raw| f16::from_le_bytes(raw).to_f32()),
             Dtype::F64 => convert(bytes, |raw| f64::from_le_bytes(raw) as f32),
             Dtype::I64 => convert(bytes, |raw| i64::from_le_bytes(raw) as f32),
@@ -113,29 +99,19 @@ impl TensorView {
     }
 
     fn cannot(&self, wanted: &'static str) -> CheckpointError {
-        CheckpointError::Conversion {
-            name: self.name.clone(),
-            dtype: self.dtype,
-            wanted,
-        }
+        CheckpointError::Conversion { name: self.name.clone(), dtype: self.dtype, wanted }
     }
 }
 
 /// `bytes` cut into `N` at a time, each turned into one value; in parallel, as memory allows.
-fn convert<const N: usize, T: Default + Clone + Send>(
-    bytes: &[u8],
-    value: impl Fn([u8; N]) -> T + Sync,
-) -> Vec<T> {
+fn convert<const N: usize, T: Default + Clone + Send>(bytes: &[u8], value: impl Fn([u8; N]) -> T + Sync) -> Vec<T> {
     let (elements, _) = bytes.as_chunks::<N>();
     // Zero pages cost nothing until the threads below touch them.
     let mut values = vec![T::default(); elements.len()];
-    values
-        .par_chunks_mut(CHUNK)
-        .zip(elements.par_chunks(CHUNK))
-        .for_each(|(to, from)| {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = value(*from);
-            }
-        });
+    values.par_chunks_mut(CHUNK).zip(elements.par_chunks(CHUNK)).for_each(|(to, from)| {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = value(*from);
+        }
+    });
     values
 }

@@ -80,11 +80,7 @@ impl SafetensorsWriter {
     /// # Errors
     /// [`CheckpointError::InvalidTensor`] for a name given twice or a shape that overflows,
     /// [`CheckpointError::Io`] from the disk.
-    pub fn create(
-        folder: impl AsRef<Path>,
-        tensors: &[TensorSpec],
-        max_shard_bytes: u64,
-    ) -> Result<Self> {
+    pub fn create(folder: impl AsRef<Path>, tensors: &[TensorSpec], max_shard_bytes: u64) -> Result<Self> {
         let folder = folder.as_ref();
         let sizes = sizes(tensors)?;
         fs::create_dir_all(folder).map_err(CheckpointError::io("create", folder))?;
@@ -119,35 +115,21 @@ impl SafetensorsWriter {
         for (tensor, bytes) in &tensors {
             let range = [end, end + bytes];
             let TensorSpec { name, dtype, shape } = tensor;
-            header.insert(
-                name.clone(),
-                json!({"dtype": dtype.as_str(), "shape": shape, "data_offsets": range}),
-            );
+            header.insert(name.clone(), json!({"dtype": dtype.as_str(), "shape": shape, "data_offsets": range}));
             end += bytes;
         }
         let mut json = Value::Object(header).to_string().into_bytes();
         json.resize((8 + json.len()).next_multiple_of(ALIGN) - 8, b' ');
         let number = self.shards.len();
         let mut offset = 8 + json.len() as u64;
-        let names = tensors
-            .iter()
-            .map(|(tensor, _)| tensor.name.clone())
-            .collect();
+        let names = tensors.iter().map(|(tensor, _)| tensor.name.clone()).collect();
         for (tensor, bytes) in tensors {
-            let place = Place {
-                shard: number,
-                offset,
-                bytes,
-                dtype: tensor.dtype,
-            };
+            let place = Place { shard: number, offset, bytes, dtype: tensor.dtype };
             offset += bytes;
             self.pending.insert(tensor.name.clone(), place);
         }
         let mut file = TempFile::create(&self.folder, format!("model-{:05}", number + 1))?;
-        file.write_at(
-            0,
-            &[&(json.len() as u64).to_le_bytes(), json.as_slice()].concat(),
-        )?;
+        file.write_at(0, &[&(json.len() as u64).to_le_bytes(), json.as_slice()].concat())?;
         self.shards.push(Shard { file, names });
         Ok(())
     }
@@ -166,31 +148,17 @@ impl SafetensorsWriter {
     /// # Errors
     /// [`CheckpointError::InvalidTensor`] for a name that was not announced or is already written, or
     /// parts that do not add up to the shape; [`CheckpointError::Io`] from the disk.
-    pub fn write_parts<'a>(
-        &mut self,
-        name: &str,
-        parts: impl IntoIterator<Item = Values<'a>>,
-    ) -> Result<()> {
-        let invalid = |reason: String| CheckpointError::InvalidTensor {
-            name: name.to_string(),
-            reason,
-        };
+    pub fn write_parts<'a>(&mut self, name: &str, parts: impl IntoIterator<Item = Values<'a>>) -> Result<()> {
+        let invalid = |reason: String| CheckpointError::InvalidTensor { name: name.to_string(), reason };
         let Some(place) = self.pending.get(name) else {
-            return Err(invalid(
-                "it was not announced, or is already written".into(),
-            ));
+            return Err(invalid("it was not announced, or is already written".into()));
         };
         let file = &mut self.shards[place.shard].file;
         let mut written = 0;
         for part in parts {
-            let bytes = part
-                .bytes_as(place.dtype)
-                .ok_or_else(|| invalid(part.mismatch(place.dtype)))?;
+            let bytes = part.bytes_as(place.dtype).ok_or_else(|| invalid(part.mismatch(place.dtype)))?;
             if bytes > place.bytes - written {
-                return Err(invalid(format!(
-                    "its shape takes {} bytes, and more are given",
-                    place.bytes
-                )));
+                return Err(invalid(format!("its shape takes {} bytes, and more are given", place.bytes)));
             }
             part.chunks(place.dtype, |chunk| {
                 file.write_at(place.offset + written, chunk)?;
@@ -199,10 +167,7 @@ impl SafetensorsWriter {
             })?;
         }
         if written != place.bytes {
-            return Err(invalid(format!(
-                "its shape takes {} bytes, and {written} are given",
-                place.bytes
-            )));
+            return Err(invalid(format!("its shape takes {} bytes, and {written} are given", place.bytes)));
         }
         self.pending.remove(name);
         Ok(())
@@ -218,20 +183,13 @@ impl SafetensorsWriter {
     pub fn finish(self) -> Result<Vec<PathBuf>> {
         if let Some(name) = self.pending.keys().min() {
             let reason = "it was announced and never written".to_string();
-            return Err(CheckpointError::InvalidTensor {
-                name: name.clone(),
-                reason,
-            });
+            return Err(CheckpointError::InvalidTensor { name: name.clone(), reason });
         }
         for shard in &self.shards {
             shard.file.sync()?;
         }
         let old = old_files(&self.folder);
-        let files = if self.shards.len() == 1 {
-            self.publish_single()?
-        } else {
-            self.publish_shards()?
-        };
+        let files = if self.shards.len() == 1 { self.publish_single()? } else { self.publish_shards()? };
         for stale in old.iter().filter(|old| !files.contains(old)) {
             // Nothing refers to it any more: failing to remove it is no failure to save.
             disk::remove(stale).ok();
@@ -254,10 +212,7 @@ impl SafetensorsWriter {
     fn publish_shards(self) -> Result<Vec<PathBuf>> {
         let folder = self.folder;
         let names = free_names(&folder, self.shards.len());
-        let mut published = Published {
-            files: Vec::new(),
-            complete: false,
-        };
+        let mut published = Published { files: Vec::new(), complete: false };
         let mut weight_map = BTreeMap::new();
         for (shard, name) in self.shards.into_iter().zip(&names) {
             let path = folder.join(name);
@@ -328,9 +283,7 @@ impl Values<'_> {
     }
 
     fn mismatch(&self, dtype: Dtype) -> String {
-        format!(
-            "floats are given, and it is announced as {dtype}; floats are stored as F32, BF16 or F16"
-        )
+        format!("floats are given, and it is announced as {dtype}; floats are stored as F32, BF16 or F16")
     }
 
     /// Hands over the little-endian bytes as `dtype`, a chunk at a time.
@@ -340,15 +293,9 @@ impl Values<'_> {
             (Values::F32(v), Dtype::F32) => bytes_of(v).chunks(4 * CHUNK).try_for_each(sink),
             (Values::Bf16(v), Dtype::BF16) => bytes_of(v).chunks(4 * CHUNK).try_for_each(sink),
             (Values::F16(v), Dtype::F16) => bytes_of(v).chunks(4 * CHUNK).try_for_each(sink),
-            (Values::F32(v), _) => v
-                .chunks(CHUNK)
-                .try_for_each(|v| narrow(v, dtype, |x| *x, &mut sink)),
-            (Values::Bf16(v), _) => v
-                .chunks(CHUNK)
-                .try_for_each(|v| narrow(v, dtype, |x| x.to_f32(), &mut sink)),
-            (Values::F16(v), _) => v
-                .chunks(CHUNK)
-                .try_for_each(|v| narrow(v, dtype, |x| x.to_f32(), &mut sink)),
+            (Values::F32(v), _) => v.chunks(CHUNK).try_for_each(|v| narrow(v, dtype, |x| *x, &mut sink)),
+            (Values::Bf16(v), _) => v.chunks(CHUNK).try_for_each(|v| narrow(v, dtype, |x| x.to_f32(), &mut sink)),
+            (Values::F16(v), _) => v.chunks(CHUNK).try_for_each(|v| narrow(v, dtype, |x| x.to_f32(), &mut sink)),
         }
     }
 }
@@ -361,18 +308,8 @@ fn narrow<T>(
     sink: &mut impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     match dtype {
-        Dtype::BF16 => sink(bytes_of(
-            &values
-                .iter()
-                .map(|x| bf16::from_f32(wide(x)))
-                .collect::<Vec<_>>(),
-        )),
-        Dtype::F16 => sink(bytes_of(
-            &values
-                .iter()
-                .map(|x| f16::from_f32(wide(x)))
-                .collect::<Vec<_>>(),
-        )),
+        Dtype::BF16 => sink(bytes_of(&values.iter().map(|x| bf16::from_f32(wide(x))).collect::<Vec<_>>())),
+        Dtype::F16 => sink(bytes_of(&values.iter().map(|x| f16::from_f32(wide(x))).collect::<Vec<_>>())),
         _ => sink(bytes_of(&values.iter().map(wide).collect::<Vec<_>>())),
     }
 }
@@ -384,23 +321,16 @@ fn sizes(tensors: &[TensorSpec]) -> Result<Vec<u64>> {
     tensors
         .iter()
         .map(|TensorSpec { name, dtype, shape }| {
-            let invalid = |reason: &str| CheckpointError::InvalidTensor {
-                name: name.clone(),
-                reason: reason.into(),
-            };
+            let invalid = |reason: &str| CheckpointError::InvalidTensor { name: name.clone(), reason: reason.into() };
             if name == "__metadata__" {
                 return Err(invalid("the format keeps that name for itself"));
             }
             if !seen.insert(name) {
                 return Err(invalid("it is announced twice"));
             }
-            let bytes = shape
-                .iter()
-                .try_fold(dtype.bytes() as u64, |n, &axis| n.checked_mul(axis as u64));
+            let bytes = shape.iter().try_fold(dtype.bytes() as u64, |n, &axis| n.checked_mul(axis as u64));
             let bytes = bytes.ok_or_else(|| invalid("its shape overflows"))?;
-            total = total
-                .checked_add(bytes)
-                .ok_or_else(|| invalid("the file's size overflows"))?;
+            total = total.checked_add(bytes).ok_or_else(|| invalid("the file's size overflows"))?;
             Ok(bytes)
         })
         .collect()
@@ -409,9 +339,7 @@ fn sizes(tensors: &[TensorSpec]) -> Result<Vec<u64>> {
 /// The weight files that readers of `folder` see now; those named by an unreadable index are unknown.
 fn old_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = vec![folder.join(SINGLE), folder.join(INDEX)];
-    if let Ok(shards) = fs::read(folder.join(INDEX))
-        .map_err(|_| ())
-        .and_then(|json| parse_index(&json).map_err(|_| ()))
+    if let Ok(shards) = fs::read(folder.join(INDEX)).map_err(|_| ()).and_then(|json| parse_index(&json).map_err(|_| ()))
     {
         files.extend(shards.keys().map(|file| folder.join(file)));
     }
@@ -420,19 +348,14 @@ fn old_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn refers_to(index: &Path, names: &[String]) -> bool {
-    let shards = fs::read(index)
-        .ok()
-        .and_then(|json| parse_index(&json).ok());
+    let shards = fs::read(index).ok().and_then(|json| parse_index(&json).ok());
     shards.is_some_and(|shards| names.iter().any(|name| shards.contains_key(name)))
 }
 
 /// `model-00001-of-00003.safetensors` and so on; with a letter put in where such files exist.
 fn free_names(folder: &Path, shards: usize) -> Vec<String> {
-    let names = |tag: &str| {
-        (1..=shards)
-            .map(|i| format!("model{tag}-{i:05}-of-{shards:05}.safetensors"))
-            .collect::<Vec<_>>()
-    };
+    let names =
+        |tag: &str| (1..=shards).map(|i| format!("model{tag}-{i:05}-of-{shards:05}.safetensors")).collect::<Vec<_>>();
     let free = |names: &Vec<String>| !names.iter().any(|name| folder.join(name).exists());
     let mut candidate = names("");
     let mut attempt = 1u64;

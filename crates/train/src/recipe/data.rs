@@ -92,22 +92,14 @@ pub struct Stories {
 
 impl Default for Stories {
     fn default() -> Self {
-        Self {
-            bytes: 2_500_000,
-            seed: 0,
-        }
+        Self { bytes: 2_500_000, seed: 0 }
     }
 }
 
 impl Default for Data {
     fn default() -> Self {
         let source = Source::Stories(Stories::default());
-        Self {
-            source,
-            validation_fraction: None,
-            packing: Packing::default(),
-            max_len: None,
-        }
+        Self { source, validation_fraction: None, packing: Packing::default(), max_len: None }
     }
 }
 
@@ -120,10 +112,7 @@ fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::
     let found = match toml::Value::deserialize(deserializer)? {
         toml::Value::String(path) => return Ok(vec![path.into()]),
         toml::Value::Array(items) => {
-            let paths: Option<Vec<PathBuf>> = items
-                .iter()
-                .map(|item| item.as_str().map(PathBuf::from))
-                .collect();
+            let paths: Option<Vec<PathBuf>> = items.iter().map(|item| item.as_str().map(PathBuf::from)).collect();
             match paths {
                 Some(paths) => return Ok(paths),
                 None => "a list with something else in it",
@@ -131,9 +120,7 @@ fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::
         }
         other => other.type_str(),
     };
-    Err(D::Error::custom(format!(
-        "expected a path or a list of paths, found {found}"
-    )))
+    Err(D::Error::custom(format!("expected a path or a list of paths, found {found}")))
 }
 
 impl Kinded for Data {
@@ -171,10 +158,7 @@ impl Data {
     /// Whether the run has anything to evaluate on.
     #[must_use]
     pub fn has_validation(&self) -> bool {
-        !self.validation_files().is_empty()
-            || self
-                .validation_fraction
-                .is_some_and(|fraction| fraction > 0.0)
+        !self.validation_files().is_empty() || self.validation_fraction.is_some_and(|fraction| fraction > 0.0)
     }
 
     pub(super) fn check(&self, problems: &mut Vec<String>) {
@@ -184,23 +168,16 @@ impl Data {
         if let Some(fraction) = self.validation_fraction {
             check_range(problems, "data.validation_fraction", fraction, 0.0, 0.9);
             if !self.validation_files().is_empty() {
-                problems.push(
-                    "`data.validation` and `data.validation_fraction` are both given; keep one"
-                        .into(),
-                );
+                problems.push("`data.validation` and `data.validation_fraction` are both given; keep one".into());
             }
         }
         if self.max_len.is_some_and(|len| len < 2) {
-            problems.push(
-                "`data.max_len` is below 2; a row needs a token and the one that follows it".into(),
-            );
+            problems.push("`data.max_len` is below 2; a row needs a token and the one that follows it".into());
         }
         match &self.source {
-            Source::Text(Text {
-                document_separator: Some(separator),
-                ..
-            }) if separator.is_empty() => {
-                problems.push("`data.document_separator` is empty; leave it out to take each file as one document".into());
+            Source::Text(Text { document_separator: Some(separator), .. }) if separator.is_empty() => {
+                problems
+                    .push("`data.document_separator` is empty; leave it out to take each file as one document".into());
             }
             Source::Stories(Stories { bytes, .. }) if *bytes < 1000 => {
                 problems.push(format!("`data.bytes` is {bytes}; expected at least 1000"));

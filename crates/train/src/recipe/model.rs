@@ -27,10 +27,7 @@ impl Model {
             Value::String(name) => Ok(Self::Named(name)),
             Value::Table(table) => {
                 if !matches!(table.get("model_type"), Some(Value::String(_))) {
-                    return Err(
-                        "[model] is a config and needs its `model_type`, for example \"llama\""
-                            .into(),
-                    );
+                    return Err("[model] is a config and needs its `model_type`, for example \"llama\"".into());
                 }
                 match serde_json::to_value(table) {
                     Ok(serde_json::Value::Object(config)) => Ok(Self::Config(config)),

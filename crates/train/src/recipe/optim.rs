@@ -117,10 +117,7 @@ impl Default for Rule {
 
 impl Default for AdamW {
     fn default() -> Self {
-        Self {
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-        }
+        Self { betas: [0.9, 0.999], eps: 1e-8 }
     }
 }
 
@@ -132,13 +129,7 @@ impl Default for Lion {
 
 impl Default for Adafactor {
     fn default() -> Self {
-        Self {
-            beta1: None,
-            decay: 0.8,
-            eps: [1e-30, 1e-3],
-            clip_threshold: 1.0,
-            scale_by_parameter: true,
-        }
+        Self { beta1: None, decay: 0.8, eps: [1e-30, 1e-3], clip_threshold: 1.0, scale_by_parameter: true }
     }
 }
 
@@ -162,16 +153,8 @@ impl Optim {
     #[must_use]
     pub fn settings(&self, path: &str, dims: usize) -> ParamSettings {
         let exempt = dims < 2 || self.no_decay.iter().any(|pattern| pattern.covers(path));
-        let mut settings = ParamSettings {
-            lr_scale: 1.0,
-            weight_decay: if exempt { 0.0 } else { self.weight_decay },
-        };
-        if let Some(group) = self
-            .groups
-            .iter()
-            .rev()
-            .find(|group| group.pattern.covers(path))
-        {
+        let mut settings = ParamSettings { lr_scale: 1.0, weight_decay: if exempt { 0.0 } else { self.weight_decay } };
+        if let Some(group) = self.groups.iter().rev().find(|group| group.pattern.covers(path)) {
             settings.lr_scale = group.lr_scale;
             settings.weight_decay = group.weight_decay.unwrap_or(settings.weight_decay);
         }
@@ -183,10 +166,7 @@ impl Optim {
     /// # Errors
     /// A pattern that matches nothing.
     pub fn check_paths(&self, paths: &[&str]) -> Result<(), PatternError> {
-        let patterns = self
-            .no_decay
-            .iter()
-            .chain(self.groups.iter().map(|group| &group.pattern));
+        let patterns = self.no_decay.iter().chain(self.groups.iter().map(|group| &group.pattern));
         for pattern in patterns {
             pattern.require_match(paths.iter().copied())?;
         }
@@ -195,41 +175,19 @@ impl Optim {
 
     pub(super) fn check(&self, problems: &mut Vec<String>) {
         check_range(problems, "optim.lr", self.lr, 0.0, f64::MAX);
-        check_range(
-            problems,
-            "optim.weight_decay",
-            self.weight_decay,
-            0.0,
-            f64::MAX,
-        );
+        check_range(problems, "optim.weight_decay", self.weight_decay, 0.0, f64::MAX);
         if let Some(clip) = self.clip
             && !(clip > 0.0 && clip.is_finite())
         {
-            problems.push(format!(
-                "`optim.clip` is {clip}; expected a positive norm, or leave it out for no clipping"
-            ));
+            problems.push(format!("`optim.clip` is {clip}; expected a positive norm, or leave it out for no clipping"));
         }
         for group in &self.groups {
-            check_range(
-                problems,
-                "optim.groups.lr_scale",
-                group.lr_scale,
-                0.0,
-                f64::MAX,
-            );
-            check_range(
-                problems,
-                "optim.groups.weight_decay",
-                group.weight_decay.unwrap_or(0.0),
-                0.0,
-                f64::MAX,
-            );
+            check_range(problems, "optim.groups.lr_scale", group.lr_scale, 0.0, f64::MAX);
+            check_range(problems, "optim.groups.weight_decay", group.weight_decay.unwrap_or(0.0), 0.0, f64::MAX);
         }
         let mut rate = |key: &str, value: f64| {
             if !(0.0..1.0).contains(&value) {
-                problems.push(format!(
-                    "`optim.{key}` is {value}; expected at least 0 and below 1"
-                ));
+                problems.push(format!("`optim.{key}` is {value}; expected at least 0 and below 1"));
             }
         };
         match &self.rule {
@@ -237,37 +195,26 @@ impl Optim {
                 rate("betas", betas[0]);
                 rate("betas", betas[1]);
                 if !(*eps > 0.0 && eps.is_finite()) {
-                    problems.push(format!(
-                        "`optim.eps` is {eps}; expected a small positive number such as 1e-8"
-                    ));
+                    problems.push(format!("`optim.eps` is {eps}; expected a small positive number such as 1e-8"));
                 }
             }
             Rule::Sgd(Sgd { momentum, nesterov }) => {
                 rate("momentum", *momentum);
                 if *nesterov && *momentum == 0.0 {
-                    problems.push("`optim.nesterov` looks along the velocity and needs `optim.momentum` above 0".into());
+                    problems
+                        .push("`optim.nesterov` looks along the velocity and needs `optim.momentum` above 0".into());
                 }
             }
             Rule::Lion(Lion { betas }) => betas.iter().for_each(|beta| rate("betas", *beta)),
-            Rule::Adafactor(Adafactor {
-                beta1,
-                decay,
-                eps,
-                clip_threshold,
-                ..
-            }) => {
+            Rule::Adafactor(Adafactor { beta1, decay, eps, clip_threshold, .. }) => {
                 rate("beta1", beta1.unwrap_or(0.0));
                 if !(*decay > 0.0 && *decay <= 1.0) {
-                    problems.push(format!(
-                        "`optim.decay` is {decay}; expected above 0 and at most 1"
-                    ));
+                    problems.push(format!("`optim.decay` is {decay}; expected above 0 and at most 1"));
                 }
                 check_range(problems, "optim.eps", eps[0], 0.0, 1.0);
                 check_range(problems, "optim.eps", eps[1], 0.0, 1.0);
                 if !(*clip_threshold > 0.0 && clip_threshold.is_finite()) {
-                    problems.push(format!(
-                        "`optim.clip_threshold` is {clip_threshold}; expected a positive number"
-                    ));
+                    problems.push(format!("`optim.clip_threshold` is {clip_threshold}; expected a positive number"));
                 }
             }
         }

@@ -34,11 +34,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Parses the text and applies the overrides.
-    pub(super) fn new(
-        name: &'a str,
-        text: &'a str,
-        overrides: &'a [String],
-    ) -> Result<(Self, Table), RecipeError> {
+    pub(super) fn new(name: &'a str, text: &'a str, overrides: &'a [String]) -> Result<(Self, Table), RecipeError> {
         let syntax = |error: toml::de::Error| RecipeError::Syntax {
             at: place(name, text, error.span().map_or(0, |span| span.start)),
             message: error.message().replace('\n', ", "),
@@ -49,32 +45,17 @@ impl<'a> Reader<'a> {
         for assignment in overrides {
             sets.push((assignment.as_str(), set::apply(&mut values, assignment)?));
         }
-        Ok((
-            Self {
-                name,
-                text,
-                spans,
-                sets,
-            },
-            values,
-        ))
+        Ok((Self { name, text, spans, sets }, values))
     }
 
     /// An error about the key at `path`.
     pub(super) fn at(&self, path: &[&str], message: String) -> RecipeError {
         let path: Vec<String> = path.iter().map(|part| (*part).to_owned()).collect();
-        RecipeError::Key {
-            at: self.locate(&path),
-            message,
-        }
+        RecipeError::Key { at: self.locate(&path), message }
     }
 
     /// Reads a table without `kind`.
-    pub(super) fn plain<T: DeserializeOwned>(
-        &self,
-        at: &[&str],
-        table: Table,
-    ) -> Result<T, RecipeError> {
+    pub(super) fn plain<T: DeserializeOwned>(&self, at: &[&str], table: Table) -> Result<T, RecipeError> {
         self.deserialize(at, Value::Table(table), &[], None)
     }
 
@@ -93,16 +74,9 @@ impl<'a> Reader<'a> {
     pub(super) fn kinded<T: Kinded>(&self, at: &str, mut table: Table) -> Result<T, RecipeError> {
         let kind = self.take_kind::<T::Kind>(at, &mut table, T::DEFAULT)?;
         let common = fields::names::<T>();
-        let (shared, own): (Table, Table) = table
-            .into_iter()
-            .partition(|(key, _)| common.contains(&key.as_str()));
+        let (shared, own): (Table, Table) = table.into_iter().partition(|(key, _)| common.contains(&key.as_str()));
         // The kind's keys first: an unknown key lands there, and is a likelier mistake than a missing one.
-        let own = self.deserialize(
-            &[at],
-            tag(kind.clone(), own),
-            &[&["kind"], common].concat(),
-            Some(&kind),
-        )?;
+        let own = self.deserialize(&[at], tag(kind.clone(), own), &[&["kind"], common].concat(), Some(&kind))?;
         let mut whole: T = self.deserialize(&[at], Value::Table(shared), &[], Some(&kind))?;
         whole.set_kind(own);
         Ok(whole)
@@ -122,19 +96,13 @@ impl<'a> Reader<'a> {
                 Err(self.at(&[at, "kind"], message))
             }
             Some(other) => {
-                let message = format!(
-                    "`{at}.kind` must be a string, found a {}; one of {}",
-                    other.type_str(),
-                    list(valid)
-                );
+                let message =
+                    format!("`{at}.kind` must be a string, found a {}; one of {}", other.type_str(), list(valid));
                 Err(self.at(&[at, "kind"], message))
             }
             None => match default {
                 Some(kind) => Ok(kind.to_owned()),
-                None => Err(self.at(
-                    &[at],
-                    format!("[{at}] needs a `kind`: one of {}", list(valid)),
-                )),
+                None => Err(self.at(&[at], format!("[{at}] needs a `kind`: one of {}", list(valid)))),
             },
         }
     }
@@ -168,23 +136,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Rewrites serde's message: it knows neither tables nor places.
-    fn explain(
-        &self,
-        mut path: Vec<String>,
-        message: &str,
-        also: &[&str],
-        kind: Option<&str>,
-    ) -> RecipeError {
+    fn explain(&self, mut path: Vec<String>, message: &str, also: &[&str], kind: Option<&str>) -> RecipeError {
         let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         let in_table = |path: &[String]| {
-            let kind = kind
-                .filter(|_| path.len() == 1)
-                .map_or(String::new(), |kind| format!(" of kind \"{kind}\""));
-            if path.is_empty() {
-                "at the top level".to_owned()
-            } else {
-                format!("in [{}]{kind}", path.join("."))
-            }
+            let kind = kind.filter(|_| path.len() == 1).map_or(String::new(), |kind| format!(" of kind \"{kind}\""));
+            if path.is_empty() { "at the top level".to_owned() } else { format!("in [{}]{kind}", path.join(".")) }
         };
         if message.starts_with("unknown field") && !quoted.is_empty() {
             let key = quoted[0];
@@ -193,38 +149,20 @@ impl<'a> Reader<'a> {
             }
             let table = &path[..path.len() - 1];
             let valid = [also, &quoted[1..]].concat();
-            let message = format!(
-                "unknown key `{key}` {}{}",
-                in_table(table),
-                suggest(key, &valid)
-            );
-            RecipeError::Key {
-                at: self.locate(&path),
-                message,
-            }
+            let message = format!("unknown key `{key}` {}{}", in_table(table), suggest(key, &valid));
+            RecipeError::Key { at: self.locate(&path), message }
         } else if message.starts_with("missing field") && !quoted.is_empty() {
             let message = format!("missing key `{}` {}", quoted[0], in_table(&path));
-            RecipeError::Key {
-                at: self.locate(&path),
-                message,
-            }
+            RecipeError::Key { at: self.locate(&path), message }
         } else {
             let message = format!("`{}`: {}", path.join("."), message.replace('\n', ", "));
-            RecipeError::Key {
-                at: self.locate(&path),
-                message,
-            }
+            RecipeError::Key { at: self.locate(&path), message }
         }
     }
 
     /// File, line and column of the key, or of the nearest table above it; or the override that set it.
     fn locate(&self, path: &[String]) -> String {
-        if let Some((assignment, _)) = self
-            .sets
-            .iter()
-            .rev()
-            .find(|(_, set)| path.starts_with(set))
-        {
+        if let Some((assignment, _)) = self.sets.iter().rev().find(|(_, set)| path.starts_with(set)) {
             return format!("--set {assignment}");
         }
         let mut offset = None;
@@ -233,18 +171,13 @@ impl<'a> Reader<'a> {
         let mut depth = 0;
         for part in path {
             if let Some(array) = item.and_then(toml::de::DeValue::as_array) {
-                let Some(value) = part
-                    .parse::<usize>()
-                    .ok()
-                    .and_then(|index| array.get(index))
-                else {
+                let Some(value) = part.parse::<usize>().ok().and_then(|index| array.get(index)) else {
                     break;
                 };
                 offset = Some(value.span().start);
                 item = Some(value.get_ref());
             } else {
-                let found =
-                    table.and_then(|table| table.iter().find(|(key, _)| key.get_ref() == part));
+                let found = table.and_then(|table| table.iter().find(|(key, _)| key.get_ref() == part));
                 let Some((key, value)) = found else { break };
                 offset = Some(key.span().start);
                 item = Some(value.get_ref());
@@ -253,11 +186,7 @@ impl<'a> Reader<'a> {
             depth += 1;
         }
         // A table that an override alone made, such as a misspelt `optin.lr`.
-        let made = self
-            .sets
-            .iter()
-            .rev()
-            .find(|(_, set)| !path.is_empty() && set.starts_with(path));
+        let made = self.sets.iter().rev().find(|(_, set)| !path.is_empty() && set.starts_with(path));
         match (made, offset) {
             (Some((assignment, _)), _) if depth < path.len() => format!("--set {assignment}"),
             (_, Some(offset)) => place(self.name, self.text, offset),
@@ -301,13 +230,7 @@ pub(super) fn kinded_to_table<T: Kinded>(value: &T) -> Result<Table, toml::ser::
 fn place(name: &str, text: &str, offset: usize) -> String {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .count()
-        + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     format!("{name}:{line}:{column}")
 }
 
@@ -318,10 +241,7 @@ fn list(names: &[&str]) -> String {
 /// `; did you mean …? Valid are …`
 fn suggest(found: &str, valid: &[&str]) -> String {
     let mut text = String::new();
-    let near = valid
-        .iter()
-        .map(|name| (strsim::jaro_winkler(found, name), name))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let near = valid.iter().map(|name| (strsim::jaro_winkler(found, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
     if let Some((score, name)) = near
         && score > 0.7
     {

@@ -110,11 +110,7 @@ impl Default for Shape {
 
 impl Default for Cosine {
     fn default() -> Self {
-        Self {
-            min_lr: None,
-            min_lr_ratio: None,
-            cycles: 0.5,
-        }
+        Self { min_lr: None, min_lr_ratio: None, cycles: 0.5 }
     }
 }
 
@@ -143,69 +139,29 @@ impl ScheduleTable {
     pub(super) fn check(&self, problems: &mut Vec<String>) {
         let mut one_of = |a: &str, b: &str, both: bool| {
             if both {
-                problems.push(format!(
-                    "`schedule.{a}` and `schedule.{b}` are both given; keep one"
-                ));
+                problems.push(format!("`schedule.{a}` and `schedule.{b}` are both given; keep one"));
             }
         };
         let (min_lr, min_lr_ratio) = self.minimum();
-        one_of(
-            "warmup_steps",
-            "warmup_ratio",
-            self.warmup_steps.is_some() && self.warmup_ratio.is_some(),
-        );
-        one_of(
-            "min_lr",
-            "min_lr_ratio",
-            min_lr.is_some() && min_lr_ratio.is_some(),
-        );
+        one_of("warmup_steps", "warmup_ratio", self.warmup_steps.is_some() && self.warmup_ratio.is_some());
+        one_of("min_lr", "min_lr_ratio", min_lr.is_some() && min_lr_ratio.is_some());
         if let Shape::Wsd(wsd) = &self.shape {
-            one_of(
-                "decay_steps",
-                "decay_ratio",
-                wsd.decay_steps.is_some() && wsd.decay_ratio.is_some(),
-            );
-            check_range(
-                problems,
-                "schedule.decay_ratio",
-                wsd.decay_ratio.unwrap_or(0.0),
-                0.0,
-                1.0,
-            );
+            one_of("decay_steps", "decay_ratio", wsd.decay_steps.is_some() && wsd.decay_ratio.is_some());
+            check_range(problems, "schedule.decay_ratio", wsd.decay_ratio.unwrap_or(0.0), 0.0, 1.0);
         }
-        check_range(
-            problems,
-            "schedule.warmup_ratio",
-            self.warmup_ratio.unwrap_or(0.0),
-            0.0,
-            1.0,
-        );
-        check_range(
-            problems,
-            "schedule.min_lr",
-            min_lr.unwrap_or(0.0),
-            0.0,
-            f64::MAX,
-        );
-        check_range(
-            problems,
-            "schedule.min_lr_ratio",
-            min_lr_ratio.unwrap_or(0.0),
-            0.0,
-            1.0,
-        );
+        check_range(problems, "schedule.warmup_ratio", self.warmup_ratio.unwrap_or(0.0), 0.0, 1.0);
+        check_range(problems, "schedule.min_lr", min_lr.unwrap_or(0.0), 0.0, f64::MAX);
+        check_range(problems, "schedule.min_lr_ratio", min_lr_ratio.unwrap_or(0.0), 0.0, 1.0);
         match &self.shape {
-            Shape::Cosine(cosine) => {
-                check_range(problems, "schedule.cycles", cosine.cycles, 0.0, f64::MAX)
-            }
+            Shape::Cosine(cosine) => check_range(problems, "schedule.cycles", cosine.cycles, 0.0, f64::MAX),
             Shape::InverseSqrt(curve) => {
                 if curve.d_model == Some(0) || curve.timescale == Some(0) {
-                    problems.push(
-                        "`schedule.d_model` and `schedule.timescale` must be at least 1".into(),
-                    );
+                    problems.push("`schedule.d_model` and `schedule.timescale` must be at least 1".into());
                 }
                 if curve.d_model.is_some() && curve.timescale.is_some() {
-                    problems.push("`schedule.timescale` belongs to the plain form; leave it or `schedule.d_model` out".into());
+                    problems.push(
+                        "`schedule.timescale` belongs to the plain form; leave it or `schedule.d_model` out".into(),
+                    );
                 }
             }
             _ => {}

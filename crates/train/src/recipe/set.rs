@@ -14,10 +14,7 @@ const MAX_DEPTH: usize = 16;
 /// begin like a quoted or bracketed value, is taken as a bare string, so that
 /// `--set data.train=corpus.txt` needs no quotes inside quotes.
 pub(super) fn apply(table: &mut toml::Table, assignment: &str) -> Result<Vec<String>, RecipeError> {
-    let fail = |message: String| RecipeError::Set {
-        assignment: assignment.into(),
-        message,
-    };
+    let fail = |message: String| RecipeError::Set { assignment: assignment.into(), message };
     let Some((key, value)) = assignment.split_once('=') else {
         return Err(fail("expected key=value, for example optim.lr=1e-4".into()));
     };
@@ -26,29 +23,24 @@ pub(super) fn apply(table: &mut toml::Table, assignment: &str) -> Result<Vec<Str
         return Err(fail(format!("the key `{key}` has an empty part")));
     }
     if path.len() > MAX_DEPTH {
-        return Err(fail(format!(
-            "the key has {} parts; at most {MAX_DEPTH} are accepted",
-            path.len()
-        )));
+        return Err(fail(format!("the key has {} parts; at most {MAX_DEPTH} are accepted", path.len())));
     }
     let value = parse_value(value.trim()).map_err(&fail)?;
 
-    let (last, parents) = path
-        .split_last()
-        .ok_or_else(|| fail("the key is empty".into()))?;
+    let (last, parents) = path.split_last().ok_or_else(|| fail("the key is empty".into()))?;
     let mut place: &mut toml::Table = table;
     let mut parents = parents.iter().peekable();
     while let Some(part) = parents.next() {
-        let entry = place
-            .entry(part.clone())
-            .or_insert_with(|| Value::Table(toml::Table::new()));
+        let entry = place.entry(part.clone()).or_insert_with(|| Value::Table(toml::Table::new()));
         // `optim.groups.0.lr_scale`: a number after an array picks one of its tables.
         let entry = match entry {
             Value::Array(items) => {
                 let index = parents.next().cloned().unwrap_or_default();
                 let count = items.len();
                 index.parse::<usize>().ok().and_then(|index| items.get_mut(index)).ok_or_else(|| {
-                    fail(format!("`{part}` is a list of {count}; expected an index below {count} after it, found `{index}`"))
+                    fail(format!(
+                        "`{part}` is a list of {count}; expected an index below {count} after it, found `{index}`"
+                    ))
                 })?
             }
             other => other,
@@ -57,9 +49,7 @@ pub(super) fn apply(table: &mut toml::Table, assignment: &str) -> Result<Vec<Str
         place = match entry {
             Value::Table(inner) => inner,
             _ => {
-                return Err(fail(format!(
-                    "`{part}` is a {kind} in the recipe, not a table"
-                )));
+                return Err(fail(format!("`{part}` is a {kind} in the recipe, not a table")));
             }
         };
     }
@@ -71,12 +61,8 @@ fn parse_value(text: &str) -> Result<Value, String> {
     let parsed = toml::from_str::<toml::Table>(&format!("value = {text}\n"));
     match parsed {
         // A line break inside the text could smuggle in further keys: only one may result.
-        Ok(mut table) if table.len() == 1 => {
-            Ok(table.remove("value").unwrap_or(Value::String(text.into())))
-        }
-        Err(error) if text.starts_with(['[', '{', '"', '\'']) => {
-            Err(format!("not a TOML value: {}", error.message()))
-        }
+        Ok(mut table) if table.len() == 1 => Ok(table.remove("value").unwrap_or(Value::String(text.into()))),
+        Err(error) if text.starts_with(['[', '{', '"', '\'']) => Err(format!("not a TOML value: {}", error.message())),
         _ => Ok(Value::String(text.into())),
     }
 }

@@ -32,13 +32,7 @@ fn defaults_are_filled_in() {
     let recipe = parse(SMALL, &[]).unwrap();
     assert_eq!(recipe.model, Model::Named("models/tiny".into()));
     assert_eq!(recipe.output, Path::new("runs/small"));
-    assert_eq!(
-        recipe.optim.rule,
-        Rule::Adamw(AdamW {
-            betas: [0.9, 0.999],
-            eps: 1e-8
-        })
-    );
+    assert_eq!(recipe.optim.rule, Rule::Adamw(AdamW { betas: [0.9, 0.999], eps: 1e-8 }));
     assert_eq!(recipe.method, Method::Full(Full::default()));
     assert_eq!(recipe.data.train_files(), [PathBuf::from("corpus.txt")]);
     assert_eq!(recipe.train.length(), Length::Steps(100));
@@ -101,13 +95,7 @@ fn the_resolved_recipe_is_complete_and_reads_back_the_same() {
         assert_eq!(parse(&resolved, &[]).unwrap().resolved().unwrap(), resolved);
     }
     let resolved = parse(SMALL, &[]).unwrap().resolved().unwrap();
-    for line in [
-        "kind = \"adamw\"",
-        "betas = [0.9, 0.999]",
-        "kind = \"cosine\"",
-        "batch = 8",
-        "packing = \"packed\"",
-    ] {
+    for line in ["kind = \"adamw\"", "betas = [0.9, 0.999]", "kind = \"cosine\"", "batch = 8", "packing = \"packed\""] {
         assert!(resolved.contains(line), "{line} is not in:\n{resolved}");
     }
 }
@@ -128,13 +116,7 @@ fn overrides_are_typed_nested_and_the_last_one_wins() {
     )
     .unwrap();
     assert_eq!(recipe.optim.lr, 2e-4);
-    assert_eq!(
-        recipe.optim.rule,
-        Rule::Adamw(AdamW {
-            betas: [0.9, 0.95],
-            eps: 1e-8
-        })
-    );
+    assert_eq!(recipe.optim.rule, Rule::Adamw(AdamW { betas: [0.9, 0.95], eps: 1e-8 }));
     assert_eq!(recipe.data.train_files(), [PathBuf::from("other file.txt")]);
     assert_eq!(recipe.train.dropout.residual, Some(0.1));
     assert_eq!(recipe.train.sample.prompts, ["a=b"]);
@@ -145,11 +127,7 @@ fn overrides_are_typed_nested_and_the_last_one_wins() {
     assert_eq!(recipe.optim.groups[0].lr_scale, 0.25);
 
     // A required key may come from the command line alone, and so may a table.
-    let recipe = parse(
-        &SMALL.replace("lr = 3e-4", ""),
-        &["optim.lr=1", "schedule.kind=constant"],
-    )
-    .unwrap();
+    let recipe = parse(&SMALL.replace("lr = 3e-4", ""), &["optim.lr=1", "schedule.kind=constant"]).unwrap();
     assert_eq!(recipe.optim.lr, 1.0);
     assert_eq!(recipe.schedule.shape, Shape::Constant(Constant {}));
 }
@@ -183,9 +161,7 @@ fn unknown_keys_name_their_table_their_place_and_the_nearest_key() {
             "recipes/small.toml:15:1: unknown key `residuals` in [train.dropout]; did you mean `residual`?",
         ),
         (
-            format!(
-                "{SMALL}\n[[optim.groups]]\npattern = \"head\"\n[[optim.groups]]\npattern = \"head\"\nlrscale = 1"
-            ),
+            format!("{SMALL}\n[[optim.groups]]\npattern = \"head\"\n[[optim.groups]]\npattern = \"head\"\nlrscale = 1"),
             vec![],
             "recipes/small.toml:18:1: unknown key `lrscale` in [optim.groups.1]; did you mean `lr_scale`?",
         ),
@@ -201,10 +177,7 @@ fn unknown_keys_name_their_table_their_place_and_the_nearest_key() {
         ),
     ] {
         let message = message(&text, &overrides);
-        assert!(
-            message.starts_with(expected),
-            "expected {expected}\nfound    {message}"
-        );
+        assert!(message.starts_with(expected), "expected {expected}\nfound    {message}");
         assert!(message.contains("(valid: "), "{message}");
     }
 }
@@ -222,16 +195,8 @@ fn wrong_types_and_missing_keys_name_the_key() {
             vec!["train.steps=1.5"],
             "--set train.steps=1.5: `train.steps`: invalid type: floating point `1.5`, expected u64",
         ),
-        (
-            SMALL.to_owned(),
-            vec!["optim.betas=[0.9]"],
-            "--set optim.betas=[0.9]: `optim.betas",
-        ),
-        (
-            SMALL.replace("lr = 3e-4", ""),
-            vec![],
-            "recipes/small.toml:8:2: missing key `lr` in [optim]",
-        ),
+        (SMALL.to_owned(), vec!["optim.betas=[0.9]"], "--set optim.betas=[0.9]: `optim.betas"),
+        (SMALL.replace("lr = 3e-4", ""), vec![], "recipes/small.toml:8:2: missing key `lr` in [optim]"),
         (
             SMALL.replace("kind = \"text\"", ""),
             vec![],
@@ -242,11 +207,7 @@ fn wrong_types_and_missing_keys_name_the_key() {
             vec![],
             "recipes/small.toml:6:1: `data.train`: expected a path or a list of paths, found integer",
         ),
-        (
-            SMALL.replace("[optim]\nlr = 3e-4", ""),
-            vec![],
-            "recipes/small.toml: missing key `optim` at the top level",
-        ),
+        (SMALL.replace("[optim]\nlr = 3e-4", ""), vec![], "recipes/small.toml: missing key `optim` at the top level"),
         (
             SMALL.to_owned(),
             vec!["method.freeze=[\"a..b\"]"],
@@ -257,17 +218,10 @@ fn wrong_types_and_missing_keys_name_the_key() {
             vec![],
             "recipes/small.toml:2:2: [model] is a config and needs its `model_type`",
         ),
-        (
-            SMALL.replace("lr = ", "lr : "),
-            vec![],
-            "recipes/small.toml:9:4: not valid TOML: ",
-        ),
+        (SMALL.replace("lr = ", "lr : "), vec![], "recipes/small.toml:9:4: not valid TOML: "),
     ] {
         let message = message(&text, &overrides);
-        assert!(
-            message.starts_with(expected),
-            "expected {expected}\nfound    {message}"
-        );
+        assert!(message.starts_with(expected), "expected {expected}\nfound    {message}");
     }
 }
 
@@ -277,74 +231,38 @@ fn overrides_that_cannot_apply_say_why() {
         ("optim.lr", "expected key=value"),
         ("=3", "has an empty part"),
         ("optim..lr=3", "has an empty part"),
-        (
-            "model.hidden=3",
-            "`model` is a string in the recipe, not a table",
-        ),
+        ("model.hidden=3", "`model` is a string in the recipe, not a table"),
         ("optim.betas=[0.9", "not a TOML value"),
     ] {
         let message = message(SMALL, &[assignment]);
-        assert!(
-            message.starts_with(&format!("--set {assignment}: ")) && message.contains(expected),
-            "{message}"
-        );
+        assert!(message.starts_with(&format!("--set {assignment}: ")) && message.contains(expected), "{message}");
     }
     let groups = format!("{SMALL}\n[[optim.groups]]\npattern = \"head\"\n");
-    assert!(
-        message(&groups, &["optim.groups.1.lr_scale=1"])
-            .contains("list of 1; expected an index below 1")
-    );
+    assert!(message(&groups, &["optim.groups.1.lr_scale=1"]).contains("list of 1; expected an index below 1"));
 }
 
 #[test]
 fn contradictions_are_all_reported_in_sentences() {
     for (overrides, expected) in [
-        (
-            vec!["train.epochs=1"],
-            "exactly one of `steps`, `epochs` and `minutes`",
-        ),
-        (
-            vec!["optim.lr=-1"],
-            "`optim.lr` is -1; expected a number at least 0",
-        ),
+        (vec!["train.epochs=1"], "exactly one of `steps`, `epochs` and `minutes`"),
+        (vec!["optim.lr=-1"], "`optim.lr` is -1; expected a number at least 0"),
         (vec!["optim.lr=nan"], "`optim.lr` is NaN"),
         (vec!["optim.lr=inf"], "`optim.lr` is inf"),
-        (
-            vec!["train.batch=0"],
-            "`train.batch` is 0; expected at least 1",
-        ),
+        (vec!["train.batch=0"], "`train.batch` is 0; expected at least 1"),
         (vec!["device=gpu"], "expected auto, cpu, cuda:N or metal"),
         (vec!["schedule.min_lr=1"], "above the peak"),
-        (
-            vec!["schedule.warmup_steps=1", "schedule.warmup_ratio=0.1"],
-            "both given; keep one",
-        ),
-        (
-            vec!["train.early_stop_patience=3"],
-            "needs `data.validation` or `data.validation_fraction`",
-        ),
-        (
-            vec!["train.dropout.residual=1.0"],
-            "expected at least 0 and below 1",
-        ),
-        (
-            vec!["objective.label_smoothing=1"],
-            "expected at least 0 and below 1",
-        ),
+        (vec!["schedule.warmup_steps=1", "schedule.warmup_ratio=0.1"], "both given; keep one"),
+        (vec!["train.early_stop_patience=3"], "needs `data.validation` or `data.validation_fraction`"),
+        (vec!["train.dropout.residual=1.0"], "expected at least 0 and below 1"),
+        (vec!["objective.label_smoothing=1"], "expected at least 0 and below 1"),
         (vec!["data.train=[]"], "at least one file"),
-        (
-            vec!["optim.kind=sgd", "optim.nesterov=true"],
-            "needs `optim.momentum` above 0",
-        ),
+        (vec!["optim.kind=sgd", "optim.nesterov=true"], "needs `optim.momentum` above 0"),
     ] {
         let message = message(SMALL, &overrides);
         assert!(message.contains(expected), "{overrides:?}: {message}");
     }
     let message = message(SMALL, &["train.batch=0", "optim.clip=0"]);
-    assert!(
-        message.contains("train.batch") && message.contains("optim.clip"),
-        "{message}"
-    );
+    assert!(message.contains("train.batch") && message.contains("optim.clip"), "{message}");
 }
 
 #[test]
@@ -352,12 +270,7 @@ fn decay_and_groups_follow_dimensions_and_patterns() {
     let text = format!(
         "{SMALL}\n[[optim.groups]]\npattern = \"decoder.layers.*\"\nlr_scale = 0.5\n[[optim.groups]]\npattern = \"**.norm\"\nweight_decay = 0.3\n"
     );
-    let optim = parse(
-        &text,
-        &["optim.weight_decay=0.1", "optim.no_decay=[\"tokens\"]"],
-    )
-    .unwrap()
-    .optim;
+    let optim = parse(&text, &["optim.weight_decay=0.1", "optim.no_decay=[\"tokens\"]"]).unwrap().optim;
     let settings = |path, dims| {
         let found = optim.settings(path, dims);
         (found.lr_scale, found.weight_decay)
@@ -370,19 +283,9 @@ fn decay_and_groups_follow_dimensions_and_patterns() {
 
     let paths = ["tokens.weight", "decoder.layers.3.attn.q.weight"];
     let error = optim.check_paths(&paths).unwrap_err().to_string();
-    assert!(
-        error.contains("`**.norm` matches none of the 2 parameters"),
-        "{error}"
-    );
-    let full = Full {
-        freeze: vec![phyla_nn::pattern::Pattern::parse("**").unwrap()],
-    };
-    assert!(
-        full.check_paths(&paths)
-            .unwrap_err()
-            .to_string()
-            .contains("nothing is left to train")
-    );
+    assert!(error.contains("`**.norm` matches none of the 2 parameters"), "{error}");
+    let full = Full { freeze: vec![phyla_nn::pattern::Pattern::parse("**").unwrap()] };
+    assert!(full.check_paths(&paths).unwrap_err().to_string().contains("nothing is left to train"));
 }
 
 #[test]
@@ -391,23 +294,8 @@ fn mangled_recipes_never_panic() {
     let text = parse(SMALL, &[]).unwrap().resolved().unwrap();
     for at in 0..text.len() {
         let (before, after) = text.split_at(at);
-        for replacement in [
-            "",
-            "[",
-            "]",
-            "\"",
-            "=",
-            "\n",
-            ".",
-            "{",
-            "9999999999999999999999",
-            "é",
-            "\0",
-        ] {
-            let mutated = format!(
-                "{before}{replacement}{}",
-                after.get(1..).unwrap_or_default()
-            );
+        for replacement in ["", "[", "]", "\"", "=", "\n", ".", "{", "9999999999999999999999", "é", "\0"] {
+            let mutated = format!("{before}{replacement}{}", after.get(1..).unwrap_or_default());
             if let Err(error) = parse(&mutated, &[]) {
                 assert!(!error.to_string().is_empty());
             }
@@ -417,10 +305,7 @@ fn mangled_recipes_never_panic() {
     // Depth is bounded by the parser, not by our stack.
     drop(parse(&format!("a = {}", "[".repeat(100_000)), &[]));
     drop(parse(SMALL, &[&format!("a={}", "{a=".repeat(100_000))]));
-    drop(parse(
-        SMALL,
-        &[&format!("{}=1", vec!["a"; 100_000].join("."))],
-    ));
+    drop(parse(SMALL, &[&format!("{}=1", vec!["a"; 100_000].join("."))]));
 }
 
 #[test]
@@ -429,10 +314,7 @@ fn every_recipe_of_the_repository_parses() {
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+        if path.extension().is_some_and(|extension| extension == "toml") {
             let recipe = Recipe::read(&path, &[]).unwrap();
             let again = Recipe::parse("again", &recipe.resolved().unwrap(), &[]).unwrap();
             assert_eq!(again, recipe);

@@ -46,10 +46,7 @@ pub(super) fn read(reader: &Reader<'_>, value: Value) -> Result<TokenizerTable, 
         Value::String(path) => Ok(TokenizerTable::Path(FromFile { path: path.into() })),
         Value::Table(table) => reader.tagged("tokenizer", table, None),
         other => {
-            let message = format!(
-                "`tokenizer` must be a path or a table, found a {}",
-                other.type_str()
-            );
+            let message = format!("`tokenizer` must be a path or a table, found a {}", other.type_str());
             Err(reader.at(&["tokenizer"], message))
         }
     }
@@ -61,10 +58,7 @@ impl TokenizerTable {
             && bpe.vocab_size < 257
         {
             // 256 bytes and the document separator: below that some text would have no ids.
-            problems.push(format!(
-                "`tokenizer.vocab_size` is {}; byte-level BPE needs at least 257",
-                bpe.vocab_size
-            ));
+            problems.push(format!("`tokenizer.vocab_size` is {}; byte-level BPE needs at least 257", bpe.vocab_size));
         }
     }
 }

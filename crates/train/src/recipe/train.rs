@@ -102,12 +102,7 @@ impl Default for Train {
 
 impl Default for Sample {
     fn default() -> Self {
-        Self {
-            every: 0,
-            prompts: vec![String::new()],
-            max_new_tokens: 100,
-            temperature: 0.8,
-        }
+        Self { every: 0, prompts: vec![String::new()], max_new_tokens: 100, temperature: 0.8 }
     }
 }
 
@@ -123,21 +118,14 @@ impl Train {
     }
 
     pub(super) fn check(&self, problems: &mut Vec<String>) {
-        let given = [
-            self.steps.is_some(),
-            self.epochs.is_some(),
-            self.minutes.is_some(),
-        ];
+        let given = [self.steps.is_some(), self.epochs.is_some(), self.minutes.is_some()];
         if given.iter().filter(|given| **given).count() != 1 {
             problems.push("[train] needs exactly one of `steps`, `epochs` and `minutes`".into());
         }
         if self.steps == Some(0) {
             problems.push("`train.steps` is 0; expected at least 1".into());
         }
-        for (key, value) in [
-            ("train.epochs", self.epochs),
-            ("train.minutes", self.minutes),
-        ] {
+        for (key, value) in [("train.epochs", self.epochs), ("train.minutes", self.minutes)] {
             if let Some(value) = value
                 && !(value > 0.0 && value.is_finite())
             {
@@ -147,11 +135,7 @@ impl Train {
         check_positive(problems, "train.batch", self.batch);
         check_positive(problems, "train.accumulate", self.accumulate);
         check_positive(problems, "train.keep_last", self.keep_last);
-        check_positive(
-            problems,
-            "train.eval_batches",
-            self.eval_batches.unwrap_or(1),
-        );
+        check_positive(problems, "train.eval_batches", self.eval_batches.unwrap_or(1));
         if self.early_stop_patience.is_some() && self.eval_every == 0 {
             problems.push("`train.early_stop_patience` counts evaluations and needs `train.eval_every` above 0".into());
         }
@@ -166,28 +150,13 @@ impl Train {
             if let Some(value) = value
                 && !(0.0..1.0).contains(&value)
             {
-                problems.push(format!(
-                    "`train.dropout.{name}` is {value}; expected at least 0 and below 1"
-                ));
+                problems.push(format!("`train.dropout.{name}` is {value}; expected at least 0 and below 1"));
             }
         }
-        check_range(
-            problems,
-            "train.sample.temperature",
-            self.sample.temperature,
-            0.0,
-            f64::MAX,
-        );
-        check_positive(
-            problems,
-            "train.sample.max_new_tokens",
-            self.sample.max_new_tokens,
-        );
+        check_range(problems, "train.sample.temperature", self.sample.temperature, 0.0, f64::MAX);
+        check_positive(problems, "train.sample.max_new_tokens", self.sample.max_new_tokens);
         if self.sample.every > 0 && self.sample.prompts.is_empty() {
-            problems.push(
-                "`train.sample.prompts` is empty; expected at least one, \"\" to begin a document"
-                    .into(),
-            );
+            problems.push("`train.sample.prompts` is empty; expected at least one, \"\" to begin a document".into());
         }
     }
 }

@@ -162,9 +162,5 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
             deed.failed
         ));
     }
-    Told {
-        want: scene.expand("to {want}"),
-        characters: vec![hero, elder, friend],
-        outcome,
-    }
+    Told { want: scene.expand("to {want}"), characters: vec![hero, elder, friend], outcome }
 }

@@ -25,18 +25,12 @@ const WARES: &[(&str, &str)] = &[
 const WORK: &[(&str, &str)] = &[
     ("carry these boxes", "carried the boxes, one after another"),
     ("sweep the floor", "swept the floor until it was clean"),
-    (
-        "wash the windows",
-        "washed the windows until they were bright",
-    ),
+    ("wash the windows", "washed the windows until they were bright"),
     ("pick the apples", "picked every apple from the tree"),
     ("feed the hens", "gave corn and water to the hens"),
     ("paint the fence", "painted the fence from end to end"),
     ("water the plants", "watered the plants, even the smallest"),
-    (
-        "find my glasses",
-        "looked under every chair and found the glasses",
-    ),
+    ("find my glasses", "looked under every chair and found the glasses"),
 ];
 
 pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
@@ -45,13 +39,7 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
     let hero = world::hero(scene, &[]);
     world::go_to(scene, &["market", "village"]);
     let elder = world::elder(scene);
-    let friend = world::friend(
-        scene,
-        &[
-            "goat", "owl", "pig", "goose", "cow", "turtle", "dog", "horse",
-        ],
-        &hero,
-    );
+    let friend = world::friend(scene, &["goat", "owl", "pig", "goose", "cow", "turtle", "dog", "horse"], &hero);
     scene.set("thing", ware);
     scene.set("want", &format!("{looks} {ware}"));
     scene.set("ask", ask);
@@ -86,9 +74,5 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
              [{E} held {him} for a long time.|It was a sad evening.]",
         );
     }
-    Told {
-        want: scene.word("want").into(),
-        characters: vec![hero, elder, friend],
-        outcome,
-    }
+    Told { want: scene.word("want").into(), characters: vec![hero, elder, friend], outcome }
 }

@@ -33,18 +33,8 @@ const SPOTS: &[Spot] = &[
         gone: "[Suddenly, a strong wind came and carried|Then the wind took] the {thing} up into a tall tree.",
         tried: "[{He} jumped as high as {he} could, but the {thing} was too high.|{He} shook the tree, but the {thing} did not come down.|{He} threw a stick at the {thing}, but it stayed in the tree.]",
         helpers: &[
-            (
-                "bird",
-                "little",
-                "I can fly",
-                "flew up to the top of the tree",
-            ),
-            (
-                "owl",
-                "wise old",
-                "I can fly",
-                "flew up to the top of the tree",
-            ),
+            ("bird", "little", "I can fly", "flew up to the top of the tree"),
+            ("owl", "wise old", "I can fly", "flew up to the top of the tree"),
             ("squirrel", "quick", "I can climb", "climbed up the tree"),
             ("monkey", "funny", "I can climb", "climbed up the tree"),
             ("kitten", "gray", "I can climb", "climbed up the tree"),
@@ -88,12 +78,7 @@ const SPOTS: &[Spot] = &[
             ("mouse", "tiny", "I am very small", "ran down into the hole"),
             ("mole", "soft black", "I can dig", "dug down into the hole"),
             ("rabbit", "brown", "I can dig", "dug down into the hole"),
-            (
-                "lizard",
-                "thin",
-                "I am very small",
-                "ran down into the hole",
-            ),
+            ("lizard", "thin", "I am very small", "ran down into the hole"),
         ],
         brought: " and came back with the {thing}[| in {his2} mouth]",
         failed: "[But when {he2} touched the {thing}, it {spoilt}.|But the ground shook, and the {thing} {spoilt}.]",
@@ -110,19 +95,9 @@ const SPOTS: &[Spot] = &[
         tried: "[{He} pushed and pushed, but nothing moved.|{He} pulled with both {hand}s, but it was too heavy.|{He} pushed as hard as {he} could, but {he} was not strong enough.]",
         helpers: &[
             ("bear", "big", "I am strong", "pushed with {his2} big paws"),
-            (
-                "horse",
-                "tall",
-                "I am strong",
-                "pulled with all {his2} strength",
-            ),
+            ("horse", "tall", "I am strong", "pulled with all {his2} strength"),
             ("cow", "big brown", "I am strong", "pushed with {his2} head"),
-            (
-                "elephant",
-                "huge",
-                "I am strong",
-                "pushed with {his2} long nose",
-            ),
+            ("elephant", "huge", "I am strong", "pushed with {his2} long nose"),
         ],
         brought: "[ and gave the {thing} to {him}|, picked up the {thing} and gave it back]",
         failed: "But it was too late. The {thing} {spoilt}.",
@@ -138,24 +113,9 @@ const SPOTS: &[Spot] = &[
         gone: "[Then the {thing} fell into a bush full of thorns.|Suddenly, the wind blew the {thing} into a bush full of thorns.]",
         tried: "[{He} reached into the bush, but the thorns hurt {his} {hand}.|{He} tried to pull it out with a stick, but the thorns held it.|{He} wanted to go in, but the thorns were too sharp.]",
         helpers: &[
-            (
-                "turtle",
-                "slow old",
-                "I have a hard shell",
-                "walked right into the bush",
-            ),
-            (
-                "hedgehog",
-                "round",
-                "I have thorns too",
-                "walked right into the bush",
-            ),
-            (
-                "goat",
-                "hungry",
-                "I like to eat thorns",
-                "ate the thorns one by one",
-            ),
+            ("turtle", "slow old", "I have a hard shell", "walked right into the bush"),
+            ("hedgehog", "round", "I have thorns too", "walked right into the bush"),
+            ("goat", "hungry", "I like to eat thorns", "ate the thorns one by one"),
         ],
         brought: " and [pushed the {thing} out|pulled out the {thing}]",
         failed: "[But a thorn went into the {thing}, and it {spoilt}.|But when {he2} pulled, the {thing} {spoilt}.]",
@@ -173,8 +133,7 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
     scene.set("thing", thing);
     scene.set("want", &format!("{looks} {thing}"));
     scene.set("spoilt", spoilt);
-    if let Some((_, size, gift, deed)) = spot.helpers.iter().find(|helper| helper.0 == friend.kind)
-    {
+    if let Some((_, size, gift, deed)) = spot.helpers.iter().find(|helper| helper.0 == friend.kind) {
         scene.set("size2", size);
         scene.set("gift", gift);
         scene.set("deed", deed);
@@ -210,9 +169,5 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
             spot.failed
         ));
     }
-    Told {
-        want: scene.word("want").into(),
-        characters: vec![hero, elder, friend],
-        outcome,
-    }
+    Told { want: scene.word("want").into(), characters: vec![hero, elder, friend], outcome }
 }

@@ -6,36 +6,16 @@ use crate::stories::{Outcome, world};
 
 /// Kinds in need, the trouble, and the help that costs time.
 const NEEDS: &[(&[&str], &str, &str)] = &[
-    (
-        &["bird", "duck", "owl"],
-        "had hurt {his2} wing and could not fly",
-        "put a soft bandage on {his2} wing",
-    ),
-    (
-        &["lamb", "dog", "pony", "kitten"],
-        "had a thorn in {his2} foot",
-        "pulled out the thorn very gently",
-    ),
-    (
-        &["lamb", "duck", "kitten", "puppy"],
-        "had lost {his2} mother",
-        "carried {him2} all the way to {his2} mother",
-    ),
-    (
-        &["mouse", "hen", "rabbit"],
-        "had not eaten for two days",
-        "ran home and brought {him2} bread and milk",
-    ),
+    (&["bird", "duck", "owl"], "had hurt {his2} wing and could not fly", "put a soft bandage on {his2} wing"),
+    (&["lamb", "dog", "pony", "kitten"], "had a thorn in {his2} foot", "pulled out the thorn very gently"),
+    (&["lamb", "duck", "kitten", "puppy"], "had lost {his2} mother", "carried {him2} all the way to {his2} mother"),
+    (&["mouse", "hen", "rabbit"], "had not eaten for two days", "ran home and brought {him2} bread and milk"),
     (
         &["turtle", "frog", "lizard"],
         "was lying on {his2} back and could not get up",
         "turned {him2} over and gave {him2} water",
     ),
-    (
-        &["mouse", "bird", "kitten"],
-        "was wet and cold",
-        "made a warm bed for {him2}",
-    ),
+    (&["mouse", "bird", "kitten"], "was wet and cold", "made a warm bed for {him2}"),
 ];
 
 /// Where, what is wished for, how it was missed, and how it is made good.
@@ -120,9 +100,5 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
              But {h} [was still sad|could not smile] that [day|evening].",
         );
     }
-    Told {
-        want: scene.expand("to {want}"),
-        characters: vec![hero, elder, friend],
-        outcome,
-    }
+    Told { want: scene.expand("to {want}"), characters: vec![hero, elder, friend], outcome }
 }

@@ -6,81 +6,24 @@ use crate::stories::{Outcome, world};
 
 /// Where, what there is to gather, and what it is for.
 const FINDS: &[(&[&str], &str, &str)] = &[
-    (
-        &["forest", "hill"],
-        "[red|sweet|ripe] berries",
-        "[a pie|some jam]",
-    ),
-    (
-        &["forest"],
-        "[brown|round|fat] mushrooms",
-        "[a soup|the dinner]",
-    ),
-    (
-        &["meadow", "hill"],
-        "[yellow|white|wild] flowers",
-        "[the table|a vase]",
-    ),
-    (
-        &["beach"],
-        "[white|pink|pretty] shells",
-        "[a necklace|the window]",
-    ),
-    (
-        &["forest", "farm"],
-        "[brown|big|round] nuts",
-        "[a cake|the winter]",
-    ),
-    (
-        &["river", "lake", "beach"],
-        "[smooth|shiny|round] stones",
-        "[the garden|a game]",
-    ),
-    (
-        &["farm", "garden"],
-        "[soft|white|long] feathers",
-        "[a pillow|a hat]",
-    ),
-    (
-        &["farm", "snowy field"],
-        "[dry|long|thin] sticks",
-        "[the fire|the stove]",
-    ),
+    (&["forest", "hill"], "[red|sweet|ripe] berries", "[a pie|some jam]"),
+    (&["forest"], "[brown|round|fat] mushrooms", "[a soup|the dinner]"),
+    (&["meadow", "hill"], "[yellow|white|wild] flowers", "[the table|a vase]"),
+    (&["beach"], "[white|pink|pretty] shells", "[a necklace|the window]"),
+    (&["forest", "farm"], "[brown|big|round] nuts", "[a cake|the winter]"),
+    (&["river", "lake", "beach"], "[smooth|shiny|round] stones", "[the garden|a game]"),
+    (&["farm", "garden"], "[soft|white|long] feathers", "[a pillow|a hat]"),
+    (&["farm", "snowy field"], "[dry|long|thin] sticks", "[the fire|the stove]"),
 ];
 
 /// Who knows the way, its size, why, and how it leads.
 const GUIDES: &[(&str, &str, &str, &str)] = &[
-    (
-        "owl",
-        "wise old",
-        "I can see in the dark",
-        "flew from tree to tree",
-    ),
-    (
-        "dog",
-        "big brown",
-        "I can smell the way",
-        "walked with {his2} nose on the ground",
-    ),
-    (
-        "bird",
-        "little",
-        "I can see your house from above",
-        "flew ahead and sang",
-    ),
+    ("owl", "wise old", "I can see in the dark", "flew from tree to tree"),
+    ("dog", "big brown", "I can smell the way", "walked with {his2} nose on the ground"),
+    ("bird", "little", "I can see your house from above", "flew ahead and sang"),
     ("firefly", "tiny", "I have a light", "shone like a star"),
-    (
-        "deer",
-        "gentle",
-        "I know every path",
-        "walked on without a sound",
-    ),
-    (
-        "goose",
-        "white",
-        "I have flown all over this land",
-        "flew ahead and called",
-    ),
+    ("deer", "gentle", "I know every path", "walked on without a sound"),
+    ("goose", "white", "I have flown all over this land", "flew ahead and called"),
 ];
 
 pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
@@ -133,9 +76,5 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
              {E} gave {him} a hug, but [there was nothing for {purpose}|{h} was still sad].",
         );
     }
-    Told {
-        want: scene.word("find").into(),
-        characters: vec![hero, elder, friend],
-        outcome,
-    }
+    Told { want: scene.word("find").into(), characters: vec![hero, elder, friend], outcome }
 }

@@ -203,9 +203,5 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
             craft.made, craft.ruined
         ));
     }
-    Told {
-        want: scene.word("want").into(),
-        characters: vec![hero, elder, friend],
-        outcome,
-    }
+    Told { want: scene.word("want").into(), characters: vec![hero, elder, friend], outcome }
 }

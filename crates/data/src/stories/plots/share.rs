@@ -6,58 +6,18 @@ use crate::stories::{Outcome, world};
 
 /// Where, what, its looks, and what one does with it.
 const TOYS: &[(&[&str], &str, &str, &str)] = &[
-    (
-        &["park", "meadow", "village"],
-        "ball",
-        "[big|red|blue|new]",
-        "throw",
-    ),
-    (
-        &["hill", "meadow", "beach"],
-        "kite",
-        "[red|blue|long|new]",
-        "fly",
-    ),
+    (&["park", "meadow", "village"], "ball", "[big|red|blue|new]", "throw"),
+    (&["hill", "meadow", "beach"], "kite", "[red|blue|long|new]", "fly"),
     (&["snowy field"], "sled", "[new|fast|red|wooden]", "ride"),
-    (
-        &["lake", "pond", "river"],
-        "boat",
-        "[toy|little|white|paper]",
-        "sail",
-    ),
-    (
-        &["school", "cabin"],
-        "train",
-        "[toy|long|green|wooden]",
-        "drive",
-    ),
-    (
-        &["beach", "garden"],
-        "shovel",
-        "[yellow|red|little|new]",
-        "dig with",
-    ),
+    (&["lake", "pond", "river"], "boat", "[toy|little|white|paper]", "sail"),
+    (&["school", "cabin"], "train", "[toy|long|green|wooden]", "drive"),
+    (&["beach", "garden"], "shovel", "[yellow|red|little|new]", "dig with"),
     (&["park", "village"], "bike", "[red|blue|shiny|new]", "ride"),
     (&["cabin", "school"], "drum", "[big|red|loud|new]", "play"),
-    (
-        &["garden", "park"],
-        "swing",
-        "[new|wooden|blue|high]",
-        "sit on",
-    ),
-    (
-        &["cabin", "garden"],
-        "doll",
-        "[new|pretty|soft|old]",
-        "hold",
-    ),
+    (&["garden", "park"], "swing", "[new|wooden|blue|high]", "sit on"),
+    (&["cabin", "garden"], "doll", "[new|pretty|soft|old]", "hold"),
     (&["school", "cabin"], "puzzle", "[new|big|hard|funny]", "do"),
-    (
-        &["farm", "forest"],
-        "wagon",
-        "[little|red|green|wooden]",
-        "pull",
-    ),
+    (&["farm", "forest"], "wagon", "[little|red|green|wooden]", "pull"),
 ];
 
 pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
@@ -100,9 +60,5 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
              [{He} had a {thing}, but no friend.|{He} went home alone.|The {want} was no fun anymore.]",
         );
     }
-    Told {
-        want: scene.word("want").into(),
-        characters: vec![hero, elder, friend],
-        outcome,
-    }
+    Told { want: scene.word("want").into(), characters: vec![hero, elder, friend], outcome }
 }

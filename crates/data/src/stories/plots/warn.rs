@@ -164,9 +164,5 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
             danger.cure
         ));
     }
-    Told {
-        want: scene.expand("to {want}"),
-        characters: vec![hero, elder],
-        outcome,
-    }
+    Told { want: scene.expand("to {want}"), characters: vec![hero, elder], outcome }
 }

@@ -22,10 +22,7 @@ const CASES: [(&str, u64, u64); 4] = [
 fn save_folder(target: &Path, value: f32) -> Result<(), CheckpointError> {
     let folder = AtomicDir::create(target)?;
     save(folder.path(), TENSORS, value, 40)?;
-    atomic_write(
-        folder.path().join("config.json"),
-        format!("{value}").as_bytes(),
-    )?;
+    atomic_write(folder.path().join("config.json"), format!("{value}").as_bytes())?;
     folder.commit()
 }
 
@@ -40,9 +37,7 @@ fn a_failing_operation_leaves_the_old_or_the_new() {
         for n in 0.. {
             let folder = tempfile::tempdir().unwrap();
             save(folder.path(), TENSORS, 1.0, before).unwrap();
-            let (result, operations) = thread::with(Some(Plan::Error(n)), || {
-                save(folder.path(), TENSORS, 2.0, after)
-            });
+            let (result, operations) = thread::with(Some(Plan::Error(n)), || save(folder.path(), TENSORS, 2.0, after));
             if operations <= n {
                 result.unwrap();
                 break;
@@ -50,17 +45,10 @@ fn a_failing_operation_leaves_the_old_or_the_new() {
             let value = value_of(folder.path(), TENSORS);
             // Success means the new one; a failure may strike after the new one is visible.
             assert!(result.is_err() || value == 2.0, "{case}, operation {n}");
-            assert!(
-                !has_temporaries(folder.path()),
-                "{case}, operation {n}: {:?}",
-                listing(folder.path())
-            );
+            assert!(!has_temporaries(folder.path()), "{case}, operation {n}: {:?}", listing(folder.path()));
             seen.push(value);
         }
-        assert!(
-            seen.contains(&1.0) && seen.contains(&2.0) && seen.is_sorted(),
-            "{case}: {seen:?}"
-        );
+        assert!(seen.contains(&1.0) && seen.contains(&2.0) && seen.is_sorted(), "{case}: {seen:?}");
     }
 }
 
@@ -72,23 +60,12 @@ fn a_full_disk_leaves_the_old() {
             let folder = tempfile::tempdir().unwrap();
             save(folder.path(), TENSORS, 1.0, before).unwrap();
             let old = listing(folder.path());
-            match thread::with(Some(Plan::Full(room)), || {
-                save(folder.path(), TENSORS, 2.0, after)
-            })
-            .0
-            {
+            match thread::with(Some(Plan::Full(room)), || save(folder.path(), TENSORS, 2.0, after)).0 {
                 Ok(()) => assert_eq!(value_of(folder.path(), TENSORS), 2.0),
                 Err(error) => {
                     let text = error.to_string();
-                    assert!(
-                        text.starts_with("cannot write `") && text.contains("no storage space"),
-                        "{text}"
-                    );
-                    assert_eq!(
-                        (value_of(folder.path(), TENSORS), listing(folder.path())),
-                        (1.0, old),
-                        "{case}"
-                    );
+                    assert!(text.starts_with("cannot write `") && text.contains("no storage space"), "{text}");
+                    assert_eq!((value_of(folder.path(), TENSORS), listing(folder.path())), (1.0, old), "{case}");
                     failures += 1;
                 }
             }
@@ -119,10 +96,7 @@ fn a_failing_folder_leaves_the_old_or_the_new() {
 /// The folder is one that `save_folder` wrote, of one value throughout.
 fn check_folder(target: &Path, expected: Option<f32>) {
     let value = value_of(target, TENSORS);
-    assert_eq!(
-        fs::read_to_string(target.join("config.json")).unwrap(),
-        format!("{value}")
-    );
+    assert_eq!(fs::read_to_string(target.join("config.json")).unwrap(), format!("{value}"));
     assert!(expected.is_none_or(|expected| expected == value) && !has_temporaries(target));
 }
 
@@ -169,12 +143,7 @@ fn child() {
 fn dies(target: &Path, shard: &str, n: u64, plain: bool) -> bool {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args([
-            "--exact",
-            "checkpoint::tests::faults::child",
-            "--ignored",
-            "--test-threads=1",
-        ])
+        .args(["--exact", "checkpoint::tests::faults::child", "--ignored", "--test-threads=1"])
         .env("PHYLA_TEST_TARGET", target)
         .env("PHYLA_TEST_SHARD", shard)
         .env("PHYLA_FAULT", format!("abort:{n}"));
@@ -186,10 +155,7 @@ fn dies(target: &Path, shard: &str, n: u64, plain: bool) -> bool {
     if run.status.success() {
         assert!(text.contains("1 passed"), "the child did not run: {text}");
     } else {
-        assert!(
-            !text.contains("FAILED"),
-            "the child failed instead of dying: {text}"
-        );
+        assert!(!text.contains("FAILED"), "the child failed instead of dying: {text}");
     }
     !run.status.success()
 }
@@ -208,11 +174,7 @@ fn a_death_at_any_operation_leaves_the_old_or_the_new() {
             // The next save removes what the dead one left.
             save(folder.path(), TENSORS, 3.0, after).unwrap();
             assert_eq!(value_of(folder.path(), TENSORS), 3.0);
-            assert!(
-                !has_temporaries(folder.path()),
-                "{case}, {n}: {:?}",
-                listing(folder.path())
-            );
+            assert!(!has_temporaries(folder.path()), "{case}, {n}: {:?}", listing(folder.path()));
         }
         assert!(seen.contains(&1.0) && seen.is_sorted(), "{case}: {seen:?}");
     }
@@ -229,10 +191,7 @@ fn a_death_while_a_folder_is_replaced_leaves_the_old_or_the_new() {
             if !dies(&target, "folder", n, plain) {
                 break;
             }
-            assert!(
-                plain || target.exists(),
-                "operation {n}: a swap leaves no moment without a folder"
-            );
+            assert!(plain || target.exists(), "operation {n}: a swap leaves no moment without a folder");
             AtomicDir::recover(&target).unwrap();
             check_folder(&target, None);
             seen.push(value_of(&target, TENSORS));
@@ -240,9 +199,6 @@ fn a_death_while_a_folder_is_replaced_leaves_the_old_or_the_new() {
             check_folder(&target, Some(3.0));
             assert_eq!(listing(parent.path()), ["checkpoint"]);
         }
-        assert!(
-            seen.contains(&1.0) && seen.contains(&2.0) && seen.is_sorted(),
-            "plain {plain}: {seen:?}"
-        );
+        assert!(seen.contains(&1.0) && seen.contains(&2.0) && seen.is_sorted(), "plain {plain}: {seen:?}");
     }
 }

@@ -36,31 +36,16 @@ fn each_lie_of_a_header_is_named() {
     ];
     for (json, data, expected) in cases {
         let error = header::parse(&raw_file(&json, &vec![0; data])).unwrap_err();
-        assert!(
-            error.contains(expected),
-            "{error}\n is not about: {expected}"
-        );
-        assert!(
-            error.len() < 400 && !error.contains('\n') && !error.contains('\u{1b}'),
-            "{error}"
-        );
+        assert!(error.contains(expected), "{error}\n is not about: {expected}");
+        assert!(error.len() < 400 && !error.contains('\n') && !error.contains('\u{1b}'), "{error}");
     }
     // The length field alone.
     for (bytes, expected) in [
         (vec![], "has 0 bytes"),
         (vec![1, 2, 3], "has 3 bytes"),
-        (
-            u64::MAX.to_le_bytes().to_vec(),
-            "claims 18446744073709551615 bytes",
-        ),
-        (
-            99_999_999u64.to_le_bytes().to_vec(),
-            "and 0 follow; is the file cut short?",
-        ),
-        (
-            b"version https://git-lfs.github.com/spec/v1\n".to_vec(),
-            "git lfs pull",
-        ),
+        (u64::MAX.to_le_bytes().to_vec(), "claims 18446744073709551615 bytes"),
+        (99_999_999u64.to_le_bytes().to_vec(), "and 0 follow; is the file cut short?"),
+        (b"version https://git-lfs.github.com/spec/v1\n".to_vec(), "git lfs pull"),
     ] {
         let error = header::parse(&bytes).unwrap_err();
         assert!(error.contains(expected), "{error}");
@@ -69,32 +54,17 @@ fn each_lie_of_a_header_is_named() {
 
 #[test]
 fn an_index_stays_in_its_folder() {
-    for file in [
-        "../x.safetensors",
-        "/etc/x.safetensors",
-        "a/../../x.safetensors",
-        "",
-        "c:x.safetensors",
-        "a\\\\x.safetensors",
-    ] {
-        let error = find::parse_index(format!(r#"{{"weight_map":{{"a":"{file}"}}}}"#).as_bytes())
-            .unwrap_err();
-        assert!(
-            error.contains("no path below the folder"),
-            "{file}: {error}"
-        );
+    for file in
+        ["../x.safetensors", "/etc/x.safetensors", "a/../../x.safetensors", "", "c:x.safetensors", "a\\\\x.safetensors"]
+    {
+        let error = find::parse_index(format!(r#"{{"weight_map":{{"a":"{file}"}}}}"#).as_bytes()).unwrap_err();
+        assert!(error.contains("no path below the folder"), "{file}: {error}");
     }
     for (json, expected) in [
-        (
-            r#"{"weight_map":{"a":"pytorch_model.bin"}}"#,
-            "no safetensors file",
-        ),
+        (r#"{"weight_map":{"a":"pytorch_model.bin"}}"#, "no safetensors file"),
         (r#"{"weight_map":{}}"#, "is empty"),
         (r#"{}"#, "missing field `weight_map`"),
-        (
-            r#"{"weight_map":{"a":"x.safetensors","a":"y.safetensors"}}"#,
-            "`a` stands twice",
-        ),
+        (r#"{"weight_map":{"a":"x.safetensors","a":"y.safetensors"}}"#, "`a` stands twice"),
     ] {
         let error = find::parse_index(json.as_bytes()).unwrap_err();
         assert!(error.contains(expected), "{error}");
@@ -105,26 +75,14 @@ fn an_index_stays_in_its_folder() {
 fn other_formats_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let empty = refusal(folder.path());
-    assert!(
-        empty.contains("looked for `model.safetensors`") && empty.contains("the folder is empty"),
-        "{empty}"
-    );
+    assert!(empty.contains("looked for `model.safetensors`") && empty.contains("the folder is empty"), "{empty}");
     fs::write(folder.path().join("config.json"), "{}").unwrap();
     assert!(refusal(folder.path()).contains("it holds: `config.json`"));
-    for name in [
-        "pytorch_model.bin",
-        "model.pt",
-        "last.ckpt",
-        "weights.pth",
-        "pytorch_model.bin.index.json",
-    ] {
+    for name in ["pytorch_model.bin", "model.pt", "last.ckpt", "weights.pth", "pytorch_model.bin.index.json"] {
         let path = folder.path().join(name);
         fs::write(&path, b"x").unwrap();
         for message in [refusal(folder.path()), refusal(&path)] {
-            assert!(
-                message.contains("pickle") && message.contains("safe_serialization=True"),
-                "{message}"
-            );
+            assert!(message.contains("pickle") && message.contains("safe_serialization=True"), "{message}");
         }
         fs::remove_file(path).unwrap();
     }
@@ -200,10 +158,7 @@ fn mutants() {
     let mut line = |result: Result<(), String>| match result {
         Ok(()) => read += 1,
         Err(error) => {
-            assert!(
-                !error.is_empty() && error.len() < 1000 && !error.contains('\n'),
-                "{error}"
-            );
+            assert!(!error.is_empty() && error.len() < 1000 && !error.contains('\n'), "{error}");
             refused += 1;
         }
     };
@@ -212,12 +167,7 @@ fn mutants() {
         let file = if round % 2 == 0 {
             let mut json = GOOD.as_bytes().to_vec();
             mutate(&mut json, &mut rng);
-            [
-                &(json.len() as u64).to_le_bytes(),
-                json.as_slice(),
-                &[0; 40],
-            ]
-            .concat()
+            [&(json.len() as u64).to_le_bytes(), json.as_slice(), &[0; 40]].concat()
         } else {
             let mut file = raw_file(GOOD, &[0; 40]);
             mutate(&mut file, &mut rng);
@@ -226,18 +176,13 @@ fn mutants() {
         line(header::parse(&file).map(|header| {
             for entry in header.entries {
                 assert!(entry.begin <= entry.end && entry.end <= file.len());
-                assert_eq!(
-                    entry.shape.iter().product::<usize>() * entry.dtype.bytes(),
-                    entry.end - entry.begin
-                );
+                assert_eq!(entry.shape.iter().product::<usize>() * entry.dtype.bytes(), entry.end - entry.begin);
             }
         }));
         let mut index = INDEX.as_bytes().to_vec();
         mutate(&mut index, &mut rng);
         line(find::parse_index(&index).map(|shards| {
-            assert!(shards.keys().all(
-                    |file| !file.starts_with('/') && !file.split('/').any(|part| part == "..")
-                ));
+            assert!(shards.keys().all(|file| !file.starts_with('/') && !file.split('/').any(|part| part == "..")));
         }));
     }
     // Whole files through the public door, memory map and all.
@@ -247,17 +192,10 @@ fn mutants() {
         let mut file = raw_file(GOOD, &[0; 40]);
         mutate(&mut file, &mut rng);
         fs::write(&path, &file).unwrap();
-        line(
-            super::Checkpoint::open(folder.path())
-                .map(|_| ())
-                .map_err(|error| error.to_string()),
-        );
+        line(super::Checkpoint::open(folder.path()).map(|_| ()).map_err(|error| error.to_string()));
     }
     // Both outcomes must occur often, or the mutations are too wild or too tame to mean anything.
-    assert!(
-        read > 500 && refused > 10_000,
-        "{read} read, {refused} refused"
-    );
+    assert!(read > 500 && refused > 10_000, "{read} read, {refused} refused");
 }
 
 /// The mutants, in a process whose address space cannot hold what a lying header claims.
@@ -265,14 +203,13 @@ fn mutants() {
 #[test]
 fn mutants_are_refused_or_read() {
     let run = Command::new("sh")
-        .args(["-c", "ulimit -v 1000000 && exec \"$0\" --exact checkpoint::tests::hostile::mutants --ignored --test-threads=1"])
+        .args([
+            "-c",
+            "ulimit -v 1000000 && exec \"$0\" --exact checkpoint::tests::hostile::mutants --ignored --test-threads=1",
+        ])
         .arg(std::env::current_exe().unwrap())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&run.stdout);
-    assert!(
-        run.status.success() && text.contains("1 passed"),
-        "{text}{}",
-        String::from_utf8_lossy(&run.stderr)
-    );
+    assert!(run.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&run.stderr));
 }

@@ -1,0 +1,214 @@
+//! Attention against plain loops: odd shapes, masks, caps, biases, every instruction set; bits that must not move.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use crate::threads::tests::with_threads;
+
+fn values(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// Sums of some hundred terms below 2: about 1e-6 of rounding, and the exponent's own 1e-7 on scores up to 10.
+fn close(got: &[f32], want: &[f32], what: &str) {
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let ok = got == want || (got - want).abs() <= 2e-5 * (1.0 + want.abs());
+        assert!(ok, "{what}: at {i} {got} for {want}");
+    }
+}
+
+/// One call's inputs.
+struct Case {
+    shape: AttentionShape,
+    k: Strided,
+    v: Strided,
+    ranges: Vec<(u32, u32)>,
+    valid: Option<Vec<u8>>,
+    bias: Option<Vec<f32>>,
+    softcap: Option<f32>,
+    tensors: [Vec<f32>; 3],
+}
+
+impl Case {
+    fn attention(&self) -> Attention<'_> {
+        Attention {
+            shape: self.shape,
+            k: self.k,
+            v: self.v,
+            visible: Visible { ranges: &self.ranges, key_valid: self.valid.as_deref() },
+            scale: 1.5 / (self.shape.dim as f32).sqrt(),
+            softcap: self.softcap,
+            bias: self.bias.as_ref().map(|values| Bias { values }),
+        }
+    }
+
+    /// `sizes`: batch, queries, keys, heads, key heads, head, value head. Kind 0 sees all; 1 is causal (the last query
+    /// sees the last key); 2 has ranges of all sorts, empty ones too, and hidden keys; 3 adds a bias for the batch and a
+    /// cap; 4 a bias for each sequence.
+    fn new([batch, time_q, keys, heads, kv_heads, dim, v_dim]: [usize; 7], kind: usize, spare: usize) -> Case {
+        let shape = AttentionShape { batch, time_q, keys, heads, kv_heads, dim, v_dim };
+        let (mut k, mut v) = (shape.k_contiguous(), shape.v_contiguous());
+        k.time += spare;
+        k.batch = (keys + spare) * k.time;
+        v.batch = (keys + spare) * v.time;
+        let ranges = (0..batch * time_q)
+            .map(|i| {
+                let (b, t) = (i / time_q, i % time_q);
+                let causal = (keys + t + 1).saturating_sub(time_q).min(keys) as u32;
+                match kind {
+                    0 => (0, keys as u32),
+                    1 => (0, causal),
+                    _ if (t + b) % 7 == 3 => (5, 5),
+                    _ => (causal.saturating_sub(20 + b as u32), causal),
+                }
+            })
+            .collect();
+        let valid = (kind >= 2).then(|| (0..batch * keys).map(|i| u8::from(i % 5 != 1)).collect());
+        let plane = heads * time_q * keys;
+        let bias = match kind {
+            3 => Some(values(plane, 9)),
+            4 => Some(values(batch * plane, 9)),
+            _ => None,
+        };
+        let softcap = (kind == 3).then_some(2.0);
+        let tensors = [values(shape.q_len(), 1), values(batch * k.batch, 2), values(batch * v.batch, 3)];
+        Case { shape, k, v, ranges, valid, bias, softcap, tensors }
+    }
+
+    fn forward(&self, isa: Option<Isa>) -> (Vec<f32>, Vec<f32>) {
+        let [q, k, v] = &self.tensors;
+        let (mut out, mut lse) = (vec![f32::NAN; self.shape.out_len()], vec![f32::NAN; self.shape.lse_len()]);
+        let a = self.attention();
+        a.check(q, k, v, &out);
+        match isa {
+            Some(isa) => forward_on(isa, &mut out, Some(&mut lse), q, k, v, &a),
+            None => reference::forward(&mut out, Some(&mut lse), q, k, v, &a),
+        }
+        (out, lse)
+    }
+
+    fn backward(&self, isa: Option<Isa>, out: &[f32], lse: &[f32]) -> [Vec<f32>; 4] {
+        let (s, a) = (&self.shape, self.attention());
+        let [q, k, v] = &self.tensors;
+        let dout = values(s.out_len(), 4);
+        let [mut dq, mut dk, mut dv] = [s.q_len(), s.k_len(), s.v_len()].map(|n| vec![f32::NAN; n]);
+        let mut dbias = vec![0.5f32; self.bias.as_ref().map_or(0, Vec::len)];
+        let some = self.bias.is_some().then_some(&mut dbias[..]);
+        let g = Gradients { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: some };
+        match isa {
+            Some(isa) => backward_on(isa, g, &dout, [q, k, v, out, lse], &a),
+            None => reference::backward(g, &dout, q, k, v, out, lse, &a),
+        }
+        [dq, dk, dv, dbias]
+    }
+}
+
+const SIZES: [[usize; 7]; 10] = [
+    [1, 1, 1, 1, 1, 1, 1],
+    [2, 1, 700, 6, 2, 64, 64],
+    [1, 3, 65, 7, 1, 17, 33],
+    [2, 8, 129, 4, 4, 80, 16],
+    [1, 9, 9, 2, 1, 3, 5],
+    [2, 17, 65, 4, 2, 16, 17],
+    [1, 65, 129, 3, 3, 64, 64],
+    [1, 129, 129, 2, 1, 31, 65],
+    [2, 70, 70, 2, 2, 128, 96],
+    [1, 20, 0, 2, 2, 8, 8],
+];
+
+#[test]
+fn forward_and_backward_match_plain_loops() {
+    for sizes in SIZES {
+        for kind in 0..5 {
+            for spare in [0, 3] {
+                let case = Case::new(sizes, kind, spare);
+                let (out, lse) = case.forward(None);
+                let want = case.backward(None, &out, &lse);
+                for isa in Isa::all_available() {
+                    let what = format!("{isa:?} {sizes:?} kind {kind} spare {spare}");
+                    let (got_out, got_lse) = case.forward(Some(isa));
+                    close(&got_out, &out, &format!("out {what}"));
+                    close(&got_lse, &lse, &format!("lse {what}"));
+                    let got = case.backward(Some(isa), &out, &lse);
+                    for (name, (got, want)) in ["dq", "dk", "dv", "dbias"].iter().zip(got.iter().zip(&want)) {
+                        close(got, want, &format!("{name} {what}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_agree_with_differences() {
+    let case = Case::new([1, 10, 12, 2, 1, 5, 4], 3, 0);
+    let (out, lse) = case.forward(None);
+    let grads = case.backward(None, &out, &lse);
+    let dout = values(case.shape.out_len(), 4);
+    let loss = |case: &Case| -> f64 {
+        case.forward(None).0.iter().zip(&dout).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+    };
+    let mut case = case;
+    for (which, grad) in grads.iter().enumerate().take(3) {
+        for i in (0..grad.len()).step_by(7) {
+            let x = case.tensors[which][i];
+            case.tensors[which][i] = x + 1e-2;
+            let up = loss(&case);
+            case.tensors[which][i] = x - 1e-2;
+            let down = loss(&case);
+            case.tensors[which][i] = x;
+            let want = (up - down) / 2e-2;
+            // The difference quotient's own error is of order h² = 1e-4.
+            assert!((f64::from(grad[i]) - want).abs() < 1e-3, "{which} {i}: {} for {want}", grad[i]);
+        }
+    }
+}
+
+#[test]
+fn a_decoded_query_has_the_same_bits_alone_and_in_company() {
+    // Sixteen hundred keys: several cuts. The queries of the big case are asked again one at a time.
+    for isa in Isa::all_available() {
+        let big = Case::new([2, 8, 1600, 6, 2, 33, 40], 2, 2);
+        let (out, _) = big.forward(Some(isa));
+        let (q_row, out_row) = (6 * 33, 6 * 40);
+        for b in 0..2 {
+            for t in 0..8 {
+                let mut one = Case::new([1, 1, 1600, 6, 2, 33, 40], 2, 2);
+                one.ranges = vec![big.ranges[b * 8 + t]];
+                one.valid = Some(big.valid.as_ref().unwrap()[b * 1600..][..1600].to_vec());
+                one.tensors = [
+                    big.tensors[0][(b * 8 + t) * q_row..][..q_row].to_vec(),
+                    big.tensors[1][b * big.k.batch..][..big.k.batch].to_vec(),
+                    big.tensors[2][b * big.v.batch..][..big.v.batch].to_vec(),
+                ];
+                let alone = one.forward(Some(isa)).0;
+                assert!(alone == out[(b * 8 + t) * out_row..][..out_row], "{isa:?} sequence {b} query {t}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_thread_and_many_give_the_same_bits() {
+    // The last shape has fewer key heads than threads: its backward pass is cut the other way.
+    for sizes in [[2, 1, 1200, 4, 2, 64, 64], [2, 130, 130, 4, 2, 32, 32], [1, 200, 200, 3, 1, 64, 64]] {
+        for kind in [1, 3] {
+            let case = Case::new(sizes, kind, 0);
+            let all = |threads| {
+                with_threads(threads, || {
+                    let (out, lse) = case.forward(Some(isa()));
+                    let grads = case.backward(Some(isa()), &out, &lse);
+                    (out, lse, grads)
+                })
+            };
+            let one = all(1);
+            assert!(one == all(2), "{sizes:?} {kind}");
+            assert!(one == all(8), "{sizes:?} {kind}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Products of many rows: blocks of the weight are packed (converted to f32, transposed where need be) into a
+//! scratch of L2's size and multiplied from there. Few rows go to `dot` instead.
+//!
+//! Floor: 2 m n k operations at the multiply-add peak. Packing costs about 6 cycles for 16 weights where the block is
+//! transposed and 2 where not, against m multiply-adds of one cycle each: 1 % at m = 512.
+
+use super::MatRef;
+use crate::isa::Isa;
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::threads::{self, Shared};
+use crate::tile::{self, Start, Tile};
+use std::cell::RefCell;
+
+/// `c[m, n] = start + a[m, k] · b[k, n]`.
+pub(super) struct Blocked<'a> {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    /// Contiguous, `[m, k]` or, where `a_transposed`, `[k, m]`.
+    pub a: &'a [f32],
+    pub a_transposed: bool,
+    /// Contiguous, `[k, n]` or, where `b_transposed`, `[n, k]`.
+    pub b: MatRef<'a>,
+    pub b_transposed: bool,
+    pub start: From<'a>,
+}
+
+/// What `c` starts from.
+#[derive(Clone, Copy)]
+pub(super) enum From<'a> {
+    Zero,
+    /// What it holds.
+    Add,
+    /// One row for all.
+    Row(&'a [f32]),
+}
+
+/// Depth of a block: 256 x 192 weights are 192 KiB, with 96 rows of `a` (96 KiB) well inside a 1 MiB L2. Fixed, since
+/// it decides in which order an element is summed.
+const DEPTH: usize = 256;
+/// Columns of a task, a multiple of every instruction set's tile width.
+const COLUMNS: usize = 192;
+/// Rows of `a` that are packed at once; a multiple of the tile's rows.
+const ROWS: usize = 96;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs the product over the threads. A task is a block of columns and rows; no two write the same place, and an
+/// element's sum does not depend on the cut.
+pub(super) fn run(isa: Isa, c: &mut [f32], p: &Blocked) {
+    if p.m == 0 || p.n == 0 {
+        return;
+    }
+    let threads = threads::threads();
+    let across = p.n.div_ceil(COLUMNS);
+    // Few columns: cut the rows too, so that the tasks even out; each cut packs the block of weights again.
+    let want = if threads == 1 || across >= 4 * threads { 1 } else { (4 * threads).div_ceil(across) };
+    let task_rows = p.m.div_ceil(want).max(ROWS).next_multiple_of(ROWS);
+    let down = p.m.div_ceil(task_rows);
+    let out = Shared(c.as_mut_ptr());
+    threads::for_each(across * down, 2 * p.m * p.n * p.k, |task| {
+        let (i, j) = (task % down * task_rows, task / down * COLUMNS);
+        let (m, n) = (task_rows.min(p.m - i), COLUMNS.min(p.n - j));
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(DEPTH * (COLUMNS + ROWS), 0.0);
+            dispatch(isa, Task { p, c: out, i, j, m, n, scratch });
+        });
+    });
+}
+
+struct Task<'a, 'b> {
+    p: &'a Blocked<'b>,
+    c: Shared<f32>,
+    i: usize,
+    j: usize,
+    m: usize,
+    n: usize,
+    scratch: &'a mut [f32],
+}
+
+impl Kernel for Task<'_, '_> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Task { p, c, i, j, m, n, scratch } = self;
+        let (b, a) = scratch.split_at_mut(DEPTH * COLUMNS);
+        let width = tile::widest::<S>();
+        let mut depth = 0;
+        // An empty depth still has to write the start.
+        loop {
+            let k = DEPTH.min(p.k - depth);
+            // SAFETY: `dispatch` found S; block [depth.., j..] lies inside b.
+            unsafe { pack_b::<S>(p, b, depth, k, j, n, width) };
+            for row in (0..m).step_by(ROWS) {
+                let rows = ROWS.min(m - row);
+                let (a_i, a_p) = pack_a(p, a, depth, k, i + row, rows);
+                for column in (0..n).step_by(width) {
+                    let start = match p.start {
+                        _ if depth > 0 => Start::Add,
+                        From::Zero => Start::Zero,
+                        From::Add => Start::Add,
+                        From::Row(bias) => Start::Row(bias[j + column..].as_ptr()),
+                    };
+                    let tile = Tile {
+                        m: rows,
+                        n: width.min(n - column),
+                        k,
+                        a: a.as_ptr(),
+                        a_i,
+                        a_p,
+                        b: b[column * k..].as_ptr(),
+                        b_row: width,
+                        // SAFETY: row i + row < p.m, column j + column < p.n.
+                        c: unsafe { c.0.add((i + row) * p.n + j + column) },
+                        c_row: p.n,
+                        start,
+                    };
+                    // SAFETY: `a` holds rows x k, the panel of `b` k x width; this task alone writes these elements.
+                    unsafe { S::tile(&tile) };
+                }
+            }
+            depth += k;
+            if depth >= p.k {
+                break;
+            }
+        }
+    }
+}
+
+/// Copies a block of `a` as it lies, so that rows far apart in memory (or a power of two apart) come close together;
+/// gives the strides of the copy.
+#[inline(always)]
+fn pack_a(p: &Blocked, to: &mut [f32], depth: usize, k: usize, i: usize, m: usize) -> (usize, usize) {
+    if p.a_transposed {
+        for (to, from) in to.chunks_exact_mut(m).zip(p.a.chunks_exact(p.m).skip(depth).take(k)) {
+            to.copy_from_slice(&from[i..i + m]);
+        }
+        (1, m)
+    } else {
+        for (row, to) in to.chunks_exact_mut(k.max(1)).take(m).enumerate() {
+            to[..k].copy_from_slice(&p.a[(i + row) * p.k + depth..][..k]);
+        }
+        (k, 1)
+    }
+}
+
+/// Packs `b[depth..depth + k, j..j + n]` into panels `[k, width]`, the last one padded with zeros.
+#[inline(always)]
+unsafe fn pack_b<S: Simd>(p: &Blocked, to: &mut [f32], depth: usize, k: usize, j: usize, n: usize, width: usize) {
+    for column in (0..n).step_by(width) {
+        let panel = &mut to[column * k..][..k * width];
+        let columns = width.min(n - column);
+        // SAFETY: as for the caller.
+        unsafe {
+            if p.b_transposed {
+                pack_transposed::<S>(p, panel, depth, k, j + column, columns, width);
+            } else {
+                for (row, to) in panel.chunks_exact_mut(width).enumerate() {
+                    convert::<S>(p.b, (depth + row) * p.n + j + column, &mut to[..columns]);
+                    to[columns..].fill(0.0);
+                }
+            }
+        }
+    }
+}
+
+/// A panel from rows of `[n, k]`: squares of LANES are turned in registers.
+#[inline(always)]
+unsafe fn pack_transposed<S: Simd>(
+    p: &Blocked,
+    panel: &mut [f32],
+    depth: usize,
+    k: usize,
+    j: usize,
+    n: usize,
+    width: usize,
+) {
+    let mut square = [0f32; 256];
+    let mut turned = [0f32; 256];
+    for column in (0..width).step_by(S::LANES) {
+        let columns = S::LANES.min(n.saturating_sub(column));
+        for d in (0..k).step_by(S::LANES) {
+            let deep = S::LANES.min(k - d);
+            let full = columns == S::LANES && deep == S::LANES;
+            // SAFETY: a full square lies inside `b` and inside the panel; the buffers hold 16 rows of 16.
+            unsafe {
+                let to = panel.as_mut_ptr().add(d * width + column);
+                match p.b {
+                    MatRef::F32(b) if full => {
+                        S::transpose(b.as_ptr().add((j + column) * p.k + depth + d), p.k, to, width);
+                        continue;
+                    }
+                    _ => {}
+                }
+                if !full {
+                    square.fill(0.0);
+                }
+                for row in 0..columns {
+                    let at = (j + column + row) * p.k + depth + d;
+                    convert::<S>(p.b, at, &mut square[row * S::LANES..][..deep]);
+                }
+                if full {
+                    S::transpose(square.as_ptr(), S::LANES, to, width);
+                } else {
+                    S::transpose(square.as_ptr(), S::LANES, turned.as_mut_ptr(), S::LANES);
+                    for row in 0..deep {
+                        panel[(d + row) * width + column..][..S::LANES]
+                            .copy_from_slice(&turned[row * S::LANES..][..S::LANES]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `to[..] = b[at..]` as f32.
+#[inline(always)]
+unsafe fn convert<S: Simd>(b: MatRef, at: usize, to: &mut [f32]) {
+    let n = to.len();
+    let whole = n - n % S::LANES;
+    match b {
+        MatRef::F32(b) => to.copy_from_slice(&b[at..at + n]),
+        MatRef::Bf16(b) => {
+            let b = &b[at..at + n];
+            for i in (0..whole).step_by(S::LANES) {
+                // SAFETY: i + LANES <= n.
+                unsafe { S::store(to.as_mut_ptr().add(i), S::load_bf16(b.as_ptr().add(i))) };
+            }
+            for i in whole..n {
+                to[i] = b[i].to_f32();
+            }
+        }
+        MatRef::F16(b) => {
+            let b = &b[at..at + n];
+            for i in (0..whole).step_by(S::LANES) {
+                // SAFETY: i + LANES <= n.
+                unsafe { S::store(to.as_mut_ptr().add(i), S::load_f16(b.as_ptr().add(i))) };
+            }
+            for i in whole..n {
+                to[i] = b[i].to_f32();
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Products of few rows (decoding): bound by reading the weight, so each of its rows is read once for up to eight
+//! rows of `x` and turned to f32 in registers. Many rows go to `blocked` instead.
+//!
+//! Floor: the bytes of the weight over the read bandwidth. Every dot product keeps one vector of partial sums, in the
+//! order of `k`, whatever is computed beside it: a row's result has the same bits alone and in company.
+
+use super::MatRef;
+use crate::isa::Isa;
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::threads::{self, Shared};
+use half::{bf16, f16};
+
+/// Rows of `x` that share one reading of the weight.
+const GROUP: usize = 8;
+
+/// `y[m, n] = x[m, k] · wᵀ + bias`.
+pub(super) struct Dot<'a> {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub x: &'a [f32],
+    pub w: MatRef<'a>,
+    pub bias: Option<&'a [f32]>,
+}
+
+/// Runs the product over the threads, each on a stretch of the weight's rows.
+pub(super) fn run(isa: Isa, y: &mut [f32], p: &Dot) {
+    if p.m == 0 || p.n == 0 {
+        return;
+    }
+    let bytes = p.w.bytes();
+    let work = bytes.max(2 * p.m * p.n * p.k / 16);
+    // Stretches long enough to stream, enough of them to even out; where they are cut changes no result.
+    let columns = p.n.div_ceil(4 * threads::threads()).next_multiple_of(8).max(32);
+    let out = Shared(y.as_mut_ptr());
+    threads::for_each(p.n.div_ceil(columns), work, |task| {
+        let from = task * columns;
+        dispatch(isa, Stretch { p, y: out, from, to: p.n.min(from + columns) });
+    });
+}
+
+struct Stretch<'a, 'b> {
+    p: &'a Dot<'b>,
+    y: Shared<f32>,
+    from: usize,
+    to: usize,
+}
+
+impl Kernel for Stretch<'_, '_> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: `dispatch` found S; `linear` checked the lengths.
+        unsafe {
+            match self.p.w {
+                MatRef::F32(w) => self.rows::<S, f32>(w.as_ptr()),
+                MatRef::Bf16(w) => self.rows::<S, bf16>(w.as_ptr()),
+                MatRef::F16(w) => self.rows::<S, f16>(w.as_ptr()),
+            }
+        }
+    }
+}
+
+/// A kind of weight that loads as f32.
+trait Weight: Copy {
+    unsafe fn load<S: Simd>(p: *const Self) -> S::F;
+    fn value(self) -> f32;
+}
+
+impl Weight for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const f32) -> S::F {
+        // SAFETY: the caller's promise of LANES elements.
+        unsafe { S::load(p) }
+    }
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self
+    }
+}
+
+impl Weight for bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const bf16) -> S::F {
+        // SAFETY: the caller's promise of LANES elements.
+        unsafe { S::load_bf16(p) }
+    }
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Weight for f16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const f16) -> S::F {
+        // SAFETY: the caller's promise of LANES elements.
+        unsafe { S::load_f16(p) }
+    }
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Stretch<'_, '_> {
+    #[inline(always)]
+    unsafe fn rows<S: Simd, W: Weight>(&self, w: *const W) {
+        let p = self.p;
+        let mut j = self.from;
+        // SAFETY: columns from..to and rows 0..m exist.
+        unsafe {
+            while j < self.to {
+                let left = self.to - j;
+                let columns = match p.m {
+                    1..=4 => left.min(4),
+                    _ => left.min(3),
+                };
+                for i in (0..p.m).step_by(GROUP) {
+                    match (p.m - i, columns) {
+                        (1, 4) => self.block::<S, W, 1, 4>(w, i, j),
+                        (2, 4) => self.block::<S, W, 2, 4>(w, i, j),
+                        (3, 4) => self.block::<S, W, 3, 4>(w, i, j),
+                        (4, 4) => self.block::<S, W, 4, 4>(w, i, j),
+                        (5, 3) => self.block::<S, W, 5, 3>(w, i, j),
+                        (6, 3) => self.block::<S, W, 6, 3>(w, i, j),
+                        (7, 3) => self.block::<S, W, 7, 3>(w, i, j),
+                        (8.., 3) => self.block::<S, W, 8, 3>(w, i, j),
+                        (rows, columns) => {
+                            for i in i..i + rows.min(GROUP) {
+                                for j in j..j + columns {
+                                    self.block::<S, W, 1, 1>(w, i, j);
+                                }
+                            }
+                        }
+                    }
+                }
+                j += columns;
+            }
+        }
+    }
+
+    /// R rows of `x` by C rows of `w`.
+    #[inline(always)]
+    unsafe fn block<S: Simd, W: Weight, const R: usize, const C: usize>(&self, w: *const W, i: usize, j: usize) {
+        let (k, n) = (self.p.k, self.p.n);
+        let whole = k - k % S::LANES;
+        // SAFETY: rows i..i + R of x and j..j + C of w exist, each k long.
+        unsafe {
+            let x = self.p.x.as_ptr().add(i * k);
+            let w = w.add(j * k);
+            let mut sum = [[S::splat(0.0); C]; R];
+            // The next rows follow these in memory. Short rows give the hardware no time to notice the stream, so they
+            // are asked for here: a block ahead, or in long rows 2 KiB ahead.
+            let block = C * k;
+            let ahead = if block * size_of::<W>() <= 16 << 10 { block } else { (2 << 10) / size_of::<W>() };
+            let mut l = 0;
+            while l < whole {
+                let mut weights = [S::splat(0.0); C];
+                for (c, weight) in weights.iter_mut().enumerate() {
+                    if i == 0 {
+                        S::prefetch(w.wrapping_add(c * k + l + ahead));
+                    }
+                    *weight = W::load::<S>(w.add(c * k + l));
+                }
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    let x = S::load(x.add(r * k + l));
+                    for c in 0..C {
+                        sum[c] = S::fma(x, weights[c], sum[c]);
+                    }
+                }
+                l += S::LANES;
+            }
+            for (r, sums) in sum.into_iter().enumerate() {
+                for (c, sum) in sums.into_iter().enumerate() {
+                    let mut total = S::sum(sum);
+                    for l in whole..k {
+                        total += *x.add(r * k + l) * (*w.add(c * k + l)).value();
+                    }
+                    if let Some(bias) = self.p.bias {
+                        total += bias[j + c];
+                    }
+                    *self.y.0.add((i + r) * n + j + c) = total;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Products against plain loops: odd shapes, every instruction set, every kind of weight.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use half::{bf16, f16};
+
+/// Values in -1..1 from a fixed generator.
+fn values(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// Each addition rounds a partial sum of about sqrt(terms) / 3 by half an epsilon of it; the sign of the roundings is
+/// not quite random in these short sums, hence an epsilon a term.
+fn close(got: &[f32], want: &[f32], terms: usize, what: &str) {
+    let tolerance = (terms as f32 + 16.0) * f32::EPSILON;
+    let (i, worst) = got
+        .iter()
+        .zip(want)
+        .map(|(a, b)| (a - b).abs())
+        .enumerate()
+        .fold((0, 0f32), |m, x| if x.1.is_nan() || x.1 > m.1 { x } else { m });
+    assert!(worst <= tolerance, "{what}: at {i} {} for {} (tolerance {tolerance})", got[i], want[i]);
+}
+
+const SIZES: [(usize, usize, usize); 16] = [
+    (1, 1, 1),
+    (1, 129, 65),
+    (3, 17, 3),
+    (5, 33, 130),
+    (7, 3, 17),
+    (8, 64, 64),
+    (9, 65, 31),
+    (32, 7, 100),
+    (33, 1, 1),
+    (33, 65, 17),
+    (65, 129, 3),
+    (100, 200, 257),
+    (129, 17, 600),
+    (40, 449, 16),
+    (97, 16, 8),
+    (41, 5, 0),
+];
+
+#[test]
+fn forward_matches_plain_loops() {
+    for isa in Isa::all_available() {
+        for (m, n, k) in SIZES {
+            let (x, w, b) = (values(m * k, 1), values(n * k, 2), values(n, 3));
+            let bf: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
+            let hf: Vec<f16> = w.iter().map(|&w| f16::from_f32(w)).collect();
+            for w in [MatRef::F32(&w), MatRef::Bf16(&bf), MatRef::F16(&hf)] {
+                for bias in [None, Some(&b[..])] {
+                    let (mut got, mut want) = (vec![f32::NAN; m * n], vec![0f32; m * n]);
+                    linear_on(isa, &mut got, &x, w, bias, [m, n, k]);
+                    reference::linear(&mut want, &x, w, bias, m, n, k);
+                    close(&got, &want, k, &format!("{isa:?} {m} {n} {k}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_match_plain_loops() {
+    for isa in Isa::all_available() {
+        for (m, n, k) in SIZES {
+            let (x, w, dy) = (values(m * k, 1), values(n * k, 2), values(m * n, 3));
+            let bf: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
+            for w in [MatRef::F32(&w), MatRef::Bf16(&bf)] {
+                for accumulate in [false, true] {
+                    let start = if accumulate { values(m * k, 4) } else { vec![f32::NAN; m * k] };
+                    let (mut got, mut want) = (start.clone(), start);
+                    linear_dx_on(isa, &mut got, &dy, w, [m, n, k], accumulate);
+                    reference::linear_dx(&mut want, &dy, w, m, n, k, accumulate);
+                    close(&got, &want, n, &format!("dx {isa:?} {m} {n} {k}"));
+                }
+            }
+            let mut got = values(n * k, 5);
+            let mut want = got.clone();
+            linear_dw_on(isa, &mut got, &dy, &x, [m, n, k]);
+            reference::linear_dw(&mut want, &dy, &x, m, n, k);
+            close(&got, &want, m, &format!("dw {isa:?} {m} {n} {k}"));
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_company() {
+    let (n, k) = (133, 197);
+    let m = rows_invariant_limit();
+    let (x, w) = (values(m * k, 1), values(n * k, 2));
+    let bf: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
+    let hf: Vec<f16> = w.iter().map(|&w| f16::from_f32(w)).collect();
+    for isa in Isa::all_available() {
+        for w in [MatRef::F32(&w), MatRef::Bf16(&bf), MatRef::F16(&hf)] {
+            let alone: Vec<f32> = (0..m)
+                .flat_map(|i| {
+                    let mut y = vec![0f32; n];
+                    linear_on(isa, &mut y, &x[i * k..][..k], w, None, [1, n, k]);
+                    y
+                })
+                .collect();
+            for m in 2..=m {
+                let mut y = vec![0f32; m * n];
+                linear_on(isa, &mut y, &x[..m * k], w, None, [m, n, k]);
+                assert!(y == alone[..m * n], "{isa:?}, {m} rows");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_thread_and_many_give_the_same_bits() {
+    let (m, n, k) = (150, 700, 300);
+    let (x, w, dy) = (values(m * k, 1), values(n * k, 2), values(m * n, 3));
+    let all = |threads: usize| {
+        rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap().install(|| {
+            crate::threads::tests::with_threads(threads, || {
+                let (mut y, mut few) = (vec![0f32; m * n], vec![0f32; 8 * n]);
+                let (mut dx, mut dw, mut db) = (vec![0f32; m * k], vec![0f32; n * k], vec![0f32; n]);
+                linear(&mut y, &x, MatRef::F32(&w), None, m, n, k);
+                linear(&mut few, &x[..8 * k], MatRef::F32(&w), None, 8, n, k);
+                linear_dx(&mut dx, &dy, MatRef::F32(&w), m, n, k, false);
+                linear_dw(&mut dw, &dy, &x, m, n, k);
+                sum_rows(&mut db, &dy, m, n);
+                (y, few, dx, dw, db)
+            })
+        })
+    };
+    assert!(all(1) == all(2));
+}
+
+#[test]
+fn bias_gradient_is_the_sum_of_the_rows() {
+    for (m, n) in [(0, 3), (1, 1), (17, 129), (65, 600)] {
+        let dy = values(m * n, 1);
+        let mut db = vec![1f32; n];
+        sum_rows(&mut db, &dy, m, n);
+        let want: Vec<f32> = (0..n).map(|j| 1.0 + (0..m).map(|i| dy[i * n + j]).sum::<f32>()).collect();
+        close(&db, &want, m, "db");
+    }
+}

@@ -1,0 +1,82 @@
+//! An architecture as data: everything that a model file decides, and nothing that computes.
+
+use phyla_nn::{EmbeddingSpec, LayerSpec, NormSpec};
+
+/// What shapes a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arch {
+    /// Token vectors.
+    pub tokens: EmbeddingSpec,
+    /// Learned position vectors, added to the token vectors.
+    pub positions: Option<EmbeddingSpec>,
+    /// What `token_type_ids` add.
+    pub token_types: Option<TokenTypes>,
+    /// Dropout on the sum of the vectors.
+    pub dropout: f32,
+    /// The layers, first to last.
+    pub layers: Vec<LayerSpec>,
+    /// The norm after the last layer.
+    pub final_norm: Option<NormSpec>,
+    /// From the residual stream to the vocabulary.
+    pub head: Head,
+    /// Whether a token sees only what came before it.
+    pub causal: bool,
+    /// Positions that the model was made for.
+    pub context: usize,
+    /// Whether more than `context` positions are an error (learned positions) or only untested (rotary ones).
+    pub context_is_hard: bool,
+}
+
+/// Where vectors of token types come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenTypes {
+    /// They are token ids themselves (GPT-2).
+    TokenTable,
+}
+
+/// The language-model head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Head {
+    /// Shares the token table.
+    Tied,
+    /// A map of its own.
+    Own {
+        /// Standard deviation of a fresh weight.
+        std: f32,
+    },
+}
+
+impl Head {
+    /// Tied or not, as `tie_word_embeddings` says.
+    pub fn tied_if(tied: bool, std: f32) -> Self {
+        if tied { Self::Tied } else { Self::Own { std } }
+    }
+}
+
+impl Arch {
+    /// A causal decoder over rotary positions; learned ones are an option.
+    pub fn decoder(vocab: usize, hidden: usize, context: usize, std: f32) -> Self {
+        Self {
+            tokens: EmbeddingSpec { rows: vocab, dim: hidden, std, padding: None },
+            positions: None,
+            token_types: None,
+            dropout: 0.,
+            layers: vec![],
+            final_norm: None,
+            head: Head::Tied,
+            causal: true,
+            context,
+            context_is_hard: false,
+        }
+    }
+
+    /// Size of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.tokens.rows
+    }
+
+    /// Size of the residual stream.
+    pub fn hidden(&self) -> usize {
+        self.tokens.dim
+    }
+}

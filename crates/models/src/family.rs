@@ -1,0 +1,171 @@
+//! What a family of models provides, and the errors of its configuration.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::names::Rule;
+use crate::{Arch, ConfigError};
+
+/// A family: its configuration, field for field, the names of its weights and the way to an architecture.
+pub trait Family: DeserializeOwned + Serialize {
+    /// `model_type` in `config.json`.
+    const MODEL_TYPE: &'static str;
+    /// `architectures` of a causal language model.
+    const ARCHITECTURE: &'static str;
+    /// Ours to theirs.
+    const NAMES: &'static [Rule];
+    /// What stands before every name but the head's; checkpoints of the bare model leave it out.
+    const PREFIX: &'static str;
+    /// Ends of names that may stand in a checkpoint and mean nothing (buffers of old versions).
+    const BUFFERS: &'static [&'static str] = &[];
+    /// Other names of fields, and fields that do not change the arithmetic.
+    const ALIASES: &'static [(&'static str, &'static str)] = &[];
+    /// Fields that transformers knows for this family and that have no effect on the model's values.
+    const IGNORED: &'static [&'static str] = &[];
+
+    /// The architecture that the configuration describes.
+    fn arch(&self) -> Result<Arch, ConfigError>;
+}
+
+/// A family, its type forgotten: a line of the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// `model_type` in `config.json`.
+    pub model_type: &'static str,
+    /// `architectures` of a causal language model.
+    pub architecture: &'static str,
+    /// Ours to theirs.
+    pub names: &'static [Rule],
+    /// See [`Family::PREFIX`].
+    pub prefix: &'static str,
+    /// See [`Family::BUFFERS`].
+    pub buffers: &'static [&'static str],
+    parse: fn(&Map<String, Value>) -> Result<Parsed, ConfigError>,
+}
+
+/// What a configuration says.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The architecture.
+    pub arch: Arch,
+    /// Fields that nobody reads: worth a warning.
+    pub unknown: Vec<String>,
+}
+
+impl Entry {
+    /// The registry line of a family.
+    pub const fn of<F: Family>() -> Self {
+        Self {
+            model_type: F::MODEL_TYPE,
+            architecture: F::ARCHITECTURE,
+            names: F::NAMES,
+            prefix: F::PREFIX,
+            buffers: F::BUFFERS,
+            parse: parse::<F>,
+        }
+    }
+
+    /// Reads a configuration of this family.
+    pub fn parse(&self, config: &Map<String, Value>) -> Result<Parsed, ConfigError> {
+        (self.parse)(config)
+    }
+}
+
+/// Fields of any configuration that do not change a model's values.
+const COMMON: &[&str] = &[
+    "_attn_implementation_autoset",
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "gradient_checkpointing",
+    "id2label",
+    "is_encoder_decoder",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "model_type",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_labels",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "prefix",
+    "pretraining_tp",
+    "problem_type",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "typical_p",
+    "use_bfloat16",
+    "use_cache",
+];
+
+/// Fields that would change a model's values in ways that no family here honours.
+const REFUSED: &[&str] = &["quantization_config", "per_layer_config", "pruned_heads", "tie_last_hidden_states"];
+
+fn parse<F: Family>(config: &Map<String, Value>) -> Result<Parsed, ConfigError> {
+    let mut config = config.clone();
+    for (alias, name) in F::ALIASES {
+        if let Some(value) = config.remove(*alias) {
+            config.insert((*name).to_string(), value);
+        }
+    }
+    for name in REFUSED {
+        let harmless = |v: &Value| {
+            v.is_null() || *v == Value::Object(Map::new()) || (*name == "tie_last_hidden_states" && *v == true)
+        };
+        if config.get(*name).is_some_and(|value| !harmless(value)) {
+            return Err(ConfigError::Refused {
+                field: (*name).to_string(),
+                why: "no model here honours it; remove it only if its effect is not wanted".into(),
+            });
+        }
+    }
+    let parsed: F = serde_path_to_error::deserialize(Value::Object(config.clone()))
+        .map_err(|e| ConfigError::Field { field: e.path().to_string(), reason: e.into_inner().to_string() })?;
+    // What the struct holds is what it writes back; anything else in the file was read by nobody.
+    let known = match serde_json::to_value(&parsed) {
+        Ok(Value::Object(known)) => known,
+        _ => Map::new(),
+    };
+    let unknown = (config.into_iter())
+        .filter(|(name, value)| {
+            let read = known.contains_key(name) || COMMON.contains(&name.as_str());
+            !read && !REFUSED.contains(&name.as_str()) && !F::IGNORED.contains(&name.as_str()) && !value.is_null()
+        })
+        .map(|(name, _)| name)
+        .collect();
+    Ok(Parsed { arch: parsed.arch()?, unknown })
+}

@@ -1,0 +1,305 @@
+//! From a folder to a model: every parameter finds its tensor by the family's table of names, in place in the
+//! mapped file where that can be.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+use half::{bf16, f16};
+use phyla_nn::{Init, Source};
+use phyla_ops::{Mapped, Param, Weight, cpu};
+use serde_json::{Map, Value};
+
+use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorView, nearest};
+use crate::family::Entry;
+use crate::names::{Place, place};
+use crate::{Arch, ConfigError, Head, Model, config, registry};
+
+/// How to load.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Where the weights go.
+    pub device: Device,
+    /// The type of matrices; `None` keeps the stored one. Vectors (norms, biases) are f32 on the CPU.
+    pub dtype: Option<DType>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { device: Device::Cpu, dtype: None }
+    }
+}
+
+/// Why a model cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A tensor that does not fit the configuration, or is not there.
+    #[error("{0}")]
+    Weights(String),
+    /// A tensor operation.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// What loading found besides the model.
+#[derive(Debug, Default)]
+pub struct LoadReport {
+    /// For each parameter, its place in the checkpoint.
+    pub places: Vec<(String, Place)>,
+    /// Tensors that no parameter asked for.
+    pub unused: Vec<String>,
+    /// Sentences that a user should see.
+    pub warnings: Vec<String>,
+    /// Bytes used in place in the mapped file.
+    pub mapped_bytes: usize,
+}
+
+/// Loads a folder that holds `config.json` and safetensors.
+pub fn load(folder: &Path, options: &LoadOptions) -> Result<(Model, LoadReport), LoadError> {
+    let config = config::read(&folder.join("config.json"))?;
+    let (family, parsed) = registry::parse(&config)?;
+    let checkpoint = Checkpoint::open(folder)?;
+    let mut report = LoadReport::default();
+    for field in &parsed.unknown {
+        report.warnings.push(format!("config.json: {field} is not a field of {} and has no effect", family.model_type));
+    }
+    let mut arch = parsed.arch;
+    let mut source = FromCheckpoint::new(&checkpoint, family, options);
+    source.settle_head(&mut arch, &mut report)?;
+    let model =
+        Model::build(arch, family, config, &mut source).map_err(|e| source.failure.take().unwrap_or(e.into()))?;
+    source.finish(&mut report);
+    Ok((model, report))
+}
+
+/// Parameters from a checkpoint.
+struct FromCheckpoint<'a> {
+    checkpoint: &'a Checkpoint,
+    family: &'static Entry,
+    options: &'a LoadOptions,
+    /// Whether the names lack the family's prefix.
+    bare: bool,
+    params: HashMap<String, Arc<Param>>,
+    used: BTreeSet<String>,
+    places: Vec<(String, Place)>,
+    mapped_bytes: usize,
+    /// The error in full; candle's own type carries only text.
+    failure: Option<LoadError>,
+}
+
+impl<'a> FromCheckpoint<'a> {
+    fn new(checkpoint: &'a Checkpoint, family: &'static Entry, options: &'a LoadOptions) -> Self {
+        let bare = !checkpoint.names().any(|name| name.starts_with(family.prefix));
+        Self {
+            checkpoint,
+            family,
+            options,
+            bare,
+            params: HashMap::new(),
+            used: BTreeSet::new(),
+            places: vec![],
+            mapped_bytes: 0,
+            failure: None,
+        }
+    }
+
+    fn place(&self, path: &str) -> Option<Place> {
+        let mut place = place(self.family.names, path)?;
+        if self.bare
+            && let Some(bare) = place.tensor.strip_prefix(self.family.prefix)
+        {
+            place.tensor = bare.to_string();
+        }
+        Some(place)
+    }
+
+    /// Tied heads as transformers reads them: a head of its own in the file wins over `tie_word_embeddings` if
+    /// its values differ, and a file with only the head lends it as token table.
+    fn settle_head(&mut self, arch: &mut Arch, report: &mut LoadReport) -> Result<(), LoadError> {
+        let (Some(head), Some(tokens)) = (self.place("head.weight"), self.place("tokens.weight")) else {
+            return Ok(());
+        };
+        if arch.head != Head::Tied || !self.checkpoint.contains(&head.tensor) {
+            return Ok(());
+        }
+        self.used.insert(head.tensor.clone());
+        if !self.checkpoint.contains(&tokens.tensor) {
+            let param = self.read("tokens.weight", &[arch.vocab(), arch.hidden()], &head)?;
+            self.params.insert("tokens.weight".into(), param);
+            return Ok(());
+        }
+        let (a, b) = (self.checkpoint.get(&head.tensor)?, self.checkpoint.get(&tokens.tensor)?);
+        if a.dtype != b.dtype || a.bytes() != b.bytes() {
+            report.warnings.push(format!(
+                "tie_word_embeddings is true, but {} and {} differ: the head in the file is used, untied",
+                head.tensor, tokens.tensor
+            ));
+            arch.head = Head::Own { std: arch.tokens.std };
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, path: &str, shape: &[usize], place: &Place) -> Result<Arc<Param>, LoadError> {
+        if !self.checkpoint.contains(&place.tensor) {
+            return Err(self.missing(path, &place.tensor));
+        }
+        let view = self.checkpoint.get(&place.tensor)?;
+        let expected = place.stored_shape(shape);
+        if view.shape != expected {
+            return Err(LoadError::Weights(format!(
+                "tensor {}: config.json asks for shape {expected:?}, the file holds {:?}",
+                place.tensor, view.shape
+            )));
+        }
+        self.used.insert(place.tensor.clone());
+        self.places.push((path.to_string(), place.clone()));
+        let weight = self.weight(&view, shape, place)?;
+        if matches!(weight, Weight::Mapped(_)) {
+            self.mapped_bytes += view.bytes().len();
+        }
+        Ok(Arc::new(Param::new(path, weight)))
+    }
+
+    fn missing(&self, path: &str, tensor: &str) -> LoadError {
+        let near = nearest(tensor, self.checkpoint.names());
+        let near = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) };
+        LoadError::Weights(format!("no tensor {tensor} (for {path}) in {}{near}", self.checkpoint.path().display()))
+    }
+
+    fn weight(&self, view: &TensorView, shape: &[usize], place: &Place) -> Result<Weight, LoadError> {
+        let stored = match view.dtype {
+            Dtype::F32 => Some(DType::F32),
+            Dtype::BF16 => Some(DType::BF16),
+            Dtype::F16 => Some(DType::F16),
+            _ => None,
+        };
+        let wanted = match self.options.dtype {
+            _ if shape.len() < 2 && self.options.device.is_cpu() => DType::F32,
+            Some(dtype) => dtype,
+            None => stored.unwrap_or(DType::F32),
+        };
+        let in_place = place.part == (0, 1) && (!place.transposed || shape.len() < 2) && self.options.device.is_cpu();
+        if in_place
+            && stored == Some(wanted)
+            && let Some(mapped) = Mapped::new(view.slice.clone(), wanted, shape.to_vec())
+        {
+            return Ok(Weight::Mapped(Arc::new(mapped)));
+        }
+        let cut = Cut::new(shape, place);
+        let data = match (stored, view.as_bf16(), view.as_f16()) {
+            (Some(DType::BF16), Some(values), _) if wanted == DType::BF16 => {
+                cpu::tensor(cut.take(values, bf16::ZERO), shape)?
+            }
+            (Some(DType::F16), _, Some(values)) if wanted == DType::F16 => {
+                cpu::tensor(cut.take(values, f16::ZERO), shape)?
+            }
+            _ => {
+                let values = view.to_f32()?;
+                let values = if cut.whole() { values } else { cut.take(&values, 0.) };
+                cpu::tensor(values, shape)?.to_dtype(wanted)?
+            }
+        };
+        Ok(Weight::Dense(data.to_device(&self.options.device)?))
+    }
+
+    fn finish(self, report: &mut LoadReport) {
+        let buffer = |name: &str| self.family.buffers.iter().any(|end| name.ends_with(end));
+        report.unused = (self.checkpoint.names())
+            .filter(|name| !self.used.contains(*name) && !buffer(name))
+            .map(str::to_string)
+            .collect();
+        if !report.unused.is_empty() {
+            let shown: Vec<&str> = report.unused.iter().take(5).map(String::as_str).collect();
+            let more = report.unused.len().saturating_sub(shown.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            report.warnings.push(format!(
+                "{} tensors are not used by this model: {}{more}",
+                report.unused.len(),
+                shown.join(", ")
+            ));
+        }
+        report.places = self.places;
+        report.mapped_bytes = self.mapped_bytes;
+    }
+}
+
+impl Source for FromCheckpoint<'_> {
+    fn param(&mut self, path: &str, shape: &[usize], _: Init) -> candle_core::Result<Arc<Param>> {
+        if let Some(param) = self.params.get(path) {
+            return Ok(param.clone());
+        }
+        let read = match self.place(path) {
+            Some(place) => self.read(path, shape, &place),
+            None => {
+                Err(LoadError::Weights(format!("{}: no name for {path} in the family's table", self.family.model_type)))
+            }
+        };
+        match read {
+            Ok(param) => {
+                self.params.insert(path.to_string(), param.clone());
+                Ok(param)
+            }
+            Err(error) => {
+                let text = error.to_string();
+                self.failure = Some(error);
+                candle_core::bail!("{text}")
+            }
+        }
+    }
+}
+
+/// Which elements of a stored tensor are ours.
+pub(crate) struct Cut {
+    rows: usize,
+    columns: usize,
+    part: (usize, usize),
+    transposed: bool,
+}
+
+impl Cut {
+    /// `shape` is of our part, as we hold it.
+    pub fn new(shape: &[usize], place: &Place) -> Self {
+        let rows = shape.first().copied().unwrap_or(1);
+        let columns = shape.iter().skip(1).product();
+        Self { rows, columns, part: place.part, transposed: place.transposed && shape.len() == 2 }
+    }
+
+    fn whole(&self) -> bool {
+        self.part.1 == 1 && !self.transposed
+    }
+
+    /// Where element `(row, column)` of ours stands in the stored tensor.
+    pub fn index(&self, row: usize, column: usize) -> usize {
+        let row = self.part.0 * self.rows + row;
+        if self.transposed { column * self.rows * self.part.1 + row } else { row * self.columns + column }
+    }
+
+    fn take<T: Copy>(&self, stored: &[T], zero: T) -> Vec<T> {
+        let mut ours = vec![zero; self.rows * self.columns];
+        // Square blocks: a transposition that runs along one side alone misses the cache on the other.
+        const BLOCK: usize = 32;
+        for r0 in (0..self.rows).step_by(BLOCK) {
+            for c0 in (0..self.columns).step_by(BLOCK) {
+                for row in r0..(r0 + BLOCK).min(self.rows) {
+                    for column in c0..(c0 + BLOCK).min(self.columns) {
+                        ours[row * self.columns + column] = stored[self.index(row, column)];
+                    }
+                }
+            }
+        }
+        ours
+    }
+}
+
+/// Reads only the configuration of a folder or a `config.json` file.
+pub fn read_config(path: &Path) -> Result<(Map<String, Value>, PathBuf), ConfigError> {
+    let file = if path.is_dir() { path.join("config.json") } else { path.to_path_buf() };
+    Ok((config::read(&file)?, file))
+}

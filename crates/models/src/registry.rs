@@ -1,0 +1,51 @@
+//! The families, one line each.
+
+use serde_json::{Map, Value};
+
+use crate::checkpoint::nearest;
+use crate::family::{Entry, Parsed};
+use crate::{ConfigError, gpt2, llama, mistral, qwen2, qwen3};
+
+/// Every family that can be built.
+pub const FAMILIES: &[Entry] = &[
+    Entry::of::<gpt2::Config>(),
+    Entry::of::<llama::Config>(),
+    Entry::of::<mistral::Config>(),
+    Entry::of::<qwen2::Config>(),
+    Entry::of::<qwen3::Config>(),
+];
+
+/// The family that `model_type` names.
+pub fn family(config: &Map<String, Value>) -> Result<&'static Entry, ConfigError> {
+    let found = match config.get("model_type") {
+        Some(Value::String(name)) => name.as_str(),
+        Some(other) => {
+            return Err(ConfigError::Field {
+                field: "model_type".into(),
+                reason: format!("expected a string, found {other}"),
+            });
+        }
+        None => {
+            return Err(ConfigError::Field {
+                field: "model_type".into(),
+                reason: "missing; it names the family".into(),
+            });
+        }
+    };
+    if let Some(entry) = FAMILIES.iter().find(|entry| entry.model_type == found) {
+        return Ok(entry);
+    }
+    let known: Vec<&str> = FAMILIES.iter().map(|entry| entry.model_type).collect();
+    let nearest = nearest(found, known.iter().copied());
+    Err(ConfigError::UnknownFamily {
+        found: found.chars().take(80).collect(),
+        known: known.join(", "),
+        nearest: nearest.first().map(|name| format!("; did you mean {name}?")).unwrap_or_default(),
+    })
+}
+
+/// The family and what the configuration says.
+pub fn parse(config: &Map<String, Value>) -> Result<(&'static Entry, Parsed), ConfigError> {
+    let family = family(config)?;
+    Ok((family, family.parse(config)?))
+}

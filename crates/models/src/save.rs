@@ -1,0 +1,115 @@
+//! From a model to a folder that transformers opens: the table of names read backwards.
+
+use std::path::Path;
+
+use candle_core::DType;
+use serde_json::{Value, json};
+
+use crate::checkpoint::{Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write};
+use crate::load::Cut;
+use crate::names::{Place, place};
+use crate::{LoadError, Model};
+
+/// Writes `config.json` and the weights (in `dtype`) into `folder`.
+///
+/// Each file appears whole or not at all. Tokenizer and generation files are the caller's.
+pub fn save(model: &Model, folder: &Path, dtype: DType) -> Result<(), LoadError> {
+    let stored = match dtype {
+        DType::F32 => Dtype::F32,
+        DType::BF16 => Dtype::BF16,
+        DType::F16 => Dtype::F16,
+        other => return Err(LoadError::Weights(format!("weights are saved as f32, bf16 or f16, not {other:?}"))),
+    };
+    let groups = groups(model)?;
+    let specs: Vec<TensorSpec> = (groups.iter())
+        .map(|group| TensorSpec { name: group.tensor.clone(), dtype: stored, shape: group.shape.clone() })
+        .collect();
+    let mut writer = SafetensorsWriter::create(folder, &specs, MAX_SHARD_BYTES)?;
+    for group in &groups {
+        group.write(model, &mut writer)?;
+    }
+    writer.finish()?;
+    let mut config = model.config.clone();
+    config.insert("model_type".into(), json!(model.family.model_type));
+    config.entry("architectures").or_insert(json!([model.family.architecture]));
+    config.remove("torch_dtype");
+    config.insert(
+        "dtype".into(),
+        json!(match dtype {
+            DType::BF16 => "bfloat16",
+            DType::F16 => "float16",
+            _ => "float32",
+        }),
+    );
+    // A head that the file made its own stays so.
+    let tied = matches!(model.arch.head, crate::Head::Tied);
+    if config.contains_key("tie_word_embeddings") || !tied {
+        config.insert("tie_word_embeddings".into(), json!(tied));
+    }
+    let text = serde_json::to_vec_pretty(&Value::Object(config))
+        .map_err(|e| LoadError::Weights(format!("config.json: {e}")))?;
+    atomic_write(folder.join("config.json"), &text)?;
+    Ok(())
+}
+
+/// A stored tensor and the parameters that are its parts, in order.
+struct Group {
+    tensor: String,
+    shape: Vec<usize>,
+    parts: Vec<(usize, Place)>,
+}
+
+fn groups(model: &Model) -> Result<Vec<Group>, LoadError> {
+    let mut groups: Vec<Group> = vec![];
+    for (index, param) in model.params().iter().enumerate() {
+        let Some(place) = place(model.family.names, param.path()) else {
+            return Err(LoadError::Weights(format!(
+                "{}: no name for {} in the family's table",
+                model.family.model_type,
+                param.path()
+            )));
+        };
+        match groups.iter_mut().rev().take(8).find(|group| group.tensor == place.tensor) {
+            Some(group) => group.parts.push((index, place)),
+            None => {
+                let shape = place.stored_shape(param.dims());
+                groups.push(Group { tensor: place.tensor.clone(), shape, parts: vec![(index, place)] });
+            }
+        }
+    }
+    match groups.iter().find(|group| group.parts.len() != group.parts[0].1.part.1) {
+        Some(group) => Err(LoadError::Weights(format!(
+            "{}: {} of {} parts are there",
+            group.tensor,
+            group.parts.len(),
+            group.parts[0].1.part.1
+        ))),
+        None => Ok(groups),
+    }
+}
+
+impl Group {
+    fn write(&self, model: &Model, writer: &mut SafetensorsWriter) -> Result<(), LoadError> {
+        let values = |index: usize| -> Result<Vec<f32>, LoadError> {
+            let data = model.params()[index].weight().to_f32()?.to_device(&candle_core::Device::Cpu)?;
+            Ok(data.flatten_all()?.to_vec1::<f32>()?)
+        };
+        if let [(index, place)] = self.parts.as_slice()
+            && !(place.transposed && self.shape.len() == 2)
+        {
+            writer.write(&self.tensor, Values::F32(&values(*index)?))?;
+            return Ok(());
+        }
+        let mut whole = vec![0f32; self.shape.iter().product()];
+        for (index, place) in &self.parts {
+            let (dims, ours) = (model.params()[*index].dims(), values(*index)?);
+            let cut = Cut::new(dims, place);
+            let columns: usize = dims.iter().skip(1).product();
+            for (i, value) in ours.into_iter().enumerate() {
+                whole[cut.index(i / columns, i % columns)] = value;
+            }
+        }
+        writer.write(&self.tensor, Values::F32(&whole))?;
+        Ok(())
+    }
+}

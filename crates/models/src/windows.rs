@@ -1,0 +1,31 @@
+//! Sliding windows as Qwen's configurations state them: layer by layer, or from some layer on.
+
+use crate::ConfigError;
+use crate::config::{invalid, refused};
+
+/// The window of each layer; `None` attends fully.
+pub(crate) fn by_layer(
+    layers: usize,
+    layer_types: Option<&[String]>,
+    window: Option<usize>,
+    max_window_layers: usize,
+) -> Result<Vec<Option<usize>>, ConfigError> {
+    let Some(types) = layer_types else {
+        return Ok((0..layers).map(|i| window.filter(|_| i >= max_window_layers)).collect());
+    };
+    if types.len() != layers {
+        return Err(invalid("layer_types", format!("expected one for each of {layers} layers, found {}", types.len())));
+    }
+    (types.iter())
+        .map(|kind| match (kind.as_str(), window) {
+            ("full_attention" | "attention", _) => Ok(None),
+            ("sliding_attention", Some(window)) => Ok(Some(window)),
+            ("sliding_attention", None) => {
+                Err(invalid("layer_types", "sliding_attention needs use_sliding_window and sliding_window"))
+            }
+            (other, _) => {
+                Err(refused("layer_types", format!("{other:?}; known are full_attention and sliding_attention")))
+            }
+        })
+        .collect()
+}

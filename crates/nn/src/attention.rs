@@ -1,0 +1,113 @@
+//! Multi-head attention with grouped queries: projections, rotation, cache, scores.
+
+use std::sync::Arc;
+
+use candle_core::Result;
+use phyla_ops::{AttentionArgs, Tensor};
+
+use crate::{Linear, LinearSpec, Norm, NormSpec, Pass, RopeSpec, Scope};
+
+/// What shapes an attention block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionSpec {
+    /// Size of the residual stream.
+    pub hidden: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Size of a head.
+    pub head_dim: usize,
+    /// Whether q, k and v have biases.
+    pub qkv_bias: bool,
+    /// Whether the output map has one.
+    pub o_bias: bool,
+    /// A norm over each head of q and k, before the rotation (Qwen3).
+    pub qk_norm: Option<NormSpec>,
+    /// Rotary positions.
+    pub rope: Option<Arc<RopeSpec>>,
+    /// Factor on the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// How many tokens a query looks back over, itself counted.
+    pub window: Option<usize>,
+    /// Dropout on the attention weights.
+    pub dropout: f32,
+    /// Standard deviation of fresh q, k, v.
+    pub std: f32,
+    /// Standard deviation of the fresh output map.
+    pub o_std: f32,
+}
+
+impl AttentionSpec {
+    /// Grouped queries (Ainslie et al. 2023): no biases, rotation or window.
+    pub fn grouped(hidden: usize, heads: usize, kv_heads: usize, head_dim: usize, std: f32) -> Self {
+        Self {
+            hidden,
+            heads,
+            kv_heads,
+            head_dim,
+            qkv_bias: false,
+            o_bias: false,
+            qk_norm: None,
+            rope: None,
+            scale: (head_dim as f32).sqrt().recip(),
+            window: None,
+            dropout: 0.,
+            std,
+            o_std: std,
+        }
+    }
+}
+
+/// The block.
+#[derive(Debug)]
+pub struct Attention {
+    spec: AttentionSpec,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    norms: Option<(Norm, Norm)>,
+}
+
+impl Attention {
+    /// Takes `q`, `k`, `v`, `o` and, if asked for, `q_norm`, `k_norm` from the scope.
+    pub fn new(spec: &AttentionSpec, scope: &mut Scope) -> Result<Self> {
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let mut project = |name: &str, output: usize| {
+            let linear = LinearSpec { input: spec.hidden, output, bias: spec.qkv_bias, std: spec.std };
+            Linear::new(linear, &mut scope.at(name))
+        };
+        let (q_map, k_map, v_map) = (project("q", q)?, project("k", kv)?, project("v", kv)?);
+        let o = LinearSpec { input: q, output: spec.hidden, bias: spec.o_bias, std: spec.o_std };
+        let norms = match spec.qk_norm {
+            Some(norm) => Some((
+                Norm::new(norm, spec.head_dim, &mut scope.at("q_norm"))?,
+                Norm::new(norm, spec.head_dim, &mut scope.at("k_norm"))?,
+            )),
+            None => None,
+        };
+        Ok(Self { q: q_map, k: k_map, v: v_map, o: Linear::new(o, &mut scope.at("o"))?, norms, spec: spec.clone() })
+    }
+
+    /// `x[batch, time, hidden]` to the same shape.
+    pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let spec = &self.spec;
+        let (batch, time) = (pass.batch(), pass.time());
+        let split = |y: Tensor, heads: usize| y.reshape((batch, time, heads, spec.head_dim));
+        let mut q = split(self.q.forward(x)?, spec.heads)?; // [batch, time, heads, head_dim]
+        let mut k = split(self.k.forward(x)?, spec.kv_heads)?; // [batch, time, kv_heads, head_dim]
+        let v = split(self.v.forward(x)?, spec.kv_heads)?;
+        if let Some((q_norm, k_norm)) = &self.norms {
+            (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
+        }
+        if let Some(rope) = &spec.rope {
+            let rows = pass.rope(rope);
+            (q, k) = (phyla_ops::rope(&q, &rows)?, phyla_ops::rope(&k, &rows)?);
+        }
+        let (k, v) = pass.extend(k, v)?; // [batch, keys, kv_heads, head_dim]
+        let args = AttentionArgs { scale: spec.scale, softcap: None, dropout: pass.dropout(spec.dropout) };
+        let y = phyla_ops::attention(&q, &k, &v, &pass.visibility(spec.window), &args)?;
+        self.o.forward(&y.reshape((batch, time, spec.heads * spec.head_dim))?)
+    }
+}

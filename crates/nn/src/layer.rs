@@ -1,0 +1,135 @@
+//! A layer: sublayers around a residual stream. The residual rule stands here, once.
+
+use candle_core::Result;
+use phyla_ops::Tensor;
+
+use crate::{Attention, AttentionSpec, Mlp, MlpSpec, Norm, NormSpec, Pass, Scope};
+
+/// Where the norm stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residual {
+    /// `x + f(norm(x))` (Xiong et al. 2020).
+    PreNorm,
+    /// `norm(x + f(x))` (Vaswani et al. 2017).
+    PostNorm,
+}
+
+/// One step of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SublayerSpec {
+    /// Self-attention, named `attn`.
+    Attention(AttentionSpec),
+    /// Feed-forward, named `mlp`.
+    Mlp(MlpSpec),
+}
+
+impl From<AttentionSpec> for SublayerSpec {
+    fn from(spec: AttentionSpec) -> Self {
+        Self::Attention(spec)
+    }
+}
+
+impl From<MlpSpec> for SublayerSpec {
+    fn from(spec: MlpSpec) -> Self {
+        Self::Mlp(spec)
+    }
+}
+
+/// What shapes a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerSpec {
+    /// Size of the residual stream.
+    pub hidden: usize,
+    /// The residual rule.
+    pub residual: Residual,
+    /// The norm of every sublayer.
+    pub norm: NormSpec,
+    /// The steps, in order.
+    pub sublayers: Vec<SublayerSpec>,
+    /// Dropout on each sublayer's result.
+    pub dropout: f32,
+}
+
+impl LayerSpec {
+    /// Norm before each sublayer, no dropout.
+    pub fn pre_norm(hidden: usize, norm: NormSpec, sublayers: impl Into<Vec<SublayerSpec>>) -> Self {
+        Self { hidden, residual: Residual::PreNorm, norm, sublayers: sublayers.into(), dropout: 0. }
+    }
+}
+
+/// What a sublayer computes.
+#[derive(Debug)]
+pub enum Sublayer {
+    /// Self-attention.
+    Attention(Box<Attention>),
+    /// Feed-forward.
+    Mlp(Mlp),
+}
+
+impl Sublayer {
+    fn new(spec: &SublayerSpec, scope: &mut Scope) -> Result<Self> {
+        Ok(match spec {
+            SublayerSpec::Attention(spec) => Self::Attention(Box::new(Attention::new(spec, scope)?)),
+            SublayerSpec::Mlp(spec) => Self::Mlp(Mlp::new(spec, scope)?),
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        match self {
+            Self::Attention(attention) => attention.forward(x, pass),
+            Self::Mlp(mlp) => mlp.forward(x),
+        }
+    }
+}
+
+impl SublayerSpec {
+    /// The name under which the sublayer's parameters stand; its norm is `<name>_norm`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Attention(_) => "attn",
+            Self::Mlp(_) => "mlp",
+        }
+    }
+}
+
+/// The layer.
+#[derive(Debug)]
+pub struct Layer {
+    residual: Residual,
+    dropout: f32,
+    steps: Vec<(Norm, Sublayer)>,
+}
+
+impl Layer {
+    /// Takes `<name>_norm` and `<name>` for each sublayer from the scope.
+    pub fn new(spec: &LayerSpec, scope: &mut Scope) -> Result<Self> {
+        let steps = spec
+            .sublayers
+            .iter()
+            .map(|sublayer| {
+                let name = sublayer.name();
+                let norm = Norm::new(spec.norm, spec.hidden, &mut scope.at(format!("{name}_norm")))?;
+                Ok((norm, Sublayer::new(sublayer, &mut scope.at(name))?))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { residual: spec.residual, dropout: spec.dropout, steps })
+    }
+
+    /// `x[batch, time, hidden]` to the same shape.
+    pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let mut x = x.clone();
+        for (norm, sublayer) in &self.steps {
+            x = match self.residual {
+                Residual::PreNorm => {
+                    let y = sublayer.forward(&norm.forward(&x)?, pass)?;
+                    phyla_ops::add(&x, &pass.drop(y, self.dropout)?)?
+                }
+                Residual::PostNorm => {
+                    let y = sublayer.forward(&x, pass)?;
+                    norm.forward(&phyla_ops::add(&x, &pass.drop(y, self.dropout)?)?)?
+                }
+            };
+        }
+        Ok(x)
+    }
+}

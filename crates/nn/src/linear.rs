@@ -1,0 +1,58 @@
+//! The linear map: every product with a weight passes through here, so adapters, quantisation and sharding
+//! change this file alone.
+
+use std::sync::Arc;
+
+use candle_core::Result;
+use phyla_ops::{CrossEntropy, Param, Tensor};
+
+use crate::{Init, Scope};
+
+/// Shape and initialisation of a linear map.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LinearSpec {
+    /// Size of the last dimension going in.
+    pub input: usize,
+    /// Size of the last dimension coming out.
+    pub output: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+    /// Standard deviation of a fresh weight.
+    pub std: f32,
+}
+
+/// `y[.., output] = x[.., input] wᵀ + b`.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Arc<Param>,
+    bias: Option<Arc<Param>>,
+}
+
+impl Linear {
+    /// Takes `weight` and, if asked for, `bias` from the scope.
+    pub fn new(spec: LinearSpec, scope: &mut Scope) -> Result<Self> {
+        let weight = scope.param("weight", &[spec.output, spec.input], Init::normal(spec.std))?;
+        let bias = spec.bias.then(|| scope.param("bias", &[spec.output], Init::Zeros)).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// A linear map over a weight that another block owns (a tied head).
+    pub fn tied(weight: Arc<Param>) -> Self {
+        Self { weight, bias: None }
+    }
+
+    /// The weight, `[output, input]`.
+    pub fn weight(&self) -> &Arc<Param> {
+        &self.weight
+    }
+
+    /// `x wᵀ + b`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        phyla_ops::linear(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// Cross-entropy of `x wᵀ + b` against `targets`, one for each row, without keeping the logits.
+    pub fn cross_entropy(&self, x: &Tensor, targets: &[i32], args: CrossEntropy) -> Result<Tensor> {
+        phyla_ops::linear_cross_entropy(x, &self.weight, self.bias.as_ref(), targets, args)
+    }
+}

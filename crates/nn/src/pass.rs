@@ -1,0 +1,169 @@
+//! What belongs to one forward pass and not to the model.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::Result;
+use phyla_kernels::rng::Rng;
+use phyla_ops::{Data, Dropout, RopeRows, Tensor, Visibility};
+
+use crate::{CacheRows, Mask, RopeSpec};
+
+/// Positions, mask, cache and randomness of one pass over `[batch, time]` tokens.
+pub struct Pass<'a> {
+    tokens: Arc<Tokens>,
+    cache: Option<CacheRows<'a>>,
+    randomness: Option<Randomness>,
+    /// Filled with every layer's input, when wanted.
+    pub hidden_states: Option<Vec<Tensor>>,
+    /// Keep only the layers' inputs and compute them again in the backward pass.
+    pub checkpointing: bool,
+    /// Index of the layer that runs now: its slot in the cache.
+    pub layer: usize,
+}
+
+/// What all layers of a pass share; computed once.
+struct Tokens {
+    batch: usize,
+    time: usize,
+    positions: Vec<u32>,
+    mask: Mask,
+    windows: Mutex<Vec<(Option<usize>, Visibility)>>,
+    ropes: Mutex<Vec<(Arc<RopeSpec>, RopeRows)>>,
+}
+
+/// The random numbers of a training pass: every dropout draws from a stream of its own, numbered in order.
+#[derive(Clone, Debug)]
+pub struct Randomness {
+    /// A stream that differs from step to step.
+    pub rng: Rng,
+    /// Number of the next dropout.
+    pub site: u64,
+}
+
+impl<'a> Pass<'a> {
+    /// A pass over `batch` rows of `time` tokens, at `positions[batch · time]`.
+    pub fn new(batch: usize, time: usize, positions: Vec<u32>, mask: Mask) -> Self {
+        let tokens = Tokens { batch, time, positions, mask, windows: Mutex::default(), ropes: Mutex::default() };
+        Self {
+            tokens: Arc::new(tokens),
+            cache: None,
+            randomness: None,
+            hidden_states: None,
+            checkpointing: false,
+            layer: 0,
+        }
+    }
+
+    /// A pass that extends a cache by `time` tokens in each of its rows.
+    pub fn cached(cache: CacheRows<'a>, time: usize) -> Self {
+        let lengths = cache.lengths();
+        let positions = lengths.iter().flat_map(|&past| past as u32..(past + time) as u32).collect();
+        let mask = Mask::cached(lengths, time);
+        let batch = lengths.len();
+        Self { cache: Some(cache), ..Pass::new(batch, time, positions, mask) }
+    }
+
+    /// Turns dropout on.
+    pub fn training(self, rng: Rng) -> Self {
+        Self { randomness: Some(Randomness { rng, site: 0 }), ..self }
+    }
+
+    /// Rows.
+    pub fn batch(&self) -> usize {
+        self.tokens.batch
+    }
+
+    /// Tokens of a row.
+    pub fn time(&self) -> usize {
+        self.tokens.time
+    }
+
+    /// `[batch, time]`.
+    pub fn positions(&self) -> &[u32] {
+        &self.tokens.positions
+    }
+
+    /// The dropout of the next site; `None` outside training or at probability 0.
+    pub fn dropout(&mut self, p: f32) -> Option<Dropout> {
+        let randomness = self.randomness.as_mut().filter(|_| p > 0.)?;
+        randomness.site += 1;
+        Some(Dropout { p, rng: randomness.rng.split(randomness.site), offset: 0 })
+    }
+
+    /// `x`, in training with elements dropped.
+    pub fn drop(&mut self, x: Tensor, p: f32) -> Result<Tensor> {
+        match self.dropout(p) {
+            Some(dropout) => phyla_ops::dropout(&x, &dropout),
+            None => Ok(x),
+        }
+    }
+
+    /// The mask of a layer with this window.
+    pub fn visibility(&self, window: Option<usize>) -> Visibility {
+        let mut known = self.tokens.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, visible)) = known.iter().find(|(w, _)| *w == window) {
+            return visible.clone();
+        }
+        let visible = self.tokens.mask.window(window);
+        known.push((window, visible.clone()));
+        visible
+    }
+
+    /// The rotations of these positions.
+    pub fn rope(&self, spec: &Arc<RopeSpec>) -> RopeRows {
+        let mut known = self.tokens.ropes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, rows)) = known.iter().find(|(s, _)| Arc::ptr_eq(s, spec)) {
+            return rows.clone();
+        }
+        let rows = spec.rows(&self.tokens.positions);
+        known.push((spec.clone(), rows.clone()));
+        rows
+    }
+
+    /// With a cache: appends to it and returns all keys and values; without: the ones given.
+    pub fn extend(&mut self, k: Tensor, v: Tensor) -> Result<(Tensor, Tensor)> {
+        let layer = self.layer;
+        match &mut self.cache {
+            None => Ok((k, v)),
+            Some(cache) => {
+                let (k, v): (Data, Data) = cache.append(layer, k.data(), v.data())?;
+                Ok((k.into(), v.into()))
+            }
+        }
+    }
+
+    /// Ends the pass: the cache counts its new tokens.
+    pub fn finish(&mut self) {
+        let time = self.time();
+        if let Some(cache) = &mut self.cache {
+            cache.advance(time);
+        }
+    }
+
+    /// A pass over the same tokens from this point on, for computing a layer again. Not for cached passes.
+    pub(crate) fn replay(&self) -> Pass<'static> {
+        Pass {
+            tokens: self.tokens.clone(),
+            cache: None,
+            randomness: self.randomness.clone(),
+            hidden_states: None,
+            checkpointing: false,
+            layer: self.layer,
+        }
+    }
+
+    /// Takes over the count of random sites from a replayed pass.
+    pub(crate) fn caught_up(&mut self, sites: u64) {
+        if let Some(randomness) = &mut self.randomness {
+            randomness.site = sites;
+        }
+    }
+
+    pub(crate) fn sites(&self) -> u64 {
+        self.randomness.as_ref().map_or(0, |r| r.site)
+    }
+
+    pub(crate) fn has_cache(&self) -> bool {
+        self.cache.is_some()
+    }
+}

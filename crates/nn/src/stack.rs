@@ -1,0 +1,60 @@
+//! Layers in a row.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::Result;
+use phyla_ops::Tensor;
+
+use crate::{Layer, LayerSpec, Pass, Scope};
+
+/// The layers.
+#[derive(Debug)]
+pub struct Stack {
+    layers: Vec<Arc<Layer>>,
+}
+
+impl Stack {
+    /// Takes `layers.0`, `layers.1`, … from the scope.
+    pub fn new(specs: &[LayerSpec], scope: &mut Scope) -> Result<Self> {
+        let mut layers = scope.at("layers");
+        let layers = specs
+            .iter()
+            .enumerate()
+            .map(|(i, spec)| Ok(Arc::new(Layer::new(spec, &mut layers.at(i))?)))
+            .collect::<Result<_>>()?;
+        Ok(Self { layers })
+    }
+
+    /// `x[batch, time, hidden]` through all layers.
+    pub fn forward(&self, x: Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let mut x = x;
+        for (i, layer) in self.layers.iter().enumerate() {
+            pass.layer = i;
+            if let Some(states) = &mut pass.hidden_states {
+                states.push(x.clone());
+            }
+            x = if pass.checkpointing && !pass.has_cache() {
+                recomputed(layer, &x, pass)?
+            } else {
+                layer.forward(&x, pass)?
+            };
+        }
+        Ok(x)
+    }
+}
+
+/// Runs a layer of which only the input is kept.
+fn recomputed(layer: &Arc<Layer>, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+    let (layer, start) = (layer.clone(), pass.replay());
+    let sites = Arc::new(AtomicU64::new(pass.sites()));
+    let seen = sites.clone();
+    let y = phyla_ops::checkpoint(x, move |x| {
+        let mut pass = start.replay();
+        let y = layer.forward(x, &mut pass)?;
+        seen.store(pass.sites(), Ordering::Relaxed);
+        Ok(y)
+    })?;
+    pass.caught_up(sites.load(Ordering::Relaxed));
+    Ok(y)
+}

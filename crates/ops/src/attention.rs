@@ -1,0 +1,185 @@
+//! Scaled dot-product attention (Vaswani et al. 2017, eq. 1) with grouped queries: the one place where
+//! attention scores are computed.
+
+use std::sync::Arc;
+
+use candle_core::{D, DType, Result};
+use phyla_kernels::attention::{self as kernels, Attention, AttentionShape, Gradients, Strided, Visible};
+use phyla_kernels::elementwise::alloc;
+
+use crate::elementwise::Dropout;
+use crate::{Data, Tensor, cpu, plain};
+
+/// Which keys each query may see: a range of key slots per query, and slots hidden from all of a sequence.
+///
+/// A range says causal, sliding-window, block-diagonal and padding masks alike, in 8 bytes a query.
+#[derive(Clone, Debug)]
+pub struct Visibility {
+    /// `[batch, queries]`: key slots `start..end`. An empty range gives zeros.
+    pub ranges: Arc<Vec<(u32, u32)>>,
+    /// `[batch, keys]`: 0 hides a slot inside the ranges (padding in odd places).
+    pub key_valid: Option<Arc<Vec<u8>>>,
+}
+
+/// What shapes the scores.
+#[derive(Clone, Debug)]
+pub struct AttentionArgs {
+    /// Factor on `q·k`.
+    pub scale: f32,
+    /// Bound on the scores: `c tanh(s / c)`.
+    pub softcap: Option<f32>,
+    /// Dropout on the attention weights, in training.
+    pub dropout: Option<Dropout>,
+}
+
+/// `softmax(scale · q kᵀ) v` over the visible keys.
+///
+/// `q` is `[batch, queries, heads, dim]`, `k` `[batch, keys, kv_heads, dim]` and `v`
+/// `[batch, keys, kv_heads, v_dim]`; query head `h` reads key head `h · kv_heads / heads`. `k` and `v` may be
+/// the filled part of a larger cache (strided over the batch). The result is `[batch, queries, heads, v_dim]`.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility, args: &AttentionArgs) -> Result<Tensor> {
+    let shape = shape(q, k, v, visible)?;
+    if !plain::fast(q) || args.dropout.is_some() {
+        // Dropped attention weights need the whole matrix: training with it takes the slow road.
+        let (visible, args) = (visible.clone(), args.clone());
+        return plain::composed(&[q, k, v], &[], move |x| reference(&x[0], &x[1], &x[2], shape, &visible, &args));
+    }
+    let (qd, (kd, ks), (vd, vs)) = (q.data().contiguous()?, strided(k.data())?, strided(v.data())?);
+    let tracked = crate::recording() && (q.tracked() || k.tracked() || v.tracked());
+    let call = Call { shape, k: ks, v: vs, visible: visible.clone(), scale: args.scale, softcap: args.softcap };
+    let mut out = alloc(shape.out_len());
+    let mut lse = tracked.then(|| alloc(shape.lse_len()));
+    kernels::forward(
+        &mut out,
+        lse.as_deref_mut(),
+        &cpu::view(&qd)?,
+        &cpu::span(&kd)?,
+        &cpu::span(&vd)?,
+        &call.attention(),
+    );
+    let out = cpu::tensor(out, (shape.batch, shape.time_q, shape.heads, shape.v_dim))?;
+    let kept = out.clone();
+    Ok(Tensor::record(out, &[q, k, v], false, move |dout| {
+        let dout = dout.contiguous()?;
+        let lse = lse.unwrap_or_default();
+        let (mut dq, mut dk, mut dv) = (alloc(shape.q_len()), alloc(shape.k_len()), alloc(shape.v_len()));
+        kernels::backward(
+            Gradients { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: None },
+            &cpu::view(&dout)?,
+            &cpu::view(&qd)?,
+            &cpu::span(&kd)?,
+            &cpu::span(&vd)?,
+            &cpu::view(&kept)?,
+            &lse,
+            &call.attention(),
+        );
+        let kv = |values, dim| cpu::tensor(values, (shape.batch, shape.keys, shape.kv_heads, dim));
+        Ok(vec![Some(cpu::tensor(dq, qd.shape().clone())?), Some(kv(dk, shape.dim)?), Some(kv(dv, shape.v_dim)?)])
+    }))
+}
+
+struct Call {
+    shape: AttentionShape,
+    k: Strided,
+    v: Strided,
+    visible: Visibility,
+    scale: f32,
+    softcap: Option<f32>,
+}
+
+impl Call {
+    fn attention(&self) -> Attention<'_> {
+        Attention {
+            shape: self.shape,
+            k: self.k,
+            v: self.v,
+            visible: Visible {
+                ranges: &self.visible.ranges,
+                key_valid: self.visible.key_valid.as_deref().map(|v| &v[..]),
+            },
+            scale: self.scale,
+            softcap: self.softcap,
+            bias: None,
+        }
+    }
+}
+
+fn shape(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility) -> Result<AttentionShape> {
+    let (&[batch, time_q, heads, dim], &[_, keys, kv_heads, _], &[_, _, _, v_dim]) = (q.dims(), k.dims(), v.dims())
+    else {
+        candle_core::bail!(
+            "attention expects q, k, v of 4 dimensions, found {:?} {:?} {:?}",
+            q.dims(),
+            k.dims(),
+            v.dims()
+        );
+    };
+    let fits = k.dims() == [batch, keys, kv_heads, dim]
+        && v.dims() == [batch, keys, kv_heads, v_dim]
+        && kv_heads > 0
+        && heads.is_multiple_of(kv_heads)
+        && visible.ranges.len() == batch * time_q
+        && visible.key_valid.as_ref().is_none_or(|valid| valid.len() == batch * keys);
+    if !fits {
+        candle_core::bail!(
+            "attention: q {:?}, k {:?}, v {:?} and a mask of {} queries do not fit together",
+            q.dims(),
+            k.dims(),
+            v.dims(),
+            visible.ranges.len()
+        );
+    }
+    Ok(AttentionShape { batch, time_q, keys, heads, kv_heads, dim, v_dim })
+}
+
+/// A tensor whose `[heads, dim]` rows are contiguous, and the strides of batch and time.
+fn strided(data: &Data) -> Result<(Data, Strided)> {
+    let rows_contiguous = |data: &Data| {
+        let (stride, dims) = (data.stride().to_vec(), data.dims().to_vec());
+        stride[3] == 1 && (stride[2] == dims[3] || dims[2] == 1)
+    };
+    let data = if rows_contiguous(data) { data.clone() } else { data.contiguous()? };
+    let stride = Strided { batch: data.stride()[0], time: data.stride()[1] };
+    Ok((data, stride))
+}
+
+fn reference(
+    q: &Data,
+    k: &Data,
+    v: &Data,
+    s: AttentionShape,
+    visible: &Visibility,
+    args: &AttentionArgs,
+) -> Result<Data> {
+    let (group, device) = (s.heads / s.kv_heads, q.device());
+    // [batch, kv_heads, group, time, dim] x [batch, kv_heads, 1, dim, keys]
+    let q5 = q.reshape((s.batch, s.time_q, s.kv_heads, group, s.dim))?.permute((0, 2, 3, 1, 4))?.contiguous()?;
+    let k5 = k.permute((0, 2, 3, 1))?.unsqueeze(2)?.contiguous()?;
+    let v5 = v.permute((0, 2, 1, 3))?.unsqueeze(2)?.contiguous()?;
+    let mut scores = (q5.broadcast_matmul(&k5)?.to_dtype(DType::F32)? * args.scale as f64)?;
+    if let Some(cap) = args.softcap {
+        scores = ((scores / cap as f64)?.tanh()? * cap as f64)?;
+    }
+    let (mut mask, mut seen) = (vec![0f32; s.batch * s.time_q * s.keys], vec![0f32; s.batch * s.time_q]);
+    for (row, &(start, end)) in visible.ranges.iter().enumerate() {
+        for key in 0..s.keys {
+            let valid = visible.key_valid.as_ref().is_none_or(|v| v[row / s.time_q * s.keys + key] != 0);
+            if (start as usize..end as usize).contains(&key) && valid {
+                seen[row] = 1.;
+            } else {
+                mask[row * s.keys + key] = -1e30;
+            }
+        }
+    }
+    let mask = Data::from_vec(mask, (s.batch, 1, 1, s.time_q, s.keys), device)?;
+    let seen = Data::from_vec(seen, (s.batch, 1, 1, s.time_q, 1), device)?;
+    let scores = scores.broadcast_add(&mask)?;
+    let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
+    let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?.broadcast_mul(&seen)?;
+    let weights = match &args.dropout {
+        Some(dropout) => (&weights * dropout.mask(weights.dims(), device)?)?,
+        None => weights,
+    };
+    let out = weights.to_dtype(v5.dtype())?.broadcast_matmul(&v5)?;
+    out.permute((0, 3, 1, 2, 4))?.reshape((s.batch, s.time_q, s.heads, s.v_dim))
+}

@@ -1,0 +1,86 @@
+//! The product with a weight: `y = x wᵀ + b`.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Result};
+use phyla_kernels::elementwise::alloc;
+use phyla_kernels::product;
+
+use crate::{Data, Param, Tensor, cpu, plain};
+
+/// `y[.., out] = x[.., in] · w[out, in]ᵀ + b[out]`.
+///
+/// The weight may be stored in f32, bf16 or f16; sums are in f32. The backward pass adds to the gradients of
+/// `w` and `b` in place and returns only that of `x`.
+pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tensor> {
+    let (n, k) = sizes(x, w)?;
+    if !plain::fast(x) {
+        let mut params = vec![w];
+        params.extend(b);
+        return plain::composed(&[x], &params, reference);
+    }
+    let m = x.rows();
+    let input = x.data().contiguous()?;
+    let mut y = alloc(m * n);
+    {
+        let x = cpu::view::<f32>(&input)?;
+        let bias = b.map(|b| b.weight().to_f32()).transpose()?;
+        let bias = bias.as_ref().map(cpu::view::<f32>).transpose()?;
+        w.compute().with(|w| {
+            product::linear(&mut y, &x, w, bias.as_deref(), m, n, k);
+            Ok(())
+        })?;
+    }
+    let mut dims = x.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = n;
+    }
+    let wants = w.wants_grad() || b.is_some_and(|b| b.wants_grad());
+    let (w, b, tracked, from) = (w.clone(), b.cloned(), x.tracked(), x.data().shape().clone());
+    // A frozen weight needs no input kept for its gradient.
+    let kept = w.trainable().then_some(input);
+    Ok(Tensor::record(cpu::tensor(y, dims)?, &[x], wants, move |dy| {
+        let dy = dy.contiguous()?;
+        let dy = cpu::view::<f32>(&dy)?;
+        if let Some(x) = &kept {
+            let x = cpu::view::<f32>(x)?;
+            w.accumulate(|dw| {
+                product::linear_dw(dw, &dy, &x, m, n, k);
+                Ok(())
+            })?;
+        }
+        if let Some(b) = b.filter(|b| b.trainable()) {
+            b.accumulate(|db| {
+                product::sum_rows(db, &dy, m, n);
+                Ok(())
+            })?;
+        }
+        if !tracked {
+            return Ok(vec![None]);
+        }
+        let mut dx = alloc(m * k);
+        w.compute().with(|w| {
+            product::linear_dx(&mut dx, &dy, w, m, n, k, false);
+            Ok(())
+        })?;
+        Ok(vec![Some(cpu::tensor(dx, from)?)])
+    }))
+}
+
+/// Rows and columns of the weight, checked against the input.
+pub(crate) fn sizes(x: &Tensor, w: &Param) -> Result<(usize, usize)> {
+    match w.dims() {
+        &[n, k] if k == x.last_dim() => Ok((n, k)),
+        dims => candle_core::bail!("{}: weight {dims:?} does not fit an input of {:?}", w.path(), x.dims()),
+    }
+}
+
+fn reference(args: &[Data]) -> Result<Data> {
+    let (x, w) = (&args[0], &args[1]);
+    let y = x.broadcast_matmul(&w.to_dtype(x.dtype())?.t()?)?;
+    match args.get(2) {
+        Some(b) => y.broadcast_add(&b.to_dtype(y.dtype())?),
+        None => Ok(y),
+    }?
+    .to_dtype(if x.dtype() == DType::F64 { DType::F64 } else { x.dtype() })
+}

@@ -1,0 +1,242 @@
+//! The report of a run: one HTML file that needs nothing beside it, neither network nor other files.
+//!
+//! The charts are our own few lines of SVG rather than a plotting crate's: those write fixed colours
+//! into every element, where a page that follows the reader's dark or light theme and shows values
+//! under the pointer needs classes and the data itself.
+
+mod chart;
+mod machine;
+mod scale;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use chart::{Chart, Series};
+pub use machine::machine;
+
+use crate::metrics::Row;
+use crate::progress::{compact, duration};
+
+/// Everything that the page shows.
+#[derive(Clone, Debug, Default)]
+pub struct Report<'a> {
+    /// Heading, usually the name of the run.
+    pub title: &'a str,
+    /// One line under it: what was trained on what, whether it finished.
+    pub subtitle: &'a str,
+    /// Trained parameters.
+    pub parameters: u64,
+    /// What it ran on; see [`machine`].
+    pub machine: &'a str,
+    /// All metrics rows, in the order of their steps.
+    pub rows: &'a [Row],
+    /// Text that the model wrote, in the order of its steps.
+    pub samples: &'a [SampleText],
+    /// The resolved recipe.
+    pub recipe: &'a str,
+    /// What the reader should know about the run before trusting it.
+    pub warnings: &'a [String],
+}
+
+/// A text that the model wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SampleText {
+    /// Updates made when it was written.
+    pub step: u64,
+    /// What it was given.
+    pub prompt: String,
+    /// What it wrote after that.
+    pub text: String,
+}
+
+const STYLE: &str = include_str!("report/style.css");
+const SCRIPT: &str = include_str!("report/hover.js");
+
+impl Report<'_> {
+    /// The page. It can be written at any time of a run, also before the first row.
+    #[must_use]
+    pub fn html(&self) -> String {
+        let mut page = String::with_capacity(64 * 1024);
+        let title = escape(self.title);
+        // Writing to a `String` cannot fail, here and below.
+        let _ = write!(
+            page,
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
+             <header><h1>{title}</h1><p>{}</p></header>\n",
+            escape(self.subtitle)
+        );
+        self.warnings(&mut page);
+        self.summary(&mut page);
+        self.charts(&mut page);
+        self.samples(&mut page);
+        let _ = write!(
+            page,
+            "<details><summary>Recipe</summary><pre>{}</pre></details>\n\
+             <footer>{}</footer>\n</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+            escape(self.recipe),
+            escape(self.machine)
+        );
+        page
+    }
+
+    fn warnings(&self, page: &mut String) {
+        if self.warnings.is_empty() {
+            return;
+        }
+        page.push_str("<section class=\"warnings\"><h2>Warnings</h2><ul>");
+        for warning in self.warnings {
+            let _ = write!(page, "<li>{}</li>", escape(warning));
+        }
+        page.push_str("</ul></section>\n");
+    }
+
+    /// The figures that one looks for first.
+    fn summary(&self, page: &mut String) {
+        let last = self.rows.last();
+        let last_of = |value: fn(&Row) -> Option<f64>| self.rows.iter().rev().find_map(value);
+        let best = self
+            .rows
+            .iter()
+            .filter_map(|row| row.eval_loss.map(|loss| (loss, row.step)))
+            .min_by(|a, b| a.0.total_cmp(&b.0));
+        page.push_str("<dl class=\"cards\">");
+        let mut card = |name: &str, value: String, note: String| {
+            let _ = write!(
+                page,
+                "<div><dt>{name}</dt><dd>{}</dd><small>{}</small></div>",
+                escape(&value),
+                if note.is_empty() { "&nbsp;".into() } else { escape(&note) }
+            );
+        };
+        card("Parameters", compact(self.parameters as f64), grouped(self.parameters));
+        if let Some(last) = last {
+            let tokens = last.tokens;
+            card("Tokens", compact(tokens as f64), format!("{} steps", grouped(last.step)));
+            let speed = if last.time > 0.0 { tokens as f64 / last.time } else { 0.0 };
+            let time = Duration::try_from_secs_f64(last.time).unwrap_or_default();
+            card("Training time", duration(time), format!("{} tokens/s", compact(speed)));
+        }
+        if let Some(loss) = smoothed(&self.points(|row| row.loss)).last() {
+            card("Training loss", format!("{:.3}", loss.1), "smoothed, at the end".into());
+        }
+        if let (Some(loss), Some((best, step))) = (last_of(|row| row.eval_loss), best) {
+            let note = format!("best {best:.3} at step {}", grouped(step));
+            card("Validation loss", format!("{loss:.3}"), note);
+            card("Perplexity", significant(loss.exp()), format!("best {}", significant(best.exp())));
+        }
+        if let Some(peak) = last_of(|row| row.peak_rss_mb) {
+            card("Peak memory", format!("{} MiB", grouped(peak.round() as u64)), String::new());
+        }
+        page.push_str("</dl>\n");
+    }
+
+    fn charts(&self, page: &mut String) {
+        let loss = self.points(|row| row.loss);
+        if loss.is_empty() && self.points(|row| row.eval_loss).is_empty() {
+            page.push_str("<p class=\"empty\">No metrics yet.</p>\n");
+            return;
+        }
+        let smooth = smoothed(&loss);
+        Chart::large("Loss")
+            .series(Series::faint("each row", loss))
+            .series(Series::strong("training, smoothed", smooth))
+            .series(Series::dotted("validation", self.points(|row| row.eval_loss)))
+            .write(page);
+        page.push_str("<div class=\"row\">\n");
+        Chart::small("Learning rate").from_zero().series(Series::strong("lr", self.points(|row| row.lr))).write(page);
+        let norm = self.points(|row| row.grad_norm);
+        let smooth = smoothed(&norm);
+        Chart::small("Gradient norm")
+            .from_zero()
+            .series(Series::faint("each row", norm))
+            .series(Series::strong("smoothed", smooth))
+            .write(page);
+        let speed = self.points(|row| row.tokens_per_second);
+        Chart::small("Tokens per second").from_zero().series(Series::strong("tokens/s", speed)).write(page);
+        page.push_str("</div>\n");
+    }
+
+    fn samples(&self, page: &mut String) {
+        if self.samples.is_empty() {
+            return;
+        }
+        page.push_str("<h2>Samples</h2>\n<section class=\"samples\">\n");
+        // The newest first: it is what the model can do now.
+        for sample in self.samples.iter().rev() {
+            let _ = write!(
+                page,
+                "<article><small>step {}</small><p><b>{}</b>{}</p></article>\n",
+                grouped(sample.step),
+                escape(&sample.prompt),
+                escape(&sample.text)
+            );
+        }
+        page.push_str("</section>\n");
+    }
+
+    /// One column against the step, without its gaps.
+    fn points(&self, value: impl Fn(&Row) -> Option<f64>) -> Vec<(f64, f64)> {
+        let point = |row: &Row| value(row).filter(|value| value.is_finite()).map(|value| (row.step as f64, value));
+        self.rows.iter().filter_map(point).collect()
+    }
+}
+
+/// Exponential average over about a fiftieth of the curve, without the bias towards its beginning.
+fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let window = (points.len() as f64 / 50.0).max(5.0);
+    let keep = 1.0 - 1.0 / window;
+    let (mut sum, mut weight) = (0.0, 0.0);
+    points
+        .iter()
+        .map(|(x, y)| {
+            sum = keep * sum + y;
+            weight = keep * weight + 1.0;
+            (*x, sum / weight)
+        })
+        .collect()
+}
+
+/// Four significant digits, without decimals beyond two.
+fn significant(value: f64) -> String {
+    match value {
+        v if v >= 1000.0 => grouped(v.round().min(1e15) as u64),
+        v if v >= 100.0 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
+    }
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Text for HTML, in content and attributes. Samples come from a model: they may hold anything.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            // Not allowed in HTML even as a reference.
+            c if c.is_control() && !matches!(c, '\n' | '\t') => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;
