@@ -353,11 +353,8 @@ mod tests {
             rms_norm_backward(&mut dx, Some(&mut dw), &dy, &x, &w, &inv, rows, dim);
             (y, dx, dw)
         };
-        let all = run();
-        let before = crate::threads::threads();
-        crate::threads::set_threads(1);
-        let one = run();
-        crate::threads::set_threads(before);
+        let all = crate::threads::tests::with_threads(2, run);
+        let one = crate::threads::tests::with_threads(1, run);
         assert!(all == one);
     }
 }
