@@ -219,6 +219,27 @@ impl Recipe {
         toml::to_string(&ordered).map_err(unwritable)
     }
 
+    /// What differs between this recipe and a later one, as `optim.lr: 0.001 -> 0.002`, for a run that
+    /// is resumed with another recipe. `output` is left out: folders may move.
+    ///
+    /// # Errors
+    /// As [`Recipe::resolved`].
+    pub fn differences(&self, later: &Self) -> Result<Vec<String>, RecipeError> {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        for (recipe, leaves) in [(self, &mut before), (later, &mut after)] {
+            let mut top: toml::Table = toml::from_str(&recipe.resolved()?).unwrap_or_default();
+            top.remove("output");
+            collect_leaves("", &toml::Value::Table(top), leaves);
+        }
+        let find = |leaves: &[(String, String)], key: &str| {
+            leaves.iter().find(|(found, _)| found == key).map_or("(absent)".to_owned(), |(_, value)| value.clone())
+        };
+        let mut keys: Vec<&String> = before.iter().map(|(key, _)| key).collect();
+        keys.extend(after.iter().map(|(key, _)| key).filter(|key| !before.iter().any(|(found, _)| found == *key)));
+        let changes = keys.into_iter().map(|key| (key, find(&before, key), find(&after, key)));
+        Ok(changes.filter(|(_, old, new)| old != new).map(|(key, old, new)| format!("{key}: {old} -> {new}")).collect())
+    }
+
     /// One sentence per contradiction or value out of range.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -250,6 +271,19 @@ impl Recipe {
             problems.push("`train.early_stop_patience` needs `data.validation` or `data.validation_fraction`".into());
         }
         problems
+    }
+}
+
+/// Every value below `value` with its dotted key.
+fn collect_leaves(key: &str, value: &toml::Value, leaves: &mut Vec<(String, String)>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (name, inner) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                collect_leaves(&key, inner, leaves);
+            }
+        }
+        other => leaves.push((key.to_owned(), other.to_string())),
     }
 }
 

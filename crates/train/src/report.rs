@@ -119,7 +119,7 @@ impl Report<'_> {
             card("Training time", duration(time), format!("{} tokens/s", compact(speed)));
         }
         if let Some(loss) = smoothed(&self.points(|row| row.loss)).last() {
-            card("Training loss", format!("{:.3}", loss.1), "smoothed, at the end".into());
+            card("Training loss", format!("{:.3}", loss.1), "smoothed".into());
         }
         if let (Some(loss), Some((best, step))) = (last_of(|row| row.eval_loss), best) {
             let note = format!("best {best:.3} at step {}", grouped(step));
@@ -145,16 +145,21 @@ impl Report<'_> {
             .series(Series::dotted("validation", self.points(|row| row.eval_loss)))
             .write(page);
         page.push_str("<div class=\"row\">\n");
-        Chart::small("Learning rate").from_zero().series(Series::strong("lr", self.points(|row| row.lr))).write(page);
+        Chart::small("Learning rate").with_zero().series(Series::strong("lr", self.points(|row| row.lr))).write(page);
         let norm = self.points(|row| row.grad_norm);
         let smooth = smoothed(&norm);
         Chart::small("Gradient norm")
-            .from_zero()
+            .with_zero()
             .series(Series::faint("each row", norm))
             .series(Series::strong("smoothed", smooth))
             .write(page);
         let speed = self.points(|row| row.tokens_per_second);
-        Chart::small("Tokens per second").from_zero().series(Series::strong("tokens/s", speed)).write(page);
+        let smooth = smoothed(&speed);
+        Chart::small("Tokens per second")
+            .with_zero()
+            .series(Series::faint("each row", speed))
+            .series(Series::strong("smoothed", smooth))
+            .write(page);
         page.push_str("</div>\n");
     }
 
@@ -165,9 +170,9 @@ impl Report<'_> {
         page.push_str("<h2>Samples</h2>\n<section class=\"samples\">\n");
         // The newest first: it is what the model can do now.
         for sample in self.samples.iter().rev() {
-            let _ = write!(
+            let _ = writeln!(
                 page,
-                "<article><small>step {}</small><p><b>{}</b>{}</p></article>\n",
+                "<article><small>step {}</small><p><b>{}</b>{}</p></article>",
                 grouped(sample.step),
                 escape(&sample.prompt),
                 escape(&sample.text)
@@ -183,19 +188,24 @@ impl Report<'_> {
     }
 }
 
-/// Exponential average over about a fiftieth of the curve, without the bias towards its beginning.
+/// The mean over about a twentieth of the curve around each point.
+///
+/// Centred, because a trailing average lags far above a loss that falls fast. Near the beginning the
+/// window shrinks from both sides; at the end, where the curve is flat and its last value gets quoted,
+/// only what lies ahead is missing.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let window = (points.len() as f64 / 50.0).max(5.0);
-    let keep = 1.0 - 1.0 / window;
-    let (mut sum, mut weight) = (0.0, 0.0);
-    points
-        .iter()
-        .map(|(x, y)| {
-            sum = keep * sum + y;
-            weight = keep * weight + 1.0;
-            (*x, sum / weight)
-        })
-        .collect()
+    let reach = (points.len() / 40).max(2);
+    let mut sums = vec![0.0];
+    sums.extend(points.iter().scan(0.0, |sum, (_, y)| {
+        *sum += y;
+        Some(*sum)
+    }));
+    let mean = |index: usize| {
+        let reach = reach.min(index);
+        let (from, to) = (index - reach, (index + reach + 1).min(points.len()));
+        (sums[to] - sums[from]) / (to - from) as f64
+    };
+    points.iter().enumerate().map(|(index, (x, _))| (*x, mean(index))).collect()
 }
 
 /// Four significant digits, without decimals beyond two.

@@ -289,6 +289,24 @@ fn decay_and_groups_follow_dimensions_and_patterns() {
 }
 
 #[test]
+fn differences_name_each_changed_key() {
+    let before = parse(SMALL, &["train.eval_batches=3"]).unwrap();
+    let after = parse(SMALL, &["optim.lr=1e-3", "schedule.kind=constant", "output=elsewhere"]).unwrap();
+    let mut changes = before.differences(&after).unwrap();
+    changes.sort();
+    assert_eq!(
+        changes,
+        [
+            "optim.lr: 0.0003 -> 0.001",
+            "schedule.cycles: 0.5 -> (absent)",
+            "schedule.kind: \"cosine\" -> \"constant\"",
+            "train.eval_batches: 3 -> (absent)",
+        ]
+    );
+    assert!(before.differences(&before).unwrap().is_empty());
+}
+
+#[test]
 fn mangled_recipes_never_panic() {
     // Deterministic mutations: cut, double and replace bytes at every place of a real recipe.
     let text = parse(SMALL, &[]).unwrap().resolved().unwrap();

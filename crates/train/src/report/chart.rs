@@ -52,7 +52,7 @@ impl Chart {
     }
 
     /// Lets the vertical axis begin at zero.
-    pub(super) fn from_zero(mut self) -> Self {
+    pub(super) fn with_zero(mut self) -> Self {
         self.from_zero = true;
         self
     }
@@ -73,12 +73,13 @@ impl Chart {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let last = points().map(|(x, _)| *x).fold(1.0, f64::max);
         let (low, high) = range(points().map(|(_, y)| *y), self.from_zero);
-        let x = Scale { low: 0.0, high: last, from: 46.0, to: width - 12.0 };
+        let x = Scale { low: 0.0, high: last, from: 46.0, to: width - 18.0 };
         let y = Scale { low, high, from: height - 26.0, to: 10.0 };
 
         // Writing to a `String` cannot fail, here and below.
         let _ = write!(page, "<figure><figcaption>{}", escape(self.title));
-        if self.series.len() > 1 {
+        // A small chart's two curves explain themselves, and a legend would not fit.
+        if self.series.len() > 1 && width > 500.0 {
             for series in &self.series {
                 let _ = write!(page, "<span class=\"key {}\">{}</span>", series.class, escape(series.name));
             }
@@ -114,9 +115,9 @@ impl Chart {
         let (values, step) = ticks(y.low, y.high, self.ticks.1);
         for value in values {
             let at = y.pixel(value);
-            let _ = write!(
+            let _ = writeln!(
                 page,
-                "<path class=\"grid\" d=\"M{:.1} {at:.1}H{:.1}\"/><text class=\"y\" x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+                "<path class=\"grid\" d=\"M{:.1} {at:.1}H{:.1}\"/><text class=\"y\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
                 x.from,
                 x.to,
                 x.from - 8.0,
@@ -126,15 +127,15 @@ impl Chart {
         }
         let (values, step) = ticks(x.low, x.high, self.ticks.0);
         for value in values {
-            let _ = write!(
+            let _ = writeln!(
                 page,
-                "<text class=\"x\" x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+                "<text class=\"x\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
                 x.pixel(value),
                 y.from + 19.0,
                 label(value, step)
             );
         }
-        let _ = write!(page, "<path class=\"axis\" d=\"M{:.1} {:.1}H{:.1}\"/>\n", x.from, y.from, x.to);
+        let _ = writeln!(page, "<path class=\"axis\" d=\"M{:.1} {:.1}H{:.1}\"/>", x.from, y.from, x.to);
     }
 }
 
