@@ -293,7 +293,7 @@ mod tests {
             softmax_rows(&mut s, vocab);
             log_softmax_rows(&mut l, vocab);
             argmax_rows(&mut best, &x, vocab);
-            for r in 0..rows {
+            for (r, best) in best.iter().enumerate() {
                 let at = r * vocab..(r + 1) * vocab;
                 let p = softmax(&x[at.clone()]);
                 for (i, p) in p.iter().enumerate() {
@@ -301,7 +301,7 @@ mod tests {
                     assert!((f64::from(l[at.start + i]) - p.ln()).abs() <= 3e-6);
                 }
                 let top = p.iter().copied().fold(0.0, f64::max);
-                assert_eq!(best[r] as usize, p.iter().position(|p| *p == top).unwrap());
+                assert_eq!(*best as usize, p.iter().position(|p| *p == top).unwrap());
             }
         }
         let mut best = [9; 3];
