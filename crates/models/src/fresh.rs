@@ -4,24 +4,37 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Result};
+use candle_core::{DType, Device, Result, WithDType};
+use half::{bf16, f16};
 use phyla_kernels::rng::Rng;
 use phyla_nn::{Init, Source};
-use phyla_ops::{Param, Weight, cpu};
+use phyla_ops::{Data, Param, Weight, cpu};
 use serde_json::{Map, Value};
 
 use crate::{LoadError, Model, registry};
 
 /// A model of this configuration with fresh f32 weights.
 pub fn fresh(config: &Map<String, Value>, seed: u64, device: &Device) -> std::result::Result<Model, LoadError> {
+    fresh_as(config, seed, DType::F32, device)
+}
+
+/// A model of this configuration with fresh weights: matrices in `dtype` (f32, bf16 or f16), drawn in f32 a piece at a
+/// time and rounded, so that there is never a second copy; vectors in f32 on the CPU, as loading has them.
+pub fn fresh_as(
+    config: &Map<String, Value>,
+    seed: u64,
+    dtype: DType,
+    device: &Device,
+) -> std::result::Result<Model, LoadError> {
     let (family, parsed) = registry::parse(config)?;
-    let mut source =
-        Fresh { rng: Rng::new(seed).split("weights"), device: device.clone(), params: HashMap::new(), bytes: 0 };
+    let rng = Rng::new(seed).split("weights");
+    let mut source = Fresh { rng, dtype, device: device.clone(), params: HashMap::new(), bytes: 0 };
     Ok(Model::build(parsed.arch, family, config.clone(), &mut source)?)
 }
 
 struct Fresh {
     rng: Rng,
+    dtype: DType,
     device: Device,
     params: HashMap<String, Arc<Param>>,
     bytes: usize,
@@ -29,30 +42,77 @@ struct Fresh {
 
 /// More than any machine this runs on holds; a configuration that asks for it is a mistake.
 const LARGEST: usize = 1 << 42;
+/// Values drawn at a time, a multiple of the generator's four, so that the pieces join to one sequence.
+const PIECE: usize = 1 << 18;
 
 impl Source for Fresh {
     fn param(&mut self, path: &str, shape: &[usize], init: Init) -> Result<Arc<Param>> {
         if let Some(param) = self.params.get(path) {
             return Ok(param.clone());
         }
+        let dtype = if shape.len() < 2 && self.device.is_cpu() { DType::F32 } else { self.dtype };
         let count = shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n)).filter(|&n| n < LARGEST / 4);
         let Some(count) = count else { candle_core::bail!("{path}: shape {shape:?} is too large") };
-        self.bytes += 4 * count;
-        let mut values: Vec<f32> = Vec::new();
-        if self.bytes > LARGEST || values.try_reserve_exact(count).is_err() {
+        self.bytes += dtype.size_in_bytes() * count;
+        if self.bytes > LARGEST {
             candle_core::bail!("{path}: no memory for a weight of shape {shape:?}");
         }
-        values.resize(count, if init == Init::Ones { 1. } else { 0. });
-        if let Init::Normal { std, zero_row } = init {
-            self.rng.split(path).fill_normal(&mut values, 0., std);
-            let width = count / shape.first().copied().unwrap_or(1).max(1);
-            if let Some(row) = zero_row {
-                values[row as usize * width..][..width].fill(0.);
-            }
-        }
-        let weight = Weight::Dense(cpu::tensor(values, shape)?.to_device(&self.device)?);
-        let param = Arc::new(Param::new(path, weight));
+        let rng = self.rng.split(path);
+        let data = match dtype {
+            DType::F32 => draw(rng, path, shape, init, |x| x),
+            DType::BF16 => draw(rng, path, shape, init, bf16::from_f32),
+            DType::F16 => draw(rng, path, shape, init, f16::from_f32),
+            other => candle_core::bail!("weights are f32, bf16 or f16, not {other:?}"),
+        }?;
+        let param = Arc::new(Param::new(path, Weight::Dense(data.to_device(&self.device)?)));
         self.params.insert(path.to_string(), param.clone());
         Ok(param)
+    }
+}
+
+/// One weight, each value made by `of` from an f32.
+fn draw<T: WithDType>(mut rng: Rng, path: &str, shape: &[usize], init: Init, of: impl Fn(f32) -> T) -> Result<Data> {
+    let count: usize = shape.iter().product();
+    let mut values: Vec<T> = Vec::new();
+    if values.try_reserve_exact(count).is_err() {
+        candle_core::bail!("{path}: no memory for a weight of shape {shape:?}");
+    }
+    match init {
+        Init::Zeros => values.resize(count, of(0.)),
+        Init::Ones => values.resize(count, of(1.)),
+        Init::Normal { std, zero_row } => {
+            let mut piece = vec![0f32; count.min(PIECE)];
+            while values.len() < count {
+                let piece = &mut piece[..(count - values.len()).min(PIECE)];
+                rng.fill_normal(piece, 0., std);
+                values.extend(piece.iter().map(|&x| of(x)));
+            }
+            let width = count / shape.first().copied().unwrap_or(1).max(1);
+            if let Some(row) = zero_row {
+                values[row as usize * width..][..width].fill(of(0.));
+            }
+        }
+    }
+    cpu::tensor(values, shape)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_lower_type_holds_the_same_draws_rounded_and_pieces_join() {
+        let shape = [3, PIECE / 2 + 5];
+        let init = Init::Normal { std: 0.5, zero_row: Some(1) };
+        let rng = || Rng::new(3).split("w");
+        let mut expected = vec![0f32; 3 * shape[1]];
+        rng().fill_normal(&mut expected, 0., 0.5);
+        expected[shape[1]..2 * shape[1]].fill(0.);
+        let full = draw(rng(), "w", &shape, init, |x| x).unwrap();
+        assert_eq!(full.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
+        let low = draw(rng(), "w", &shape, init, bf16::from_f32).unwrap();
+        let rounded: Vec<bf16> = expected.iter().map(|&x| bf16::from_f32(x)).collect();
+        assert_eq!(low.flatten_all().unwrap().to_vec1::<bf16>().unwrap(), rounded);
     }
 }

@@ -24,7 +24,7 @@ mod qwen3;
 
 pub use arch::{Arch, Head};
 pub use config::ConfigError;
-pub use fresh::fresh;
+pub use fresh::{fresh, fresh_as};
 pub use input::Input;
 pub use load::{LoadError, LoadOptions, LoadReport, load, read_config};
 pub use model::Model;

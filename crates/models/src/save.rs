@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
+use phyla_kernels::product::MatRef;
+use phyla_ops::Weight;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write};
@@ -91,14 +93,14 @@ fn groups(model: &Model) -> Result<Vec<Group>, LoadError> {
 impl Group {
     fn write(&self, model: &Model, writer: &mut SafetensorsWriter) -> Result<(), LoadError> {
         let values = |index: usize| -> Result<Vec<f32>, LoadError> {
-            let data = model.params()[index].weight().to_f32()?.to_device(&candle_core::Device::Cpu)?;
+            let data = model.params()[index].weight().to_f32()?.to_device(&Device::Cpu)?;
             Ok(data.flatten_all()?.to_vec1::<f32>()?)
         };
         if let [(index, place)] = self.parts.as_slice()
             && !(place.transposed && self.shape.len() == 2)
         {
-            writer.write(&self.tensor, Values::F32(&values(*index)?))?;
-            return Ok(());
+            // As it is stored: no copy in f32 of what goes to the disk in its own type.
+            return as_stored(model.params()[*index].weight(), |values| Ok(writer.write(&self.tensor, values)?));
         }
         let mut whole = vec![0f32; self.shape.iter().product()];
         for (index, place) in &self.parts {
@@ -112,4 +114,19 @@ impl Group {
         writer.write(&self.tensor, Values::F32(&whole))?;
         Ok(())
     }
+}
+
+/// Lends a weight's numbers to `write` in the type that they have.
+fn as_stored(weight: Weight, write: impl FnOnce(Values) -> Result<(), LoadError>) -> Result<(), LoadError> {
+    let weight = match weight {
+        Weight::Dense(data) => Weight::Dense(data.to_device(&Device::Cpu)?.contiguous()?),
+        mapped => mapped,
+    };
+    weight.with(|mat| {
+        Ok(match mat {
+            MatRef::F32(values) => write(Values::F32(values)),
+            MatRef::Bf16(values) => write(Values::Bf16(values)),
+            MatRef::F16(values) => write(Values::F16(values)),
+        })
+    })?
 }
