@@ -84,8 +84,8 @@ pub(crate) trait Simd: Copy + 'static {
         unsafe {
             let one = Self::splat(1.0);
             let z = Self::mul(x, x);
-            let mut p = Self::splat(-5.704_988_7e-3);
-            for c in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
+            let mut p = Self::splat(-5.704_989e-3);
+            for c in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
                 p = Self::fma(p, z, Self::splat(c));
             }
             let small = Self::fma(Self::mul(p, z), x, x);
