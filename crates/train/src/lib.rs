@@ -1,10 +1,22 @@
-//! Training: recipes, schedules, and everything that a run shows and writes.
+//! Training: recipes, the loop, optimisers, schedules, and everything that a run shows and writes.
 
+mod corpus;
+mod error;
 pub mod metrics;
+pub mod objective;
+pub mod optimizer;
 pub mod progress;
 pub mod recipe;
 pub mod report;
+mod run;
 pub mod rundir;
+mod sample;
 pub mod schedule;
+mod setup;
 pub mod signals;
+mod state;
+pub mod step;
 pub mod tensorboard;
+
+pub use error::TrainError;
+pub use run::{Options, Stopped, Summary, train};

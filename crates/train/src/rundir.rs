@@ -96,7 +96,7 @@ pub struct Checkpoint {
 pub struct RunDir {
     root: PathBuf,
     /// Held for its lock, which the system gives back even after `kill -9`.
-    _lock: File,
+    lock: File,
 }
 
 impl RunDir {
@@ -175,7 +175,7 @@ impl RunDir {
         }
         let written = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
         written.map_err(io_error("write", &path))?;
-        Ok(Self { root: root.to_owned(), _lock: lock })
+        Ok(Self { root: root.to_owned(), lock })
     }
 
     /// The folder itself.
@@ -286,6 +286,14 @@ impl RunDir {
     }
 }
 
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // Closing alone would not do while a process that another thread is just starting still has a
+        // copy of the file. Should it fail, the lock ends with the process.
+        self.lock.unlock().ok();
+    }
+}
+
 /// A checkpoint that does not count yet. Dropped without commit, it vanishes.
 #[derive(Debug)]
 pub struct PendingCheckpoint {
@@ -317,7 +325,7 @@ impl PendingCheckpoint {
         let path = self.folder.path().join(MARKER);
         let marker = serde_json::to_vec_pretty(&Marker { step: self.step, files })
             .map_err(|error| io_error("write", &path)(error.into()))?;
-        fs::write(&path, marker).map_err(io_error("write", &path))?;
+        atomic_write(&path, &marker)?;
         self.folder.commit()?;
         atomic_write(self.root.join("latest"), format!("{}\n", name(self.step)).as_bytes())?;
         Ok(Checkpoint { step: self.step, path: self.target })
@@ -516,6 +524,76 @@ mod tests {
             message.contains("already holds a run with a checkpoint at step 7; continue it with --resume"),
             "{message}"
         );
+    }
+
+    const ROLE: &str = "PHYLA_TEST_RUNDIR";
+
+    /// Not a test of its own: the run that the test below kills, starves and cuts off.
+    #[test]
+    fn child() {
+        let Some(root) = std::env::var_os(ROLE) else { return };
+        let work = || -> Result<(), RunDirError> {
+            let run = RunDir::create(Path::new(&root))?;
+            for step in 1..=3 {
+                let pending = run.begin_checkpoint(step)?;
+                atomic_write(pending.path().join("model.safetensors"), format!("weights {step}").as_bytes())?;
+                atomic_write(pending.path().join("trainer_state.json"), b"{}")?;
+                pending.commit()?;
+                run.mark_best(1)?;
+                run.prune(1, true)?;
+            }
+            Ok(())
+        };
+        // The harness would answer a panic with the same code; the message is for whoever looks.
+        if let Err(error) = work() {
+            eprintln!("{error}");
+            std::process::exit(3);
+        }
+    }
+
+    /// Runs the child under a fault; says whether it came to its end undisturbed.
+    fn survives(root: &Path, fault: &str) -> bool {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "rundir::tests::child", "--test-threads=1"])
+            .env(ROLE, root)
+            .env("PHYLA_FAULT", fault)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        status.success()
+    }
+
+    #[test]
+    fn a_fault_at_any_operation_leaves_only_complete_checkpoints() {
+        for kind in ["abort", "error", "full"] {
+            let mut newest = 0;
+            let mut undisturbed = false;
+            for moment in 0..2000 {
+                let folder = tempfile::tempdir().unwrap();
+                let root = folder.path();
+                // A full disk is tried in steps of bytes, where most moments fall within one file.
+                let fault = format!("{kind}:{}", if kind == "full" { moment * 37 } else { moment });
+                undisturbed = survives(root, &fault);
+                let (run, found) = RunDir::resume(root).unwrap();
+                let step = found.as_ref().map_or(0, |checkpoint| checkpoint.step);
+                // Later faults never leave less than earlier ones.
+                assert!(step >= newest, "{fault}: step {step} after {newest}");
+                newest = step;
+                if let Some(checkpoint) = found {
+                    let weights = fs::read_to_string(checkpoint.path.join("model.safetensors")).unwrap();
+                    assert_eq!(weights, format!("weights {step}"), "{fault}");
+                }
+                // And the run goes on from there.
+                save(&run, 9);
+                drop(run);
+                assert_eq!(resumed(root), Some(9), "{fault}");
+                if undisturbed {
+                    break;
+                }
+            }
+            assert!(undisturbed && newest == 3, "{kind}: the fault never came late enough");
+        }
     }
 
     #[test]

@@ -77,9 +77,11 @@ impl Chart {
         let y = Scale { low, high, from: height - 26.0, to: 10.0 };
 
         // Writing to a `String` cannot fail, here and below.
-        let _ = write!(page, "<figure><figcaption>{}", escape(self.title));
+        let wide = width > 500.0;
+        let class = if wide { "wide" } else { "" };
+        let _ = write!(page, "<figure class=\"{class}\"><figcaption>{}", escape(self.title));
         // A small chart's two curves explain themselves, and a legend would not fit.
-        if self.series.len() > 1 && width > 500.0 {
+        if self.series.len() > 1 && wide {
             for series in &self.series {
                 let _ = write!(page, "<span class=\"key {}\">{}</span>", series.class, escape(series.name));
             }

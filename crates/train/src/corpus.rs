@@ -1,0 +1,153 @@
+//! From the recipe's `[data]` and `[tokenizer]` to batches of ids.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use phyla_data::batch::{BatchSettings, Batcher, Packing as Rows};
+use phyla_data::dataset::{Corpus, Faults, Format, Portion, Split, TextSettings};
+use phyla_data::stories;
+use phyla_data::tokenizer::{BpeSettings, Tokenizer, train_bpe};
+use phyla_data::tokens::{TokenFile, TokenSettings, cache_dir};
+
+use crate::TrainError;
+use crate::recipe::{Packing, Recipe, Source, TokenizerTable};
+
+/// Training and validation text.
+#[derive(Debug)]
+pub struct Texts {
+    train: Corpus,
+    validation: Option<Corpus>,
+}
+
+/// The line that ends a document in files that we write.
+const END: &str = "<|endoftext|>";
+
+impl Texts {
+    /// Finds (or, for generated stories, writes into `folder`) the files of a recipe.
+    pub fn open(recipe: &Recipe, folder: &Path) -> Result<Self, TrainError> {
+        let data = &recipe.data;
+        let base = TextSettings { paths: vec![], format: None, field: "text".into(), separator: None, faults: Faults::Refuse, split: None };
+        let (base, one_document) = match &data.source {
+            Source::Stories(settings) => {
+                let fraction = data.validation_fraction.unwrap_or(0.);
+                let base = TextSettings { separator: Some(END.into()), format: Some(Format::Text), ..base };
+                let train = folder.join("stories.txt");
+                write_stories(&train, stories::generate(settings.seed, settings.bytes))?;
+                let validation = (fraction > 0.).then(|| folder.join("stories-validation.txt"));
+                if let Some(path) = &validation {
+                    let bytes = (settings.bytes as f64 * fraction) as usize;
+                    write_stories(path, stories::held_out(settings.seed, bytes))?;
+                }
+                return Self::files(base, vec![train], validation.into_iter().collect());
+            }
+            Source::Text(text) => {
+                let base = TextSettings { format: Some(Format::Text), separator: text.document_separator.clone(), ..base };
+                (base, text.document_separator.is_none() && text.train.len() == 1 && text.train[0].is_file())
+            }
+            Source::Jsonl(columns) => {
+                (TextSettings { format: Some(Format::Jsonl), field: columns.field.clone(), ..base }, false)
+            }
+            Source::Parquet(columns) => {
+                (TextSettings { format: Some(Format::Parquet), field: columns.field.clone(), ..base }, false)
+            }
+        };
+        let Some(validation) = data.validation_fraction.filter(|&f| f > 0.) else {
+            return Self::files(base, data.train_files().to_vec(), data.validation_files().to_vec());
+        };
+        // A single document is cut, its end held out; of many, whole documents are.
+        let split = |portion| match one_document {
+            true => Split::Characters { validation, portion },
+            false => Split::Documents { validation, seed: recipe.seed, portion },
+        };
+        let part = |portion| {
+            Corpus::new(TextSettings { paths: data.train_files().to_vec(), split: Some(split(portion)), ..base.clone() })
+        };
+        Ok(Self { train: part(Portion::Train)?, validation: Some(part(Portion::Validation)?) })
+    }
+
+    fn files(base: TextSettings, train: Vec<PathBuf>, validation: Vec<PathBuf>) -> Result<Self, TrainError> {
+        let open = |paths| Corpus::new(TextSettings { paths, ..base.clone() });
+        let validation = if validation.is_empty() { None } else { Some(open(validation)?) };
+        Ok(Self { train: open(train)?, validation })
+    }
+
+    /// The tokenizer that the recipe asks for, trained on the training text if need be.
+    pub fn tokenizer(&self, table: &TokenizerTable, note: &mut dyn FnMut(&str)) -> Result<Tokenizer, TrainError> {
+        let texts = || -> Result<_, TrainError> { Ok(self.train.documents()?.map(|document| document.map(|d| d.text))) };
+        Ok(match table {
+            TokenizerTable::Path(file) => Tokenizer::load(&file.path)?,
+            TokenizerTable::Characters(_) => {
+                let mut characters = std::collections::BTreeSet::new();
+                for text in texts()? {
+                    characters.extend(text?.chars());
+                }
+                // A character that only the validation text has would have no id.
+                if let Some(validation) = &self.validation {
+                    for document in validation.documents()? {
+                        characters.extend(document?.text.chars());
+                    }
+                }
+                Tokenizer::from_characters(characters)?
+            }
+            TokenizerTable::Bpe(bpe) => {
+                note(&format!("training a byte-level BPE of {} tokens", bpe.vocab_size));
+                let settings = BpeSettings { vocab_size: bpe.vocab_size, ..BpeSettings::default() };
+                train_bpe(texts()?, &settings, &mut |_| {})?
+            }
+        })
+    }
+
+    /// Batches of ids for training and validation, made once and kept in the user's cache.
+    pub fn batches(
+        &self,
+        recipe: &Recipe,
+        tokenizer: &Tokenizer,
+        time: usize,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<(Batcher, Option<Batcher>), TrainError> {
+        let cache = cache_dir()?;
+        let settings = TokenSettings { add_special: false, append_eos: tokenizer.eos().is_some() };
+        let mut open = |corpus: &Corpus, name: &str| -> Result<Arc<TokenFile>, TrainError> {
+            let (file, made) = TokenFile::cached(&cache, corpus, tokenizer, &settings, &mut |_| {})?;
+            if let phyla_data::tokens::Made::Rebuilt(reason) = made {
+                note(&format!("the cached tokens of the {name} text were unusable and are made anew: {reason}"));
+            }
+            note(&format!("{name} text: {} tokens in {} documents", file.tokens(), file.documents()));
+            Ok(Arc::new(file))
+        };
+        let rows = match recipe.data.packing {
+            Packing::Packed => Rows::Packed,
+            Packing::Stream => Rows::Stream,
+            Packing::Padded => Rows::Padded,
+        };
+        let pad = tokenizer.pad().or(tokenizer.eos()).unwrap_or(0);
+        let settings = BatchSettings { pad, seed: recipe.seed, ..BatchSettings::new(rows, recipe.train.batch, time) };
+        let train = Batcher::new(open(&self.train, "training")?, settings.clone())?;
+        let validation = match &self.validation {
+            Some(corpus) => {
+                let file = open(corpus, "validation")?;
+                Some(Batcher::new(file, BatchSettings { shuffle: rows == Rows::Stream, ..settings })?)
+            }
+            None => None,
+        };
+        if train.truncated() > 0 {
+            note(&format!("{} documents are longer than {time} tokens and are cut off there", train.truncated()));
+        }
+        Ok((train, validation))
+    }
+}
+
+/// Writes stories as one text file, each ended by a line of its own. The generator is deterministic, so a file that
+/// is there already is the same.
+fn write_stories(path: &Path, stories: impl Iterator<Item = stories::Story>) -> Result<(), TrainError> {
+    let write = |source| TrainError::Write { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(write)?;
+    }
+    let mut text = Vec::new();
+    for story in stories {
+        writeln!(text, "{}\n{END}", story.text).map_err(write)?;
+    }
+    Ok(phyla_models::checkpoint::atomic_write(path, &text)?)
+}

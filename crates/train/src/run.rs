@@ -1,0 +1,361 @@
+//! The training loop: every method and objective runs through here.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device};
+use phyla_data::batch::{BatchState, Batcher};
+use phyla_kernels::rng::Rng;
+use phyla_models::checkpoint::AtomicDir;
+
+use crate::TrainError;
+use crate::metrics::{Metrics, Row, peak_rss_mb};
+use crate::objective::Mode;
+use crate::optimizer::Optimizer;
+use crate::progress::{Progress, Tick};
+use crate::recipe::{Length, Recipe};
+use crate::report::{Report, SampleText};
+use crate::rundir::RunDir;
+use crate::schedule::Schedule;
+use crate::setup::Setup;
+use crate::signals::Interrupt;
+use crate::state::{self, State};
+use crate::step::{StepResult, Stepper};
+use crate::tensorboard::EventWriter;
+
+/// How to run a recipe.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Continue the run in the recipe's output folder.
+    pub resume: bool,
+    /// Show no progress.
+    pub quiet: bool,
+    /// Where to compute.
+    pub device: Device,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Summary {
+    /// Updates made, those before a resumption included.
+    pub steps: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// Number of weights.
+    pub parameters: usize,
+    /// Training loss of the last step.
+    pub loss: f64,
+    /// Validation loss at the end.
+    pub eval_loss: Option<f64>,
+    /// `exp(eval_loss)`.
+    pub perplexity: Option<f64>,
+    /// Why the run ended before its length, if it did.
+    pub stopped: Option<Stopped>,
+    /// The trained model, as a Hugging Face folder; only of runs that came to their end.
+    pub model: Option<PathBuf>,
+    /// The HTML report.
+    pub report: PathBuf,
+}
+
+/// Why a run ended before its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stopped {
+    /// Ctrl-C or SIGTERM: everything is saved, `--resume` continues.
+    Interrupted,
+    /// The validation loss has stopped falling.
+    Early,
+}
+
+/// Trains as the recipe says.
+///
+/// # Errors
+/// [`TrainError`]; what was saved before stays intact.
+pub fn train(recipe: &Recipe, options: &Options) -> Result<Summary, TrainError> {
+    let (run, checkpoint) = match options.resume {
+        true => RunDir::resume(&recipe.output)?,
+        false => (RunDir::create(&recipe.output)?, None),
+    };
+    let start = checkpoint.as_ref().map_or(0, |c| c.step);
+    let mut progress = Progress::new(start, options.quiet);
+    let path = checkpoint.as_ref().map(|c| c.path.clone());
+    let setup = Setup::new(recipe, run.root(), path.as_deref(), &options.device, &mut |text| progress.note(text))?;
+    let mut optimizer = Optimizer::new(&recipe.optim, setup.model.params())?;
+    let state = match &checkpoint {
+        Some(checkpoint) => state::read(checkpoint, &mut optimizer)?,
+        None => State::default(),
+    };
+    let (metrics, rows) = match start {
+        0 => (Metrics::create(&run.metrics())?, vec![]),
+        step => Metrics::resume(&run.metrics(), step)?,
+    };
+    let resolved = recipe.resolved()?;
+    run.write(&run.recipe(), &resolved)?;
+    let events = EventWriter::create(&run.tensorboard(), (start > 0).then_some(start))
+        .map_err(|source| TrainError::Write { path: run.tensorboard(), source })?;
+    let mut trainer = Trainer {
+        recipe,
+        run,
+        optimizer,
+        state,
+        metrics,
+        rows,
+        events,
+        samples: vec![],
+        progress,
+        resolved,
+        saved: start,
+        began: Instant::now(),
+        loss: f64::NAN,
+    };
+    trainer.run(setup)
+}
+
+struct Trainer<'a> {
+    recipe: &'a Recipe,
+    run: RunDir,
+    optimizer: Optimizer,
+    state: State,
+    metrics: Metrics,
+    rows: Vec<Row>,
+    events: EventWriter,
+    samples: Vec<SampleText>,
+    progress: Progress,
+    resolved: String,
+    /// Step of the newest checkpoint.
+    saved: u64,
+    began: Instant,
+    loss: f64,
+}
+
+/// Sums since the last row of metrics.
+#[derive(Default)]
+struct Since {
+    loss: f64,
+    steps: u64,
+    tokens: u64,
+    time: Duration,
+}
+
+impl Trainer<'_> {
+    fn run(&mut self, mut setup: Setup) -> Result<Summary, TrainError> {
+        let recipe = self.recipe;
+        let interrupt = Interrupt::listen().map_err(|source| TrainError::Write { path: "signals".into(), source })?;
+        setup.train.restore(self.state.batches)?;
+        let schedule = Schedule::new(&recipe.schedule, recipe.optim.lr);
+        let per_epoch = setup.train.batches_per_epoch().div_ceil(recipe.train.accumulate as u64);
+        let before = self.state.seconds;
+        let mut since = Since::default();
+        let mut stopped = None;
+        loop {
+            let (total, left) = self.total(per_epoch);
+            if self.state.step >= total || stopped.is_some() {
+                break;
+            }
+            let lr = schedule.lr(self.state.step, total);
+            let result = self.step(&mut setup, lr)?;
+            self.state.seconds = before + self.began.elapsed().as_secs_f64();
+            since.add(&result);
+            let step = self.state.step;
+            self.progress.tick(Tick { step, total, loss: result.loss, lr, tokens: result.tokens, left });
+            let due = |every: u64| every > 0 && step.is_multiple_of(every);
+            let last = step >= total;
+            if due(recipe.train.log_every) || last {
+                self.log(&mut since, &result, lr)?;
+            }
+            if (due(recipe.train.eval_every) || last) && setup.validation.is_some() && self.evaluate(&mut setup)? {
+                stopped = Some(Stopped::Early);
+            }
+            if due(recipe.train.sample.every) {
+                self.sample(&setup)?;
+            }
+            if interrupt.requested() {
+                stopped = Some(Stopped::Interrupted);
+            }
+            if (due(recipe.train.save_every) || last || stopped.is_some()) && self.saved != step {
+                self.save(&setup)?;
+            }
+        }
+        self.finish(&setup, stopped)
+    }
+
+    /// Steps in all, as far as known, and the time left of a time budget.
+    fn total(&self, per_epoch: u64) -> (u64, Option<Duration>) {
+        match self.recipe.train.length() {
+            Length::Steps(steps) => (steps, None),
+            Length::Epochs(epochs) => (((epochs * per_epoch as f64).ceil() as u64).max(1), None),
+            Length::Minutes(minutes) => {
+                let budget = minutes * 60.;
+                let left = budget - self.state.seconds;
+                let pace = self.state.seconds / self.state.step.max(1) as f64;
+                let more = if left <= 0. { 0 } else { ((left / pace.max(1e-6)) as u64).clamp(1, 1 << 40) };
+                (self.state.step + more, Some(Duration::from_secs_f64(left.max(0.))))
+            }
+        }
+    }
+
+    fn step(&mut self, setup: &mut Setup, lr: f64) -> Result<StepResult, TrainError> {
+        let batches: Vec<_> = (0..self.recipe.train.accumulate).map(|_| setup.train.next_batch()).collect();
+        let stepper = Stepper {
+            model: &setup.model,
+            objective: &self.recipe.objective,
+            clip: self.recipe.optim.clip,
+            rng: Rng::new(self.recipe.seed),
+            checkpointing: self.recipe.train.activation_checkpointing,
+        };
+        let result = stepper.run(&mut self.optimizer, &batches, self.state.step + 1, lr)?;
+        self.state.step += 1;
+        self.state.tokens += result.tokens;
+        self.state.batches = setup.train.state();
+        self.loss = result.loss;
+        Ok(result)
+    }
+
+    fn log(&mut self, since: &mut Since, result: &StepResult, lr: f64) -> Result<(), TrainError> {
+        let row = Row {
+            loss: Some(since.loss / since.steps.max(1) as f64),
+            lr: Some(lr),
+            grad_norm: Some(result.grad_norm),
+            tokens_per_second: Some(since.tokens as f64 / since.time.as_secs_f64().max(1e-9)),
+            peak_rss_mb: peak_rss_mb(),
+            ..self.row()
+        };
+        *since = Since::default();
+        self.push(row)
+    }
+
+    fn row(&self) -> Row {
+        Row { step: self.state.step, tokens: self.state.tokens, time: self.state.seconds, ..Row::default() }
+    }
+
+    fn push(&mut self, row: Row) -> Result<(), TrainError> {
+        self.metrics.push(&row)?;
+        let named = [
+            ("train/loss", row.loss),
+            ("train/learning_rate", row.lr),
+            ("train/grad_norm", row.grad_norm),
+            ("train/tokens_per_second", row.tokens_per_second),
+            ("eval/loss", row.eval_loss),
+            ("eval/perplexity", row.perplexity),
+        ];
+        let values: Vec<(&str, f64)> = named.iter().filter_map(|&(name, value)| Some((name, value?))).collect();
+        self.events.scalars(row.step, &values).map_err(|source| TrainError::Write { path: self.run.tensorboard(), source })?;
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Measures the validation loss; true if it has not fallen for too long.
+    fn evaluate(&mut self, setup: &mut Setup) -> Result<bool, TrainError> {
+        let Some(batcher) = &mut setup.validation else { return Ok(false) };
+        let loss = evaluate(self.recipe, &setup.model, batcher)?;
+        self.progress.skip_time();
+        self.progress.note(&format!("step {}: validation loss {loss:.4}, perplexity {:.2}", self.state.step, loss.exp()));
+        let row = Row { eval_loss: Some(loss), perplexity: Some(loss.exp()), ..self.row() };
+        self.push(row)?;
+        if self.state.best.is_none_or(|(best, _)| loss < best) {
+            self.state.best = Some((loss, self.state.step));
+            self.state.stale_evaluations = 0;
+            if self.recipe.train.keep_best {
+                self.save(setup)?;
+                self.run.mark_best(self.state.step)?;
+            }
+        } else {
+            self.state.stale_evaluations += 1;
+        }
+        Ok(self.recipe.train.early_stop_patience.is_some_and(|patience| self.state.stale_evaluations >= patience))
+    }
+
+    fn sample(&mut self, setup: &Setup) -> Result<(), TrainError> {
+        let settings = &self.recipe.train.sample;
+        for text in crate::sample::samples(&setup.model, &setup.tokenizer, settings, self.recipe.seed)? {
+            self.progress.note(&format!("step {}: {}{}", self.state.step, text.prompt, text.text));
+            self.samples.push(SampleText { step: self.state.step, ..text });
+        }
+        self.progress.skip_time();
+        Ok(())
+    }
+
+    fn save(&mut self, setup: &Setup) -> Result<(), TrainError> {
+        self.metrics.sync()?;
+        state::write(&self.run, &self.state, &setup.model, &setup.tokenizer, &self.optimizer)?;
+        self.saved = self.state.step;
+        self.run.prune(self.recipe.train.keep_last, self.recipe.train.keep_best)?;
+        self.write_report(setup)?;
+        self.progress.skip_time();
+        Ok(())
+    }
+
+    fn write_report(&self, setup: &Setup) -> Result<(), TrainError> {
+        let title = self.run.root().file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
+        let machine = crate::report::machine();
+        let report = Report {
+            title: &title,
+            subtitle: setup.model.family.model_type,
+            parameters: setup.model.count() as u64,
+            machine: &machine,
+            rows: &self.rows,
+            samples: &self.samples,
+            recipe: &self.resolved,
+            warnings: &setup.warnings,
+        };
+        Ok(self.run.write(&self.run.report(), &report.html())?)
+    }
+
+    fn finish(&mut self, setup: &Setup, stopped: Option<Stopped>) -> Result<Summary, TrainError> {
+        if self.recipe.train.sample.every > 0 && stopped != Some(Stopped::Interrupted) {
+            self.sample(setup)?;
+        }
+        self.write_report(setup)?;
+        self.events.flush().map_err(|source| TrainError::Write { path: self.run.tensorboard(), source })?;
+        let mut model = None;
+        if stopped != Some(Stopped::Interrupted) {
+            let folder = AtomicDir::create(self.run.model())?;
+            state::write_model(folder.path(), &setup.model, &setup.tokenizer, DType::F32)?;
+            folder.commit()?;
+            model = Some(self.run.model());
+        }
+        self.progress.finish();
+        let eval_loss = self.rows.iter().rev().find_map(|row| row.eval_loss);
+        Ok(Summary {
+            steps: self.state.step,
+            tokens: self.state.tokens,
+            seconds: self.state.seconds,
+            parameters: setup.model.count(),
+            loss: self.loss,
+            eval_loss,
+            perplexity: eval_loss.map(f64::exp),
+            stopped,
+            model,
+            report: self.run.report(),
+        })
+    }
+}
+
+impl Since {
+    fn add(&mut self, result: &StepResult) {
+        self.loss += result.loss;
+        self.steps += 1;
+        self.tokens += result.tokens;
+        self.time += result.time;
+    }
+}
+
+/// Mean loss per token over the validation batches, always the same ones.
+fn evaluate(recipe: &Recipe, model: &phyla_models::Model, batcher: &mut Batcher) -> Result<f64, TrainError> {
+    batcher.restore(BatchState::default())?;
+    let all = batcher.batches_per_epoch();
+    let count = recipe.train.eval_batches.map_or(all, |n| (n as u64).min(all));
+    let (mut loss, mut tokens) = (0f64, 0usize);
+    for _ in 0..count {
+        let batch = batcher.next_batch();
+        let sum = phyla_ops::no_grad(|| recipe.objective.loss(model, &batch, 1., &Mode::default()))?;
+        loss += sum.data().to_scalar::<f32>()? as f64;
+        tokens += batch.tokens;
+    }
+    if tokens == 0 {
+        return Err(TrainError::Settings("the validation text has no token to predict".into()));
+    }
+    Ok(loss / tokens as f64)
+}

@@ -1,0 +1,102 @@
+//! What a checkpoint holds besides the model: the optimiser's moments and the place in the run, so that a resumed
+//! run goes on bit for bit.
+
+use std::path::Path;
+
+use candle_core::DType;
+use phyla_data::batch::BatchState;
+use phyla_data::tokenizer::Tokenizer;
+use phyla_models::checkpoint::{Checkpoint, Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write};
+use phyla_models::{Model, save};
+use phyla_ops::cpu;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::TrainError;
+use crate::optimizer::Optimizer;
+use crate::rundir::{self, RunDir};
+
+/// The place in a run, after `step` updates.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Updates made.
+    pub step: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// Place in the training text.
+    pub batches: BatchState,
+    /// Lowest validation loss so far and its step.
+    pub best: Option<(f64, u64)>,
+    /// Evaluations since then.
+    pub stale_evaluations: u64,
+}
+
+const STATE: &str = "trainer_state.json";
+const OPTIMIZER: &str = "optimizer";
+
+/// Writes a complete checkpoint; until it is complete, it does not count.
+pub fn write(run: &RunDir, state: &State, model: &Model, tokenizer: &Tokenizer, optimizer: &Optimizer) -> Result<(), TrainError> {
+    let pending = run.begin_checkpoint(state.step)?;
+    let folder = pending.path();
+    write_model(folder, model, tokenizer, DType::F32)?;
+    let tensors: Vec<_> = optimizer.state().collect();
+    let specs: Vec<TensorSpec> = tensors
+        .iter()
+        .map(|(name, data)| TensorSpec { name: name.clone(), dtype: Dtype::F32, shape: data.dims().to_vec() })
+        .collect();
+    let mut writer = SafetensorsWriter::create(folder.join(OPTIMIZER), &specs, MAX_SHARD_BYTES)?;
+    for (name, data) in &tensors {
+        let data = data.to_device(&candle_core::Device::Cpu)?;
+        writer.write(name, Values::F32(&cpu::view::<f32>(&data)?))?;
+    }
+    writer.finish()?;
+    let text = serde_json::to_vec_pretty(state).map_err(|e| TrainError::Settings(format!("{STATE}: {e}")))?;
+    atomic_write(folder.join(STATE), &text)?;
+    pending.commit()?;
+    Ok(())
+}
+
+/// Writes a folder that transformers and `phyla generate` open.
+pub fn write_model(folder: &Path, model: &Model, tokenizer: &Tokenizer, dtype: DType) -> Result<(), TrainError> {
+    save(model, folder, dtype)?;
+    tokenizer.save_into(folder)?;
+    let mut generation = serde_json::Map::new();
+    for (key, id) in [("bos_token_id", tokenizer.bos()), ("eos_token_id", tokenizer.eos()), ("pad_token_id", tokenizer.pad())] {
+        if let Some(id) = id {
+            generation.insert(key.into(), json!(id));
+        }
+    }
+    let text = serde_json::to_vec_pretty(&Value::Object(generation)).unwrap_or_default();
+    atomic_write(folder.join("generation_config.json"), &text)?;
+    Ok(())
+}
+
+/// Reads the state of a checkpoint, the optimiser's included.
+pub fn read(checkpoint: &rundir::Checkpoint, optimizer: &mut Optimizer) -> Result<State, TrainError> {
+    let path = &checkpoint.path;
+    let error = |reason: String| TrainError::Resume { path: path.clone(), reason };
+    let text = std::fs::read_to_string(path.join(STATE)).map_err(|e| error(format!("{STATE}: {e}")))?;
+    let state: State = serde_json::from_str(&text).map_err(|e| error(format!("{STATE}: {e}")))?;
+    let expected = optimizer.state().count();
+    if expected > 0 {
+        let tensors = Checkpoint::open(path.join(OPTIMIZER))?;
+        if tensors.names().len() != expected {
+            let found = tensors.names().len();
+            return Err(error(format!("{found} optimiser tensors, where this recipe has {expected}; was [optim] or [method] changed?")));
+        }
+        optimizer
+            .restore(state.step, |name, shape| {
+                let view = tensors.get(name).map_err(candle_core::Error::wrap)?;
+                if view.shape != shape {
+                    candle_core::bail!("{name} has shape {:?}, expected {shape:?}", view.shape);
+                }
+                cpu::tensor(view.to_f32().map_err(candle_core::Error::wrap)?, shape)
+            })
+            .map_err(|e| error(e.to_string()))?;
+    } else {
+        optimizer.restore(state.step, |name, _| candle_core::bail!("no state is called {name}"))?;
+    }
+    Ok(state)
+}

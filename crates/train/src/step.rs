@@ -1,0 +1,74 @@
+//! One optimiser step: micro-batches forward and backward, the checks, the clipping, the update.
+
+use std::time::{Duration, Instant};
+
+use phyla_data::batch::Batch;
+use phyla_kernels::rng::Rng;
+use phyla_models::Model;
+
+use crate::TrainError;
+use crate::objective::Mode;
+use crate::optimizer::{Optimizer, StepArgs};
+use crate::recipe::Objective;
+
+/// What a step needs besides its batches.
+pub struct Stepper<'a> {
+    /// The model, its trained parameters marked.
+    pub model: &'a Model,
+    /// What is minimised.
+    pub objective: &'a Objective,
+    /// Largest norm of the whole gradient.
+    pub clip: Option<f64>,
+    /// Root of the random numbers.
+    pub rng: Rng,
+    /// Compute activations again in the backward pass.
+    pub checkpointing: bool,
+}
+
+/// What a step found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepResult {
+    /// Mean loss over the step's tokens, in nats.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Tokens that counted.
+    pub tokens: u64,
+    /// Time spent.
+    pub time: Duration,
+}
+
+impl Stepper<'_> {
+    /// Step number `step` (from 1) over `batches`, which weigh by their tokens as if they were one batch.
+    ///
+    /// # Errors
+    /// A loss or gradient that is not finite, and a parameter without gradient; the weights are then untouched.
+    pub fn run(&self, optimizer: &mut Optimizer, batches: &[Batch], step: u64, lr: f64) -> Result<StepResult, TrainError> {
+        let start = Instant::now();
+        let tokens: usize = batches.iter().map(|batch| batch.tokens).sum();
+        if tokens == 0 {
+            return Err(TrainError::EmptyBatch { step });
+        }
+        optimizer.zero_grad();
+        let mut loss = 0f64;
+        for (index, batch) in batches.iter().enumerate().filter(|(_, batch)| batch.tokens > 0) {
+            let rng = self.rng.split("dropout").split(step).split(index as u64);
+            let mode = Mode { rng: Some(rng), checkpointing: self.checkpointing };
+            let part = self.objective.loss(self.model, batch, 1. / tokens as f64, &mode)?;
+            let value = part.data().to_scalar::<f32>()? as f64;
+            if !value.is_finite() {
+                return Err(TrainError::not_finite("loss", value, step, index, batch, lr));
+            }
+            part.backward()?;
+            loss += value;
+        }
+        let grad_norm = optimizer.grad_norm()?;
+        if !grad_norm.is_finite() {
+            return Err(TrainError::not_finite("gradient norm", grad_norm, step, 0, &batches[0], lr));
+        }
+        // As torch.nn.utils.clip_grad_norm_.
+        let grad_scale = self.clip.map_or(1., |clip| (clip / (grad_norm + 1e-6)).min(1.)) as f32;
+        optimizer.step(StepArgs { lr, grad_scale })?;
+        Ok(StepResult { loss, grad_norm, tokens: tokens as u64, time: start.elapsed() })
+    }
+}
