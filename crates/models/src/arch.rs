@@ -1,6 +1,6 @@
 //! An architecture as data: everything that a model file decides, and nothing that computes.
 
-use phyla_nn::{EmbeddingSpec, LayerSpec, NormSpec};
+use phyla_nn::{EmbeddingSpec, LayerSpec, NormSpec, SublayerSpec};
 
 /// What shapes a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +53,31 @@ impl Head {
     }
 }
 
+/// Dropout in place of the configuration's; absent ones stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Dropouts {
+    /// On attention weights.
+    pub attention: Option<f32>,
+    /// On each sublayer's result, before it joins the residual stream.
+    pub residual: Option<f32>,
+    /// On the embeddings.
+    pub embedding: Option<f32>,
+}
+
 impl Arch {
+    /// Replaces dropout probabilities.
+    pub fn set_dropouts(&mut self, dropouts: Dropouts) {
+        self.dropout = dropouts.embedding.unwrap_or(self.dropout);
+        for layer in &mut self.layers {
+            layer.dropout = dropouts.residual.unwrap_or(layer.dropout);
+            for sublayer in &mut layer.sublayers {
+                if let SublayerSpec::Attention(attention) = sublayer {
+                    attention.dropout = dropouts.attention.unwrap_or(attention.dropout);
+                }
+            }
+        }
+    }
+
     /// A causal decoder over rotary positions; learned ones are an option.
     pub fn decoder(vocab: usize, hidden: usize, context: usize, std: f32) -> Self {
         Self {

@@ -11,7 +11,7 @@ use phyla_nn::{Init, Source};
 use phyla_ops::{Data, Param, Weight, cpu};
 use serde_json::{Map, Value};
 
-use crate::{LoadError, Model, registry};
+use crate::{Dropouts, LoadError, LoadOptions, Model, registry};
 
 /// A model of this configuration with fresh f32 weights.
 pub fn fresh(config: &Map<String, Value>, seed: u64, device: &Device) -> std::result::Result<Model, LoadError> {
@@ -26,9 +26,20 @@ pub fn fresh_as(
     dtype: DType,
     device: &Device,
 ) -> std::result::Result<Model, LoadError> {
-    let (family, parsed) = registry::parse(config)?;
+    fresh_with(config, seed, &LoadOptions { device: device.clone(), dtype: Some(dtype), dropouts: Dropouts::default() })
+}
+
+/// As [`fresh_as`], with everything that loading lets one choose.
+pub fn fresh_with(
+    config: &Map<String, Value>,
+    seed: u64,
+    options: &LoadOptions,
+) -> std::result::Result<Model, LoadError> {
+    let (family, mut parsed) = registry::parse(config)?;
+    parsed.arch.set_dropouts(options.dropouts);
     let rng = Rng::new(seed).split("weights");
-    let mut source = Fresh { rng, dtype, device: device.clone(), params: HashMap::new(), bytes: 0 };
+    let dtype = options.dtype.unwrap_or(DType::F32);
+    let mut source = Fresh { rng, dtype, device: options.device.clone(), params: HashMap::new(), bytes: 0 };
     Ok(Model::build(parsed.arch, family, config.clone(), &mut source)?)
 }
 

@@ -22,9 +22,9 @@ mod mistral;
 mod qwen2;
 mod qwen3;
 
-pub use arch::{Arch, Head};
+pub use arch::{Arch, Dropouts, Head};
 pub use config::ConfigError;
-pub use fresh::{fresh, fresh_as};
+pub use fresh::{fresh, fresh_as, fresh_with};
 pub use input::Input;
 pub use load::{LoadError, LoadOptions, LoadReport, load, read_config};
 pub use model::Model;

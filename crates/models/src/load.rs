@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorView, nearest};
 use crate::family::Entry;
 use crate::names::{Place, place};
-use crate::{Arch, ConfigError, Head, Model, config, registry};
+use crate::{Arch, Dropouts, ConfigError, Head, Model, config, registry};
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -23,11 +23,13 @@ pub struct LoadOptions {
     pub device: Device,
     /// The type of matrices; `None` keeps the stored one. Vectors (norms, biases) are f32 on the CPU.
     pub dtype: Option<DType>,
+    /// Dropout in place of the configuration's.
+    pub dropouts: Dropouts,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: None }
+        Self { device: Device::Cpu, dtype: None, dropouts: Dropouts::default() }
     }
 }
 
@@ -71,6 +73,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<(Model, LoadReport),
         report.warnings.push(format!("config.json: {field} is not a field of {} and has no effect", family.model_type));
     }
     let mut arch = parsed.arch;
+    arch.set_dropouts(options.dropouts);
     let mut source = FromCheckpoint::new(&checkpoint, family, options);
     source.settle_head(&mut arch, &mut report)?;
     let model =

@@ -120,7 +120,11 @@ impl Model {
         self.head.cross_entropy(hidden, targets, args)
     }
 
-    fn check(&self, ids: &[u32], pass: &Pass) -> Result<()> {
+    /// What [`Model::forward`] checks first: the number of ids, the vocabulary, the learned positions.
+    ///
+    /// # Errors
+    /// Names the id or position that does not fit.
+    pub fn check(&self, ids: &[u32], pass: &Pass) -> Result<()> {
         let (expected, vocab) = (pass.batch() * pass.time(), self.arch.vocab());
         if ids.len() != expected {
             candle_core::bail!(

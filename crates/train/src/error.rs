@@ -31,9 +31,6 @@ pub enum TrainError {
     /// A tensor operation.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    /// Texts that the model writes while it learns.
-    #[error(transparent)]
-    Generate(#[from] phyla_generate::GenerateError),
     /// A path pattern of the recipe.
     #[error(transparent)]
     Pattern(#[from] phyla_nn::pattern::PatternError),

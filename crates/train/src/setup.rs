@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use phyla_data::batch::Batcher;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::hub::Hub;
-use phyla_models::{Dropouts, LoadOptions, Model, fresh, load, read_config};
+use phyla_models::{Dropouts, LoadOptions, Model, fresh_with, load, read_config};
 use serde_json::{Map, Value, json};
 
 use crate::TrainError;
@@ -113,7 +113,7 @@ fn model(
                 config.entry(key).or_insert(json!(id));
             }
             config.entry("vocab_size").or_insert(json!(tokenizer.vocab_size()));
-            fresh(&config, recipe.seed, &options)?
+            fresh_with(&config, recipe.seed, &options)?
         }
     };
     if tokenizer.vocab_size() > model.arch.vocab() {

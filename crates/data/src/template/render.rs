@@ -90,7 +90,7 @@ impl Templates {
         let text = quietly(|| {
             let environment = environment(chat.now);
             let template = environment.template_from_named_str(name, &source)?;
-            template.render(Jinja::serialize(&context))
+            template.render(Jinja::from(minijinja::value::Serde(&context)))
         })
         .map_err(|panic| wrong(format!("the template engine failed ({panic})")))?
         .map_err(|error| wrong(explain(&error)))?;

@@ -233,10 +233,10 @@ fn backup(target: &Path) -> Result<PathBuf> {
     Ok(folder_of(target).join(hidden))
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn name_of(path: &Path) -> Result<&OsStr> {
+pub(super) fn name_of(path: &Path) -> Result<&OsStr> {
     path.file_name().ok_or_else(|| CheckpointError::io("write to", path)(io::ErrorKind::InvalidInput.into()))
 }

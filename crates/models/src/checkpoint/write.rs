@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use phyla_kernels::map::bytes_of;
 use serde_json::{Map, Value, json};
 
-use super::atomic::{TempFile, atomic_write};
+use super::atomic::{TempFile, atomic_write, folder_of, name_of};
 use super::find::{INDEX, SINGLE, parse_index};
 use super::{CheckpointError, Dtype, disk};
 
@@ -53,6 +53,8 @@ pub enum Values<'a> {
 #[derive(Debug)]
 pub struct SafetensorsWriter {
     folder: PathBuf,
+    /// The name of a file that stands for itself, and not for its folder's weights.
+    alone: Option<PathBuf>,
     shards: Vec<Shard>,
     /// Name to place, removed once written.
     pending: HashMap<String, Place>,
@@ -86,6 +88,7 @@ impl SafetensorsWriter {
         fs::create_dir_all(folder).map_err(CheckpointError::io("create", folder))?;
         let mut writer = SafetensorsWriter {
             folder: folder.to_path_buf(),
+            alone: None,
             shards: Vec::new(),
             pending: HashMap::with_capacity(tensors.len()),
             total_bytes: sizes.iter().sum(),
@@ -103,6 +106,20 @@ impl SafetensorsWriter {
         }
         writer.add_shard(shard)?;
         Ok(writer)
+    }
+
+    /// As [`SafetensorsWriter::create`], for one file of any name; its folder's other files stay as they are.
+    ///
+    /// # Errors
+    /// As [`SafetensorsWriter::create`], also when `path` is a folder or has no name.
+    pub fn create_file(path: impl AsRef<Path>, tensors: &[TensorSpec]) -> Result<Self> {
+        let path = path.as_ref();
+        name_of(path)?;
+        if path.is_dir() {
+            return Err(CheckpointError::io("write", path)(std::io::ErrorKind::IsADirectory.into()));
+        }
+        let writer = SafetensorsWriter::create(folder_of(path), tensors, u64::MAX)?;
+        Ok(SafetensorsWriter { alone: Some(path.to_path_buf()), ..writer })
     }
 
     /// Lays out one file and writes its header.
@@ -188,8 +205,12 @@ impl SafetensorsWriter {
         for shard in &self.shards {
             shard.file.sync()?;
         }
+        if let Some(path) = self.alone.clone() {
+            return self.publish_single(path);
+        }
         let old = old_files(&self.folder);
-        let files = if self.shards.len() == 1 { self.publish_single()? } else { self.publish_shards()? };
+        let single = self.folder.join(SINGLE);
+        let files = if self.shards.len() == 1 { self.publish_single(single)? } else { self.publish_shards()? };
         for stale in old.iter().filter(|old| !files.contains(old)) {
             // Nothing refers to it any more: failing to remove it is no failure to save.
             disk::remove(stale).ok();
@@ -198,8 +219,7 @@ impl SafetensorsWriter {
     }
 
     /// The rename is the step: readers prefer the single file to any index beside it.
-    fn publish_single(self) -> Result<Vec<PathBuf>> {
-        let path = self.folder.join(SINGLE);
+    fn publish_single(self, path: PathBuf) -> Result<Vec<PathBuf>> {
         for shard in self.shards {
             shard.file.rename(&path)?;
         }

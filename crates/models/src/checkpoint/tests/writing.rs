@@ -172,3 +172,23 @@ fn the_old_weights_stay_readable_while_mapped() {
     save(folder.path(), 2, 2.0, MAX_SHARD_BYTES).unwrap();
     assert_eq!(old.as_f32().unwrap(), [1.0; 4]);
 }
+
+#[test]
+fn a_file_alone_leaves_the_weights_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), 4, 1.0, 32).unwrap();
+    let before = listing(folder.path());
+    let path = folder.path().join("new/out.safetensors");
+    for value in [2.0, 3.0] {
+        let mut writer = SafetensorsWriter::create_file(&path, &[spec("t0", Dtype::F32, &[4])]).unwrap();
+        writer.write("t0", Values::F32(&[value; 4])).unwrap();
+        assert_eq!(writer.finish().unwrap(), [path.clone()]);
+        assert_eq!(Checkpoint::open(&path).unwrap().get("t0").unwrap().to_f32().unwrap(), [value; 4]);
+    }
+    let beside = folder.path().join("out.safetensors");
+    SafetensorsWriter::create_file(&beside, &[]).unwrap().finish().unwrap();
+    fs::remove_file(&beside).unwrap();
+    fs::remove_dir_all(folder.path().join("new")).unwrap();
+    assert_eq!(listing(folder.path()), before);
+    assert!(SafetensorsWriter::create_file(folder.path(), &[]).is_err(), "a folder");
+}
