@@ -21,14 +21,22 @@ struct Phyla {
 
 #[derive(Subcommand)]
 enum Command {
+    Forward(cli::forward::Args),
+    Init(cli::init::Args),
     Inspect(cli::inspect::Args),
+    Tokenize(cli::tokenize::Args),
+    Train(cli::train::Args),
 }
 
 fn main() -> ExitCode {
     let phyla = Phyla::parse();
     phyla.global.apply();
     let done = match phyla.command {
+        Command::Forward(args) => cli::forward::run(&args),
+        Command::Init(args) => cli::init::run(&args),
         Command::Inspect(args) => cli::inspect::run(&args),
+        Command::Tokenize(args) => cli::tokenize::run(&args),
+        Command::Train(args) => cli::train::run(&args, phyla.global.quiet),
     };
     cli::error::finish(done)
 }

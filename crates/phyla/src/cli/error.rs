@@ -5,12 +5,14 @@ use std::io;
 use std::process::ExitCode;
 
 use phyla_models::checkpoint::CheckpointError;
+use phyla_models::hub::HubError;
+use phyla_models::{ConfigError, LoadError};
 
 /// A mistake in what the user gave that no library has an error for, with the way out.
 #[derive(Debug)]
-pub struct Usage {
+struct Usage {
     message: String,
-    help: Option<String>,
+    help: String,
 }
 
 impl fmt::Display for Usage {
@@ -20,6 +22,11 @@ impl fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
+
+/// A mistake of the user's: what is wrong, and what to do.
+pub fn usage(message: impl Into<String>, help: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Usage { message: message.into(), help: help.into() })
+}
 
 /// Ends the program: prints what went wrong, if anything did, and gives the exit status.
 pub fn finish(done: anyhow::Result<()>) -> ExitCode {
@@ -47,9 +54,8 @@ fn report(error: &anyhow::Error) -> String {
             said = cause;
         }
     }
-    let help = error.chain().find_map(|cause| cause.downcast_ref::<Usage>()?.help.as_deref());
-    if let Some(help) = help {
-        lines += &format!("help: {help}\n");
+    if let Some(usage) = error.chain().find_map(|cause| cause.downcast_ref::<Usage>()) {
+        lines += &format!("help: {}\n", usage.help);
     }
     lines
 }
@@ -62,7 +68,36 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// Whether arguments or files of the user are at fault, by the types in the chain of causes.
 fn is_users(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<Usage>() || cause.downcast_ref::<CheckpointError>().is_some_and(checkpoint))
+    fn of<E: std::error::Error + 'static>(cause: &(dyn std::error::Error + 'static), users: fn(&E) -> bool) -> bool {
+        cause.downcast_ref::<E>().is_some_and(users)
+    }
+    error.chain().any(|cause| {
+        cause.is::<Usage>()
+            || cause.is::<ConfigError>()
+            || of(cause, checkpoint)
+            || of(cause, load)
+            || of(cause, hub)
+            || of(cause, data)
+            || of(cause, phyla_train::TrainError::is_users)
+            || cause.is::<phyla_train::recipe::RecipeError>()
+    })
+}
+
+fn load(error: &LoadError) -> bool {
+    match error {
+        LoadError::Config(_) | LoadError::Weights(_) => true,
+        LoadError::Checkpoint(error) => checkpoint(error),
+        LoadError::Tensor(_) => false,
+    }
+}
+
+fn hub(error: &HubError) -> bool {
+    match error {
+        // A site that does not answer is nobody's mistake here.
+        HubError::Download { .. } => false,
+        HubError::Checkpoint(error) => checkpoint(error),
+        _ => true,
+    }
 }
 
 fn checkpoint(error: &CheckpointError) -> bool {
@@ -70,6 +105,13 @@ fn checkpoint(error: &CheckpointError) -> bool {
         CheckpointError::Io { source, .. } | CheckpointError::Map(source) => given_wrongly(source),
         // What a writer was handed came from us.
         CheckpointError::InvalidTensor { .. } => false,
+        _ => true,
+    }
+}
+
+fn data(error: &phyla_data::Error) -> bool {
+    match error {
+        phyla_data::Error::Io { source, .. } => given_wrongly(source),
         _ => true,
     }
 }
@@ -97,7 +139,7 @@ mod tests {
 
     #[test]
     fn causes_are_told_once_and_help_last() {
-        let usage = Usage { message: "no text".into(), help: Some("give one".into()) };
+        let usage = Usage { message: "no text".into(), help: "give one".into() };
         let error = anyhow::Error::new(usage).context("tokenize: no text");
         assert_eq!(report(&error), "error: tokenize: no text\nhelp: give one\n");
         let error = Err::<(), _>(io::Error::other("the disk is full")).context("cannot write").unwrap_err();

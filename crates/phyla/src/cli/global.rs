@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 pub struct Args {
     /// Say nothing but errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
-    quiet: bool,
+    pub quiet: bool,
 
     /// Say more; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
