@@ -7,5 +7,3 @@ pub mod init;
 pub mod inspect;
 mod model;
 mod output;
-pub mod tokenize;
-pub mod train;

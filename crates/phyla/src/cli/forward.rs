@@ -1,0 +1,114 @@
+//! `phyla forward`: one pass over given ids, every number of it written down: how to compare with others.
+
+mod ids;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use candle_core::Device;
+use phyla::device::Choice;
+use phyla_models::checkpoint::{self, SafetensorsWriter, TensorSpec, Values};
+use phyla_models::{Input, Model};
+use phyla_ops::{Tensor, cpu};
+use serde_json::json;
+
+use super::error::usage;
+use super::model::{self, Dtype};
+use super::output;
+
+/// Run a model once over given ids and write its numbers
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  phyla forward --model models/gpt2 --ids ids.json --output out.safetensors
+  phyla forward --model models/gpt2 --ids ids.json --output out.safetensors --hidden-states
+
+ids.json is an object of nested lists, a row for each sequence: {\"input_ids\": [[15, 7, 2], [3, 9, 0]],
+\"attention_mask\": [[1, 1, 1], [1, 1, 0]]}. It may also hold position_ids, token_type_ids, and
+document_ids: packed rows, where a token sees the tokens of its own document only.
+
+The output holds, in f32, `logits` [rows, tokens, vocabulary] and `last_hidden_state` [rows, tokens,
+hidden]; with --hidden-states also `hidden_states.N`: the embeddings and what each layer gives, the
+last one after the final norm. What stands at padding means nothing.")]
+pub struct Args {
+    /// A folder, or a hub id such as org/name
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    model: String,
+
+    /// A JSON file with input_ids; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    ids: PathBuf,
+
+    /// The safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// Type of the weights in the products
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
+
+    /// auto, cpu, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    device: Choice,
+
+    /// Write what every layer gives, too
+    #[arg(long)]
+    hidden_states: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let input = ids::read(&args.ids)?;
+    let model = model::open(&args.model, args.device, args.dtype)?;
+    let tensors = tensors(&model, &input, args.hidden_states)?;
+    write(&args.output, &tensors).with_context(|| format!("cannot write `{}`", args.output.display()))?;
+    if args.json {
+        let tensors: Vec<_> =
+            tensors.iter().map(|(name, tensor)| json!({ "name": name, "shape": tensor.dims() })).collect();
+        return output::json(&json!({ "output": args.output, "tensors": tensors }));
+    }
+    output::stdout(|out| {
+        tensors.iter().try_for_each(|(name, tensor)| writeln!(out, "{name:18} {:?}", tensor.dims()))?;
+        writeln!(out, "written to {}", args.output.display())
+    })
+}
+
+/// Everything to be written, by name.
+fn tensors(model: &Model, input: &Input, hidden_states: bool) -> anyhow::Result<Vec<(String, Tensor)>> {
+    let mut pass = input.pass(&model.arch).map_err(mistaken)?;
+    model.check(&input.ids, &pass).map_err(mistaken)?;
+    if input.token_types.is_some() && model.arch.token_types.is_none() {
+        let family = model.family.model_type;
+        return Err(usage(format!("token_type_ids are given, and {family} has none"), "leave token_type_ids out"));
+    }
+    pass.hidden_states = hidden_states.then(Vec::new);
+    let last = model.forward(&input.ids, input.token_types.as_deref(), &mut pass)?;
+    let mut tensors = vec![("logits".to_string(), model.logits(&last)?), ("last_hidden_state".to_string(), last)];
+    let states = pass.hidden_states.unwrap_or_default();
+    tensors.extend(states.into_iter().enumerate().map(|(i, state)| (format!("hidden_states.{i}"), state)));
+    Ok(tensors)
+}
+
+/// Ids that do not fit the model are the user's.
+fn mistaken(error: candle_core::Error) -> anyhow::Error {
+    usage(error.to_string(), "the file given by --ids must fit the model")
+}
+
+fn write(path: &Path, tensors: &[(String, Tensor)]) -> anyhow::Result<()> {
+    let specs: Vec<TensorSpec> = (tensors.iter())
+        .map(|(name, tensor)| TensorSpec {
+            name: name.clone(),
+            dtype: checkpoint::Dtype::F32,
+            shape: tensor.dims().to_vec(),
+        })
+        .collect();
+    let mut writer = SafetensorsWriter::create_file(path, &specs)?;
+    for (name, tensor) in tensors {
+        let data = tensor.data().to_device(&Device::Cpu)?.to_dtype(candle_core::DType::F32)?.contiguous()?;
+        writer.write(name, Values::F32(&cpu::view::<f32>(&data)?))?;
+    }
+    writer.finish()?;
+    Ok(())
+}
