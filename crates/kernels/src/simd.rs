@@ -45,6 +45,12 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn scale2(a: Self::F, n: Self::F) -> Self::F;
     /// The sum of the lanes, always in the same order.
     unsafe fn sum(a: Self::F) -> f32;
+    /// The sums of four vectors, each as [`Simd::sum`] gives it, to the bit.
+    #[inline(always)]
+    unsafe fn sum4(a: [Self::F; 4]) -> [f32; 4] {
+        // SAFETY: the trait's own condition.
+        unsafe { [Self::sum(a[0]), Self::sum(a[1]), Self::sum(a[2]), Self::sum(a[3])] }
+    }
     /// Asks for the cache line at `p`, which may be any address.
     unsafe fn prefetch<T>(p: *const T);
     /// Transposes a square of `LANES` rows: `dst[j * dst_row + i] = src[i * src_row + j]`.
@@ -214,6 +220,8 @@ mod tests {
                 S::store(self.2.as_mut_ptr(), S::load_bf16(self.0.as_ptr()));
                 let x = S::load_f16(self.1.as_ptr());
                 S::store(self.3.as_mut_ptr(), x);
+                let y = S::mul(x, S::splat(0.3));
+                assert_eq!(S::sum4([x, y, x, y]), [S::sum(x), S::sum(y), S::sum(x), S::sum(y)]);
                 (S::LANES, S::sum(x))
             }
         }

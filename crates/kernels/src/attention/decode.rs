@@ -114,13 +114,22 @@ impl Kernel for Task<'_, '_> {
                         }
                     }
                     let (start, end) = (ranges[t].0 as usize, ranges[t].1 as usize);
-                    for i in 0..nk {
-                        let hidden = a.visible.key_valid.is_some_and(|valid| valid[b * s.keys + k0 + i] == 0);
-                        if k0 + i < start || k0 + i >= end || hidden {
-                            scores[i] = f32::NEG_INFINITY;
+                    if start > k0 || end < k0 + nk || a.visible.key_valid.is_some() {
+                        let valid = a.visible.key_valid.map(|valid| &valid[b * s.keys + k0..][..nk]);
+                        for (i, score) in scores[..nk].iter_mut().enumerate() {
+                            let hidden = valid.is_some_and(|valid| valid[i] == 0);
+                            if k0 + i < start || k0 + i >= end || hidden {
+                                *score = f32::NEG_INFINITY;
+                            }
                         }
                     }
-                    let new = scores.iter().fold(max[row], |m, &x| if x > m { x } else { m });
+                    let mut most = S::splat(max[row]);
+                    for i in (0..BK).step_by(S::LANES) {
+                        most = S::max(most, S::load(scores.as_ptr().add(i)));
+                    }
+                    let mut lanes = [LOWEST; 16];
+                    S::store(lanes.as_mut_ptr(), most);
+                    let new = lanes.into_iter().fold(LOWEST, f32::max);
                     let mut sum = S::splat(0.0);
                     for i in (0..BK).step_by(S::LANES) {
                         let at = scores.as_mut_ptr().add(i);
@@ -229,8 +238,12 @@ unsafe fn block<S: Simd, const R: usize, const C: usize>(
             }
         }
         for (r, sum) in sum.into_iter().enumerate() {
-            for (c, sum) in sum.into_iter().enumerate() {
-                *scores.add(r * BK + c) = S::sum(sum);
+            let to = scores.add(r * BK);
+            if C == 4 {
+                let sums = S::sum4([sum[0], sum[1 % C], sum[2 % C], sum[3 % C]]);
+                to.cast::<[f32; 4]>().write_unaligned(sums);
+            } else {
+                *to = S::sum(sum[0]);
             }
         }
     }

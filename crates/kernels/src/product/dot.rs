@@ -113,16 +113,19 @@ impl Stretch<'_, '_> {
         unsafe {
             while j < self.to {
                 let left = self.to - j;
-                let columns = match p.m {
-                    1..=4 => left.min(4),
-                    _ => left.min(3),
-                };
+                // Row by row the weight is one stream, which reads fastest; but every weight then loads all of x, so
+                // with more of x than half the first-level cache three columns share its loads.
+                let columns = if p.m == 1 || p.m <= 4 && p.m * p.k <= 4096 { 1 } else { left.min(3) };
                 for i in (0..p.m).step_by(GROUP) {
                     match (p.m - i, columns) {
-                        (1, 4) => self.block::<S, W, 1, 4>(w, i, j),
-                        (2, 4) => self.block::<S, W, 2, 4>(w, i, j),
-                        (3, 4) => self.block::<S, W, 3, 4>(w, i, j),
-                        (4, 4) => self.block::<S, W, 4, 4>(w, i, j),
+                        (1, 1) => self.block::<S, W, 1, 1>(w, i, j),
+                        (2, 1) => self.block::<S, W, 2, 1>(w, i, j),
+                        (3, 1) => self.block::<S, W, 3, 1>(w, i, j),
+                        (4, 1) => self.block::<S, W, 4, 1>(w, i, j),
+                        (1, 3) => self.block::<S, W, 1, 3>(w, i, j),
+                        (2, 3) => self.block::<S, W, 2, 3>(w, i, j),
+                        (3, 3) => self.block::<S, W, 3, 3>(w, i, j),
+                        (4, 3) => self.block::<S, W, 4, 3>(w, i, j),
                         (5, 3) => self.block::<S, W, 5, 3>(w, i, j),
                         (6, 3) => self.block::<S, W, 6, 3>(w, i, j),
                         (7, 3) => self.block::<S, W, 7, 3>(w, i, j),
@@ -151,10 +154,8 @@ impl Stretch<'_, '_> {
             let x = self.p.x.as_ptr().add(i * k);
             let w = w.add(j * k);
             let mut sum = [[S::splat(0.0); C]; R];
-            // The next rows follow these in memory. Short rows give the hardware no time to notice the stream, so they
-            // are asked for here: a block ahead, or in long rows 2 KiB ahead.
-            let block = C * k;
-            let ahead = if block * size_of::<W>() <= 16 << 10 { block } else { (2 << 10) / size_of::<W>() };
+            // Short rows give the hardware little time to notice the stream, so it is asked for here, 4 KiB ahead.
+            let ahead = (4 << 10) / size_of::<W>();
             let mut l = 0;
             while l < whole {
                 let mut weights = [S::splat(0.0); C];
@@ -173,8 +174,13 @@ impl Stretch<'_, '_> {
                 l += S::LANES;
             }
             for (r, sums) in sum.into_iter().enumerate() {
-                for (c, sum) in sums.into_iter().enumerate() {
-                    let mut total = S::sum(sum);
+                // Of four at a time the sums cost half; places beyond C repeat a column and are dropped.
+                let totals = if C == 1 {
+                    [S::sum(sums[0]); 4]
+                } else {
+                    S::sum4([sums[0], sums[1 % C], sums[2 % C], sums[3 % C]])
+                };
+                for (c, mut total) in totals.into_iter().enumerate().take(C) {
                     for l in whole..k {
                         total += *x.add(r * k + l) * (*w.add(c * k + l)).value();
                     }

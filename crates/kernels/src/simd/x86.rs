@@ -92,6 +92,16 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn sum4(a: [__m512; 4]) -> [f32; 4] {
+        unsafe {
+            let mut halves = [_mm256_setzero_ps(); 4];
+            for (half, a) in halves.iter_mut().zip(a) {
+                *half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            }
+            Avx2::sum4(halves)
+        }
+    }
+    #[inline(always)]
     unsafe fn prefetch<T>(p: *const T) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
@@ -227,9 +237,20 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn sum(a: __m256) -> f32 {
         unsafe {
-            let half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
-            _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
+            // The tree of `sum4`: neighbours, neighbouring pairs, halves.
+            let pairs = _mm256_hadd_ps(a, a);
+            let quads = _mm256_hadd_ps(pairs, pairs);
+            _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(quads), _mm256_extractf128_ps::<1>(quads)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum4(a: [__m256; 4]) -> [f32; 4] {
+        unsafe {
+            let quads = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
+            let sums = _mm_add_ps(_mm256_castps256_ps128(quads), _mm256_extractf128_ps::<1>(quads));
+            let mut out = [0f32; 4];
+            _mm_storeu_ps(out.as_mut_ptr(), sums);
+            out
         }
     }
     #[inline(always)]
