@@ -1,0 +1,78 @@
+//! How to decode: the keys of `generation_config.json`, each optional, and the [`Settings`] that they come to.
+
+mod read;
+mod settings;
+
+pub use settings::{DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, Settings};
+
+/// Settings as they are written down, in a model's `generation_config.json` or by a user; `None` is "not said".
+///
+/// Names, meanings and defaults are those of transformers 5, with three differences: `temperature` 0 means greedy
+/// decoding; a sampling parameter among a user's own settings turns `do_sample` on (see [`GenerationConfig::merge`]);
+/// and without any limit [`DEFAULT_MAX_NEW_TOKENS`] holds instead of 20.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GenerationConfig {
+    /// Most new tokens. Goes before `max_length`.
+    pub max_new_tokens: Option<usize>,
+    /// Most tokens, the prompt's included.
+    pub max_length: Option<usize>,
+    /// No end of sequence before so many new tokens.
+    pub min_new_tokens: Option<usize>,
+    /// No end of sequence before so many tokens, the prompt's included.
+    pub min_length: Option<usize>,
+    /// Draw from the distribution instead of taking the likeliest token. Default: false.
+    pub do_sample: Option<bool>,
+    /// Divisor of the logits; 0 is greedy. Default: 1.
+    pub temperature: Option<f32>,
+    /// Draw among so many likeliest tokens; 0 is all. Default when sampling: [`DEFAULT_TOP_K`].
+    pub top_k: Option<usize>,
+    /// Draw among the likeliest tokens that hold this much probability together. Default: 1.
+    pub top_p: Option<f32>,
+    /// Drop tokens less likely than this fraction of the likeliest. Default: 0.
+    pub min_p: Option<f32>,
+    /// Divisor of positive (factor of negative) logits of tokens in the prompt or the answer. Default: 1.
+    pub repetition_penalty: Option<f32>,
+    /// Ids that end a sequence; in files one id or a list.
+    pub eos_token_id: Option<Vec<u32>>,
+    /// What an empty prompt starts from.
+    pub bos_token_id: Option<u32>,
+    /// Texts that end a sequence, and are no part of its text; in files one string or a list.
+    pub stop_strings: Option<Vec<String>>,
+    /// Sequences for each prompt. Default: 1.
+    pub num_return_sequences: Option<usize>,
+    /// Ids that are never generated.
+    pub suppress_tokens: Option<Vec<u32>>,
+}
+
+impl GenerationConfig {
+    /// These settings (a model's), overridden by `user`'s.
+    ///
+    /// A user who names a temperature above 0, `top_k`, `top_p` or `min_p` and says nothing of `do_sample` wants to
+    /// sample: otherwise those would be without effect. A user's limit of either kind replaces both of the model's.
+    pub fn merge(self, user: Self) -> Self {
+        let shapes = user.top_k.is_some() || user.top_p.is_some() || user.min_p.is_some();
+        let asks = user.temperature.map_or(shapes, |temperature| temperature > 0.);
+        let limited = user.max_new_tokens.is_some() || user.max_length.is_some();
+        let model = if limited { Self { max_new_tokens: None, max_length: None, ..self } } else { self };
+        Self {
+            max_new_tokens: user.max_new_tokens.or(model.max_new_tokens),
+            max_length: user.max_length.or(model.max_length),
+            min_new_tokens: user.min_new_tokens.or(model.min_new_tokens),
+            min_length: user.min_length.or(model.min_length),
+            do_sample: user.do_sample.or(asks.then_some(true)).or(model.do_sample),
+            temperature: user.temperature.or(model.temperature),
+            top_k: user.top_k.or(model.top_k),
+            top_p: user.top_p.or(model.top_p),
+            min_p: user.min_p.or(model.min_p),
+            repetition_penalty: user.repetition_penalty.or(model.repetition_penalty),
+            eos_token_id: user.eos_token_id.or(model.eos_token_id),
+            bos_token_id: user.bos_token_id.or(model.bos_token_id),
+            stop_strings: user.stop_strings.or(model.stop_strings),
+            num_return_sequences: user.num_return_sequences.or(model.num_return_sequences),
+            suppress_tokens: user.suppress_tokens.or(model.suppress_tokens),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

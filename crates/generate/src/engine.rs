@@ -1,0 +1,236 @@
+//! The engine: prompts are read row by row, then all sequences grow together, a token each at a time.
+
+mod batch;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use phyla_data::tokenizer::Tokenizer;
+use phyla_kernels::rng::Rng;
+use phyla_models::Model;
+
+use crate::processor::{History, Processor, chain};
+use crate::sequence::Active;
+use crate::{Error, Event, FinishReason, GenerationConfig, Result, Sequence, Settings, StopStrings, sampler};
+use batch::Batch;
+
+/// Generates with a model; cheap to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Generator<'a> {
+    model: &'a Model,
+    tokenizer: Option<&'a Tokenizer>,
+    cancel: Option<&'a AtomicBool>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// `num_return_sequences` for each prompt, in order.
+    pub sequences: Vec<Sequence>,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// How long it took. Loading the model is not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// From the call to the first id.
+    pub first_token: Duration,
+    /// Reading all prompts, and their first ids.
+    pub prefill: Duration,
+    /// Everything after that.
+    pub decode: Duration,
+    /// Passes after the prompts: ids of the longest sequence, less its first.
+    pub steps: usize,
+    /// Ids that came of these passes, over all sequences.
+    pub tokens: usize,
+}
+
+impl Timings {
+    /// Time between two ids of a sequence: zero if none had two.
+    pub fn per_token(&self) -> Duration {
+        self.decode.checked_div(self.steps.try_into().unwrap_or(u32::MAX)).unwrap_or_default()
+    }
+}
+
+impl<'a> Generator<'a> {
+    /// Without a tokenizer there are ids but no text, and no stop strings.
+    pub fn new(model: &'a Model, tokenizer: Option<&'a Tokenizer>) -> Self {
+        Self { model, tokenizer, cancel: None }
+    }
+
+    /// Ends every sequence once `cancel` is true, which is looked at before each token.
+    pub fn cancelled_by(self, cancel: &'a AtomicBool) -> Self {
+        Self { cancel: Some(cancel), ..self }
+    }
+
+    /// Continues each of `prompts`, calling `on_event` for every token.
+    ///
+    /// Draws depend on the seed, the prompt's ids, the number among its `num_return_sequences`, and the step: a prompt
+    /// gets the same answers alone and in any company, so equal prompts in one call get equal answers.
+    ///
+    /// # Errors
+    /// A setting out of range; a prompt that is empty (without a beginning-of-sequence id), too long, or with ids
+    /// outside the vocabulary; a failure of the model or the tokenizer. All prompts are checked before anything runs.
+    pub fn generate(
+        &self,
+        prompts: &[Vec<u32>],
+        config: &GenerationConfig,
+        seed: u64,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Generation> {
+        let mut settings = Settings::try_from(config)?;
+        let stops = self.stop_strings(&mut settings)?;
+        let sequences = self.sequences(prompts, &settings, &stops, seed)?;
+        let chain = chain(&settings);
+        let run = Run { generator: self, settings: &settings, chain, sequences, row: vec![], on_event };
+        phyla_ops::no_grad(|| run.run())
+    }
+
+    /// Stop strings; those that are one special token of the vocabulary become ids, since special tokens have no text.
+    fn stop_strings(&self, settings: &mut Settings) -> Result<StopStrings> {
+        let stops = std::mem::take(&mut settings.stop_strings);
+        let Some(tokenizer) = self.tokenizer else {
+            return match stops.first() {
+                Some(stop) => {
+                    Err(Error::Settings(format!("the stop string {stop:?} needs a tokenizer, and there is none")))
+                }
+                None => Ok(StopStrings::default()),
+            };
+        };
+        let special = |stop: &String| tokenizer.token_to_id(stop).filter(|&id| tokenizer.is_special(id));
+        settings.eos.extend(stops.iter().filter_map(special));
+        Ok(StopStrings::new(stops))
+    }
+
+    fn sequences<'s>(
+        &'s self,
+        prompts: &[Vec<u32>],
+        settings: &Settings,
+        stops: &'s StopStrings,
+        seed: u64,
+    ) -> Result<Vec<Active<'s>>> {
+        let seed = Rng::new(seed).split("generate");
+        let mut sequences = Vec::with_capacity(prompts.len() * settings.returns);
+        for (prompt, ids) in prompts.iter().enumerate() {
+            let ids = self.prompt(prompt, ids, settings)?;
+            let limit = settings.limit(ids.len(), &self.model.arch)?;
+            let stream = seed.split(fingerprint(&ids));
+            for number in 0..settings.returns {
+                let (index, rng) = (sequences.len(), stream.split(number as u64));
+                let text = self.tokenizer.map(|tokenizer| (tokenizer, stops));
+                sequences.push(Active::new((index, prompt), History::new(&ids), rng, limit, text)?);
+            }
+        }
+        Ok(sequences)
+    }
+
+    fn prompt(&self, number: usize, ids: &[u32], settings: &Settings) -> Result<Vec<u32>> {
+        let vocab = self.model.arch.vocab();
+        let ids = match (ids, settings.bos) {
+            ([], Some(bos)) => vec![bos],
+            ([], None) => {
+                return Err(Error::Prompt(format!(
+                    "prompt {number} is empty, and the model names no bos_token_id to start from"
+                )));
+            }
+            (ids, _) => ids.to_vec(),
+        };
+        match ids.iter().find(|&&id| id as usize >= vocab) {
+            Some(id) => Err(Error::Prompt(format!(
+                "prompt {number}: token id {id} is outside the vocabulary of {vocab}; is this the model's tokenizer?"
+            ))),
+            None => Ok(ids),
+        }
+    }
+}
+
+/// A number for a prompt's content (FNV-1a), which names its stream of draws.
+fn fingerprint(ids: &[u32]) -> u64 {
+    ids.iter().fold(0xCBF2_9CE4_8422_2325, |hash, &id| (hash ^ u64::from(id)).wrapping_mul(0x0100_0000_01B3))
+}
+
+/// One call.
+struct Run<'a, 'e> {
+    generator: &'a Generator<'a>,
+    settings: &'a Settings,
+    chain: Vec<Box<dyn Processor>>,
+    sequences: Vec<Active<'a>>,
+    /// Logits that the processors change.
+    row: Vec<f32>,
+    on_event: &'e mut dyn FnMut(Event),
+}
+
+impl Run<'_, '_> {
+    fn run(mut self) -> Result<Generation> {
+        let start = Instant::now();
+        let returns = self.settings.returns;
+        let mut timings = Timings::default();
+        let mut batch = Batch::new(self.generator.model, self.sequences.len() / returns);
+        for prompt in 0..batch.rows() {
+            let first = prompt * returns;
+            let ids = self.sequences[first].history.prompt().to_vec();
+            let Some(logits) = batch.prefill(prompt, &ids, || self.cancelled())? else { break };
+            for sequence in first..first + returns {
+                self.extend(sequence, &logits)?;
+                if sequence == 0 {
+                    timings.first_token = start.elapsed();
+                }
+            }
+        }
+        batch.repeat(returns)?;
+        timings.prefill = start.elapsed();
+        while self.sequences.iter().any(|s| s.finish.is_none()) {
+            if self.cancelled() {
+                self.cancel()?;
+                break;
+            }
+            batch.retain(|sequence| self.sequences[sequence].finish.is_none())?;
+            for group in batch.groups() {
+                let last = |sequence: usize| self.sequences[sequence].history.last().unwrap_or(0);
+                let (sequences, logits) = batch.step(group, last)?;
+                for (sequence, logits) in sequences.into_iter().zip(logits.chunks_exact(batch.vocab())) {
+                    if self.sequences[sequence].finish.is_none() {
+                        self.extend(sequence, logits)?;
+                        timings.tokens += 1;
+                    }
+                }
+            }
+            timings.steps += 1;
+        }
+        timings.decode = start.elapsed() - timings.prefill;
+        let sequences = self.sequences.into_iter().map(Active::into_sequence).collect();
+        Ok(Generation { sequences, timings })
+    }
+
+    /// Picks the next id of a sequence from its logits.
+    fn extend(&mut self, sequence: usize, logits: &[f32]) -> Result<()> {
+        let active = &mut self.sequences[sequence];
+        let row = if self.chain.is_empty() {
+            logits
+        } else {
+            self.row.clear();
+            self.row.extend_from_slice(logits);
+            for processor in &self.chain {
+                processor.apply(&mut self.row, &active.history);
+            }
+            &self.row
+        };
+        let id = match self.settings.sampling {
+            None => sampler::greedy(row)?,
+            Some(_) => sampler::draw(row, &active.rng, active.history.new_ids().len() as u64)?,
+        };
+        active.accept(id, self.settings, self.on_event)
+    }
+
+    fn cancelled(&self) -> bool {
+        self.generator.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
+    }
+
+    fn cancel(&mut self) -> Result<()> {
+        for active in self.sequences.iter_mut().filter(|s| s.finish.is_none()) {
+            active.end(FinishReason::Cancelled, self.on_event)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! The rows of a running batch: the cache, which sequence each of its rows belongs to, and the passes over them.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device};
+use phyla_kernels::product::rows_invariant_limit;
+use phyla_models::Model;
+use phyla_nn::{Cache, CacheRows, Pass, RopeScaling, SublayerSpec};
+use phyla_ops::Tensor;
+
+use crate::Result;
+
+/// Tokens of a prompt that are read in one pass: enough to be bound by arithmetic, few enough to bound the memory of
+/// the activations.
+const CHUNK: usize = 512;
+
+/// A batch.
+pub(super) struct Batch<'a> {
+    model: &'a Model,
+    cache: Cache,
+    /// The sequence of each row.
+    sequences: Vec<usize>,
+    /// Rows whose sequence has ended.
+    ended: Vec<bool>,
+    /// Whether the rotation of a token depends on how long the input is.
+    length_dependent: bool,
+}
+
+impl<'a> Batch<'a> {
+    /// Empty rows, one for each prompt.
+    pub fn new(model: &'a Model, rows: usize) -> Self {
+        let length_dependent = model.arch.layers.iter().flat_map(|layer| &layer.sublayers).any(|sublayer| {
+            matches!(sublayer, SublayerSpec::Attention(attention) if attention.rope.as_ref().is_some_and(|rope| {
+                matches!(rope.scaling, RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. })
+            }))
+        });
+        let cache = Cache::new(rows);
+        Self { model, cache, sequences: (0..rows).collect(), ended: vec![false; rows], length_dependent }
+    }
+
+    /// Rows in the cache.
+    pub fn rows(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Logits of a row.
+    pub fn vocab(&self) -> usize {
+        self.model.arch.vocab()
+    }
+
+    /// Reads a prompt into its row; returns the logits behind its last token, `None` if `cancelled`.
+    ///
+    /// Row by row: a prompt's numbers then depend on nothing but itself.
+    pub fn prefill(&mut self, row: usize, ids: &[u32], cancelled: impl Fn() -> bool) -> Result<Option<Vec<f32>>> {
+        // Where the rotation depends on the length, the whole prompt has to turn by its own.
+        let chunk = if self.length_dependent { ids.len().max(1) } else { CHUNK };
+        let mut last = None;
+        for ids in ids.chunks(chunk) {
+            if cancelled() {
+                return Ok(None);
+            }
+            let rows = CacheRows { cache: &mut self.cache, rows: row..row + 1 };
+            let hidden = self.model.forward(ids, None, &mut Pass::cached(rows, ids.len()))?;
+            last = Some(hidden.narrow(1, ids.len() - 1, 1)?); // [1, 1, hidden]
+        }
+        last.map(|last| self.logits(&last)).transpose()
+    }
+
+    /// Turns every row into `n` equal ones, side by side.
+    pub fn repeat(&mut self, n: usize) -> Result<()> {
+        if n > 1 {
+            let rows: Vec<usize> = (0..self.rows()).flat_map(|row| std::iter::repeat_n(row, n)).collect();
+            self.cache = self.cache.select(&rows)?;
+            self.sequences = (0..rows.len()).collect();
+            self.ended = vec![false; rows.len()];
+        }
+        Ok(())
+    }
+
+    /// Drops rows whose sequence has ended, once they are a quarter of all: dropping copies the cache, and a row that
+    /// only waits costs a row's share of arithmetic.
+    pub fn retain(&mut self, runs: impl Fn(usize) -> bool) -> Result<()> {
+        for (ended, &sequence) in self.ended.iter_mut().zip(&self.sequences) {
+            *ended = !runs(sequence);
+        }
+        let ended = self.ended.iter().filter(|&&ended| ended).count();
+        if 4 * ended >= self.rows().max(1) {
+            let rows: Vec<usize> = (0..self.rows()).filter(|&row| !self.ended[row]).collect();
+            self.cache = self.cache.select(&rows)?;
+            self.sequences = rows.iter().map(|&row| self.sequences[row]).collect();
+            self.ended = vec![false; rows.len()];
+        }
+        // A waiting row starts anew each time: its cache must not grow, nor reach the limit of positions.
+        for (row, _) in self.ended.iter().enumerate().filter(|(_, ended)| **ended) {
+            self.cache.truncate(row, 0);
+        }
+        Ok(())
+    }
+
+    /// Rows that may pass together: as many as the products give the same bits as one alone, in equal parts.
+    pub fn groups(&self) -> Vec<Range<usize>> {
+        let limit = if self.length_dependent { 1 } else { rows_invariant_limit() };
+        let size = self.rows().div_ceil(self.rows().div_ceil(limit).max(1)).max(1);
+        (0..self.rows()).step_by(size).map(|from| from..self.rows().min(from + size)).collect()
+    }
+
+    /// One token more for each row of a group: their sequences, and the logits `[rows, vocab]`.
+    pub fn step(&mut self, rows: Range<usize>, last: impl Fn(usize) -> u32) -> Result<(Vec<usize>, Vec<f32>)> {
+        let sequences = self.sequences[rows.clone()].to_vec();
+        let ids: Vec<u32> = sequences.iter().map(|&sequence| last(sequence)).collect();
+        let rows = CacheRows { cache: &mut self.cache, rows };
+        let hidden = self.model.forward(&ids, None, &mut Pass::cached(rows, 1))?; // [rows, 1, hidden]
+        Ok((sequences, self.logits(&hidden)?))
+    }
+
+    fn logits(&self, hidden: &Tensor) -> Result<Vec<f32>> {
+        let logits = self.model.logits(hidden)?.into_data();
+        Ok(logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    }
+}

@@ -1,0 +1,20 @@
+//! The repetition penalty of CTRL (Keskar et al. 2019, section 4.1), over prompt and answer.
+
+use super::{History, Processor};
+
+/// Divides positive and multiplies negative logits of ids that have appeared, each once.
+#[derive(Clone, Copy, Debug)]
+pub struct RepetitionPenalty(
+    /// Above 0; above 1 discourages.
+    pub f32,
+);
+
+impl Processor for RepetitionPenalty {
+    fn apply(&self, row: &mut [f32], history: &History) {
+        for &id in history.distinct() {
+            if let Some(x) = row.get_mut(id as usize) {
+                *x = if *x < 0. { *x * self.0 } else { *x / self.0 };
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Ids ruled out: some always, those that end a sequence until it is long enough.
+
+use super::{History, Processor};
+
+/// Rules ids out.
+#[derive(Clone, Debug)]
+pub struct Suppress(
+    /// Those beyond the vocabulary are ignored.
+    pub Vec<u32>,
+);
+
+impl Processor for Suppress {
+    fn apply(&self, row: &mut [f32], _: &History) {
+        rule_out(row, &self.0);
+    }
+}
+
+/// Rules the end of sequence out while there are fewer tokens than asked for.
+#[derive(Clone, Debug)]
+pub struct MinLength {
+    /// Tokens in all.
+    pub all: usize,
+    /// New tokens.
+    pub new: usize,
+    /// Ids that end a sequence.
+    pub eos: Vec<u32>,
+}
+
+impl Processor for MinLength {
+    fn apply(&self, row: &mut [f32], history: &History) {
+        let new = history.new_ids().len();
+        if new < self.new || history.prompt().len() + new < self.all {
+            rule_out(row, &self.eos);
+        }
+    }
+}
+
+fn rule_out(row: &mut [f32], ids: &[u32]) {
+    for &id in ids {
+        if let Some(x) = row.get_mut(id as usize) {
+            *x = f32::NEG_INFINITY;
+        }
+    }
+}

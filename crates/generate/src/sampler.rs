@@ -1,0 +1,86 @@
+//! From the logits of a step to an id: the likeliest, or a seeded draw.
+
+use phyla_kernels::rng::Rng;
+
+use crate::{Error, Result};
+
+/// Values that are compared side by side; the compiler makes vectors of them.
+const LANES: usize = 16;
+
+/// The largest value; minus infinity if there is none. NaN is passed over.
+pub fn largest(row: &[f32]) -> f32 {
+    let mut most = [f32::NEG_INFINITY; LANES];
+    let (blocks, rest) = row.as_chunks::<LANES>();
+    for block in blocks {
+        for (most, &x) in most.iter_mut().zip(block) {
+            *most = if x > *most { x } else { *most };
+        }
+    }
+    most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most })
+}
+
+/// The id of the largest logit, the lowest of equals.
+///
+/// # Errors
+/// When a logit is NaN or infinite, or every id has been ruled out.
+pub fn greedy(row: &[f32]) -> Result<u32> {
+    let most = checked_largest(row)?;
+    Ok(row.iter().position(|&x| x == most).unwrap_or(0) as u32)
+}
+
+/// Draws an id with the probabilities `softmax(row)`.
+///
+/// The draw is number `step` of the stream `rng`, whatever was drawn before; exponentials are f32, sums f64, in the
+/// order of ids.
+///
+/// # Errors
+/// As [`greedy`].
+pub fn draw(row: &[f32], rng: &Rng, step: u64) -> Result<u32> {
+    checked_largest(row)?;
+    let (weights, total) = weights(row);
+    let [a, b, ..] = rng.block(step);
+    let uniform = (u64::from(a) << 32 | u64::from(b)) >> 11;
+    let mut left = uniform as f64 * (1. / (1u64 << 53) as f64) * total;
+    let mut last = 0;
+    for (id, &weight) in weights.iter().enumerate() {
+        if weight > 0. {
+            last = id;
+            left -= f64::from(weight);
+            if left < 0. {
+                break;
+            }
+        }
+    }
+    // Rounding may leave a little: it belongs to the last id that has a probability.
+    Ok(last as u32)
+}
+
+/// `exp(row - max)` and the sum of that.
+pub(crate) fn weights(row: &[f32]) -> (Vec<f32>, f64) {
+    let most = largest(row);
+    // Most ids are ruled out by then; exp of minus infinity costs as much as any other.
+    let weight = |&x: &f32| if x == f32::NEG_INFINITY { 0. } else { (x - most).exp() };
+    let weights: Vec<f32> = row.iter().map(weight).collect();
+    let total = weights.iter().map(|&w| f64::from(w)).sum();
+    (weights, total)
+}
+
+fn checked_largest(row: &[f32]) -> Result<f32> {
+    let most = largest(row);
+    let nan = row.iter().filter(|x| x.is_nan()).count();
+    if nan > 0 || most == f32::INFINITY {
+        let infinite = row.iter().filter(|x| **x == f32::INFINITY).count();
+        return Err(Error::Logits(format!(
+            "of {} logits {nan} are NaN and {infinite} infinite: the weights are damaged, or their numbers exceed \
+             the type they are stored in (try --dtype f32)",
+            row.len()
+        )));
+    }
+    if most == f32::NEG_INFINITY {
+        return Err(Error::Logits("every id has been ruled out: fewer suppress_tokens would help".into()));
+    }
+    Ok(most)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! One sequence on its way: its ids, its text, and when it ends.
+
+use phyla_data::tokenizer::Tokenizer;
+use phyla_kernels::rng::Rng;
+
+use crate::processor::History;
+use crate::stop::{StopStrings, Text};
+use crate::{Result, Settings};
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An end-of-sequence id or a stop string.
+    Stop,
+    /// The limit of new tokens, or of the model's positions.
+    Length,
+    /// The caller asked to stop.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// `stop`, `length` or `cancelled`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl std::fmt::Display for FinishReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What happens while sequences grow. `sequence` counts through prompts first, and within each its returns.
+///
+/// The `text`s of a sequence's events, joined, are its [`Sequence::text`]; they are empty without a tokenizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A new token.
+    Token {
+        /// Which sequence.
+        sequence: usize,
+        /// Its new id.
+        id: u32,
+        /// The text that has become certain: whole characters, no beginning of a stop string.
+        text: &'a str,
+    },
+    /// The end of a sequence.
+    Finished {
+        /// Which sequence.
+        sequence: usize,
+        /// The text that was held back until now.
+        text: &'a str,
+        /// Why it ended.
+        reason: FinishReason,
+    },
+}
+
+/// A finished sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// Index of its prompt.
+    pub prompt: usize,
+    /// The new ids, with the end-of-sequence id or the ids of the stop string that ended it.
+    pub ids: Vec<u32>,
+    /// The text after the prompt, without end of sequence, stop string and special tokens; `None` without a tokenizer.
+    pub text: Option<String>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+}
+
+/// A sequence and what it needs to go on.
+pub(crate) struct Active<'a> {
+    /// Its number, for events.
+    pub index: usize,
+    /// Index of its prompt.
+    pub prompt: usize,
+    /// Prompt and new ids.
+    pub history: History,
+    /// Its stream of draws.
+    pub rng: Rng,
+    /// Most new tokens.
+    pub limit: usize,
+    /// Set when it has ended.
+    pub finish: Option<FinishReason>,
+    text: Option<Text<'a>>,
+}
+
+impl<'a> Active<'a> {
+    /// A sequence that begins with `prompt`; `rng` is its own.
+    pub fn new(
+        (index, prompt): (usize, usize),
+        history: History,
+        rng: Rng,
+        limit: usize,
+        text: Option<(&'a Tokenizer, &'a StopStrings)>,
+    ) -> Result<Self> {
+        let text = text.map(|(tokenizer, stops)| Text::after(history.prompt(), tokenizer, stops)).transpose()?;
+        Ok(Self { index, prompt, history, rng, limit, finish: None, text })
+    }
+
+    /// Takes the next id.
+    pub fn accept(&mut self, id: u32, settings: &Settings, on_event: &mut dyn FnMut(Event)) -> Result<()> {
+        self.history.push(id);
+        let sequence = self.index;
+        let ends = settings.eos.contains(&id);
+        // The end of sequence is no text, even where the tokenizer does not know it as special.
+        let new = match &mut self.text {
+            Some(text) if !ends => text.push(id)?,
+            _ => "",
+        };
+        on_event(Event::Token { sequence, id, text: new });
+        if ends || self.text.as_ref().is_some_and(Text::stopped) {
+            self.end(FinishReason::Stop, on_event)?;
+        } else if self.history.new_ids().len() >= self.limit {
+            self.end(FinishReason::Length, on_event)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the sequence.
+    pub fn end(&mut self, reason: FinishReason, on_event: &mut dyn FnMut(Event)) -> Result<()> {
+        let (mut rest, mut reason) = ("", reason);
+        if let Some(text) = &mut self.text {
+            text.finish()?;
+            // What the decoder held back may complete a stop string.
+            if text.stopped() && reason == FinishReason::Length {
+                reason = FinishReason::Stop;
+            }
+            rest = text.rest();
+        }
+        self.finish = Some(reason);
+        on_event(Event::Finished { sequence: self.index, text: rest, reason });
+        Ok(())
+    }
+
+    /// The result.
+    pub fn into_sequence(self) -> Sequence {
+        Sequence {
+            prompt: self.prompt,
+            ids: self.history.new_ids().to_vec(),
+            text: self.text.map(Text::into_string),
+            finish_reason: self.finish.unwrap_or(FinishReason::Cancelled),
+        }
+    }
+}
