@@ -7,3 +7,5 @@ pub mod init;
 pub mod inspect;
 mod model;
 mod output;
+pub mod tokenize;
+pub mod train;

@@ -24,6 +24,8 @@ enum Command {
     Forward(cli::forward::Args),
     Init(cli::init::Args),
     Inspect(cli::inspect::Args),
+    Tokenize(cli::tokenize::Args),
+    Train(cli::train::Args),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
         Command::Forward(args) => cli::forward::run(&args),
         Command::Init(args) => cli::init::run(&args),
         Command::Inspect(args) => cli::inspect::run(&args),
+        Command::Tokenize(args) => cli::tokenize::run(&args),
+        Command::Train(args) => cli::train::run(&args, phyla.global.quiet),
     };
     cli::error::finish(done)
 }
