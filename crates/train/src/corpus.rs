@@ -27,7 +27,14 @@ impl Texts {
     /// Finds (or, for generated stories, writes into `folder`) the files of a recipe.
     pub fn open(recipe: &Recipe, folder: &Path) -> Result<Self, TrainError> {
         let data = &recipe.data;
-        let base = TextSettings { paths: vec![], format: None, field: "text".into(), separator: None, faults: Faults::Refuse, split: None };
+        let base = TextSettings {
+            paths: vec![],
+            format: None,
+            field: "text".into(),
+            separator: None,
+            faults: Faults::Refuse,
+            split: None,
+        };
         let (base, one_document) = match &data.source {
             Source::Stories(settings) => {
                 let fraction = data.validation_fraction.unwrap_or(0.);
@@ -42,7 +49,8 @@ impl Texts {
                 return Self::files(base, vec![train], validation.into_iter().collect());
             }
             Source::Text(text) => {
-                let base = TextSettings { format: Some(Format::Text), separator: text.document_separator.clone(), ..base };
+                let base =
+                    TextSettings { format: Some(Format::Text), separator: text.document_separator.clone(), ..base };
                 (base, text.document_separator.is_none() && text.train.len() == 1 && text.train[0].is_file())
             }
             Source::Jsonl(columns) => {
@@ -61,7 +69,11 @@ impl Texts {
             false => Split::Documents { validation, seed: recipe.seed, portion },
         };
         let part = |portion| {
-            Corpus::new(TextSettings { paths: data.train_files().to_vec(), split: Some(split(portion)), ..base.clone() })
+            Corpus::new(TextSettings {
+                paths: data.train_files().to_vec(),
+                split: Some(split(portion)),
+                ..base.clone()
+            })
         };
         Ok(Self { train: part(Portion::Train)?, validation: Some(part(Portion::Validation)?) })
     }
@@ -74,7 +86,8 @@ impl Texts {
 
     /// The tokenizer that the recipe asks for, trained on the training text if need be.
     pub fn tokenizer(&self, table: &TokenizerTable, note: &mut dyn FnMut(&str)) -> Result<Tokenizer, TrainError> {
-        let texts = || -> Result<_, TrainError> { Ok(self.train.documents()?.map(|document| document.map(|d| d.text))) };
+        let texts =
+            || -> Result<_, TrainError> { Ok(self.train.documents()?.map(|document| document.map(|d| d.text))) };
         Ok(match table {
             TokenizerTable::Path(file) => Tokenizer::load(&file.path)?,
             TokenizerTable::Characters(_) => {

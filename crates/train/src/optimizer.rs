@@ -104,7 +104,10 @@ impl Optimizer {
         let mut squares = 0f64;
         for param in self.params() {
             let Some(grad) = param.grad() else {
-                candle_core::bail!("{} is trained and got no gradient: no operation of the loss has used it", param.path());
+                candle_core::bail!(
+                    "{} is trained and got no gradient: no operation of the loss has used it",
+                    param.path()
+                );
             };
             squares += if grad.device().is_cpu() {
                 phyla_kernels::elementwise::sum_squares(&cpu::view::<f32>(&grad)?)
@@ -186,15 +189,26 @@ impl Call<'_> {
         match item.state.as_slice() {
             [] => self.run(dims, p, g, &mut [], low),
             [a] => cpu::mutate(a, |a: &mut [f32]| self.run(dims, p, g, &mut [a], low)),
-            [a, b] => cpu::mutate(a, |a: &mut [f32]| cpu::mutate(b, |b: &mut [f32]| self.run(dims, p, g, &mut [a, b], low))),
+            [a, b] => {
+                cpu::mutate(a, |a: &mut [f32]| cpu::mutate(b, |b: &mut [f32]| self.run(dims, p, g, &mut [a, b], low)))
+            }
             [a, b, c] => cpu::mutate(a, |a: &mut [f32]| {
-                cpu::mutate(b, |b: &mut [f32]| cpu::mutate(c, |c: &mut [f32]| self.run(dims, p, g, &mut [a, b, c], low)))
+                cpu::mutate(b, |b: &mut [f32]| {
+                    cpu::mutate(c, |c: &mut [f32]| self.run(dims, p, g, &mut [a, b, c], low))
+                })
             }),
             more => candle_core::bail!("an optimiser with {} states", more.len()),
         }
     }
 
-    fn run(&self, dims: usize, p: &mut [f32], g: &[f32], states: &mut [&mut [f32]], low: Option<&mut [bf16]>) -> Result<()> {
+    fn run(
+        &self,
+        dims: usize,
+        p: &mut [f32],
+        g: &[f32],
+        states: &mut [&mut [f32]],
+        low: Option<&mut [bf16]>,
+    ) -> Result<()> {
         let (lr, grad_scale) = (self.lr() as f32, self.args.grad_scale);
         let (weight_decay, step) = (self.settings.weight_decay as f32, self.step);
         match (self.rule, states) {
@@ -208,8 +222,7 @@ impl Call<'_> {
                 // same without momentum.
                 phyla_kernels::elementwise::scale(p, 1. - lr * weight_decay);
                 let (momentum, nesterov) = (rule.momentum as f32, rule.nesterov);
-                let args =
-                    kernels::Sgd { lr, momentum, dampening: 0., nesterov, weight_decay: 0., step, grad_scale };
+                let args = kernels::Sgd { lr, momentum, dampening: 0., nesterov, weight_decay: 0., step, grad_scale };
                 kernels::sgd(p, g, states.first_mut().map(|v| &mut **v), &args, low);
             }
             (Rule::Lion(rule), [m]) => {

@@ -241,7 +241,9 @@ impl Trainer<'_> {
             ("eval/perplexity", row.perplexity),
         ];
         let values: Vec<(&str, f64)> = named.iter().filter_map(|&(name, value)| Some((name, value?))).collect();
-        self.events.scalars(row.step, &values).map_err(|source| TrainError::Write { path: self.run.tensorboard(), source })?;
+        self.events
+            .scalars(row.step, &values)
+            .map_err(|source| TrainError::Write { path: self.run.tensorboard(), source })?;
         self.rows.push(row);
         Ok(())
     }
@@ -251,7 +253,11 @@ impl Trainer<'_> {
         let Some(batcher) = &mut setup.validation else { return Ok(false) };
         let loss = evaluate(self.recipe, &setup.model, batcher)?;
         self.progress.skip_time();
-        self.progress.note(&format!("step {}: validation loss {loss:.4}, perplexity {:.2}", self.state.step, loss.exp()));
+        self.progress.note(&format!(
+            "step {}: validation loss {loss:.4}, perplexity {:.2}",
+            self.state.step,
+            loss.exp()
+        ));
         let row = Row { eval_loss: Some(loss), perplexity: Some(loss.exp()), ..self.row() };
         self.push(row)?;
         if self.state.best.is_none_or(|(best, _)| loss < best) {
@@ -288,7 +294,8 @@ impl Trainer<'_> {
     }
 
     fn write_report(&self, setup: &Setup) -> Result<(), TrainError> {
-        let title = self.run.root().file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
+        let title =
+            self.run.root().file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
         let machine = crate::report::machine();
         let report = Report {
             title: &title,

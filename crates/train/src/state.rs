@@ -6,7 +6,9 @@ use std::path::Path;
 use candle_core::DType;
 use phyla_data::batch::BatchState;
 use phyla_data::tokenizer::Tokenizer;
-use phyla_models::checkpoint::{Checkpoint, Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write};
+use phyla_models::checkpoint::{
+    Checkpoint, Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write,
+};
 use phyla_models::{Model, save};
 use phyla_ops::cpu;
 use serde::{Deserialize, Serialize};
@@ -37,7 +39,13 @@ const STATE: &str = "trainer_state.json";
 const OPTIMIZER: &str = "optimizer";
 
 /// Writes a complete checkpoint; until it is complete, it does not count.
-pub fn write(run: &RunDir, state: &State, model: &Model, tokenizer: &Tokenizer, optimizer: &Optimizer) -> Result<(), TrainError> {
+pub fn write(
+    run: &RunDir,
+    state: &State,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    optimizer: &Optimizer,
+) -> Result<(), TrainError> {
     let pending = run.begin_checkpoint(state.step)?;
     let folder = pending.path();
     write_model(folder, model, tokenizer, DType::F32)?;
@@ -63,7 +71,9 @@ pub fn write_model(folder: &Path, model: &Model, tokenizer: &Tokenizer, dtype: D
     save(model, folder, dtype)?;
     tokenizer.save_into(folder)?;
     let mut generation = serde_json::Map::new();
-    for (key, id) in [("bos_token_id", tokenizer.bos()), ("eos_token_id", tokenizer.eos()), ("pad_token_id", tokenizer.pad())] {
+    for (key, id) in
+        [("bos_token_id", tokenizer.bos()), ("eos_token_id", tokenizer.eos()), ("pad_token_id", tokenizer.pad())]
+    {
         if let Some(id) = id {
             generation.insert(key.into(), json!(id));
         }
@@ -84,7 +94,9 @@ pub fn read(checkpoint: &rundir::Checkpoint, optimizer: &mut Optimizer) -> Resul
         let tensors = Checkpoint::open(path.join(OPTIMIZER))?;
         if tensors.names().len() != expected {
             let found = tensors.names().len();
-            return Err(error(format!("{found} optimiser tensors, where this recipe has {expected}; was [optim] or [method] changed?")));
+            return Err(error(format!(
+                "{found} optimiser tensors, where this recipe has {expected}; was [optim] or [method] changed?"
+            )));
         }
         optimizer
             .restore(state.step, |name, shape| {

@@ -43,7 +43,13 @@ impl Stepper<'_> {
     ///
     /// # Errors
     /// A loss or gradient that is not finite, and a parameter without gradient; the weights are then untouched.
-    pub fn run(&self, optimizer: &mut Optimizer, batches: &[Batch], step: u64, lr: f64) -> Result<StepResult, TrainError> {
+    pub fn run(
+        &self,
+        optimizer: &mut Optimizer,
+        batches: &[Batch],
+        step: u64,
+        lr: f64,
+    ) -> Result<StepResult, TrainError> {
         let start = Instant::now();
         let tokens: usize = batches.iter().map(|batch| batch.tokens).sum();
         if tokens == 0 {
