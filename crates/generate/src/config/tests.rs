@@ -1,1 +1,129 @@
-//! tests
+//! Reading, merging and resolving settings.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::Error;
+use crate::config::settings::Sampling;
+
+fn map(value: Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+fn read(value: Value) -> (GenerationConfig, Vec<String>) {
+    GenerationConfig::from_map(&map(value)).unwrap()
+}
+
+#[test]
+fn a_real_file_reads_without_warnings() {
+    let (config, warnings) = read(json!({
+        "bos_token_id": 151643, "pad_token_id": 151643, "do_sample": true, "eos_token_id": [151645, 151643],
+        "repetition_penalty": 1.1, "temperature": 0.7, "top_p": 0.8, "top_k": 20.0, "transformers_version": "4.37.0",
+        "num_beams": 1, "typical_p": 1, "max_new_tokens": null, "use_cache": false
+    }));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let settings = Settings::try_from(&config).unwrap();
+    assert_eq!(settings.eos, [151645, 151643]);
+    assert_eq!(settings.sampling, Some(Sampling { temperature: 0.7, top_k: 20, top_p: 0.8, min_p: 0. }));
+    assert_eq!((settings.repetition_penalty, settings.returns, settings.bos), (1.1, 1, Some(151643)));
+}
+
+#[test]
+fn what_has_no_effect_is_named() {
+    let (_, warnings) = read(json!({ "num_beams": 4, "typical_p": 0.9, "temperatur": 0.3, "zzz": 1, "top_p": 0.9 }));
+    assert_eq!(
+        warnings,
+        [
+            "num_beams is 4, which is not supported yet and has no effect",
+            "typical_p is 0.9, which is not supported yet and has no effect",
+            "\"temperatur\" is no setting of decoding and has no effect; did you mean temperature?",
+            "\"zzz\" is no setting of decoding and has no effect",
+            "top_p without do_sample: decoding is greedy",
+        ]
+    );
+}
+
+#[test]
+fn wrong_values_name_their_key() {
+    for (value, expected) in [
+        (json!({ "top_k": -1 }), "top_k: expected a whole number from 0, found -1"),
+        (json!({ "top_k": 2.5 }), "top_k: expected a whole number from 0, found 2.5"),
+        (json!({ "temperature": "hot" }), "temperature: expected a number, found \"hot\""),
+        (json!({ "eos_token_id": [1, -2] }), "eos_token_id: expected token ids from 0, found -2"),
+        (json!({ "eos_token_id": 5_000_000_000u64 }), "eos_token_id: expected token ids from 0, found 5000000000"),
+        (json!({ "stop_strings": [[]] }), "stop_strings: expected strings, found []"),
+        (json!({ "do_sample": 1 }), "do_sample: expected true or false, found 1"),
+    ] {
+        assert_eq!(GenerationConfig::from_map(&map(value)).unwrap_err().to_string(), expected);
+    }
+    let long = json!({ "top_k": "x".repeat(100_000) });
+    assert!(GenerationConfig::from_map(&map(long)).unwrap_err().to_string().len() < 200);
+    for (value, expected) in [
+        (json!({ "temperature": -0.5 }), "temperature: expected a number of at least 0, found -0.5"),
+        (json!({ "top_p": 1.5 }), "top_p: expected a number from 0 to 1, found 1.5"),
+        (json!({ "repetition_penalty": 0 }), "repetition_penalty: expected a number above 0, found 0"),
+        (json!({ "temperature": 1e300 }), "temperature: expected a number of at least 0, found inf"),
+        (json!({ "max_new_tokens": 0 }), "max_new_tokens must be at least 1, found 0"),
+        (json!({ "num_return_sequences": 0 }), "num_return_sequences must be at least 1, found 0"),
+        (json!({ "stop_strings": "" }), "stop_strings: an empty string would stop everywhere"),
+    ] {
+        let error = Settings::try_from(&read(value).0).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        assert!(error.is_users());
+    }
+}
+
+#[test]
+fn files_are_read_or_stood_in_for_by_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = map(json!({ "eos_token_id": 2, "bos_token_id": 1, "top_k": "not ours to read" }));
+    let (config, warnings) = GenerationConfig::load(folder.path(), &model).unwrap();
+    assert_eq!((config.eos_token_id, config.bos_token_id, warnings), (Some(vec![2]), Some(1), vec![]));
+    let file = folder.path().join("generation_config.json");
+    std::fs::write(&file, r#"{ "eos_token_id": 7 }"#).unwrap();
+    assert_eq!(GenerationConfig::load(folder.path(), &model).unwrap().0.eos_token_id, Some(vec![7]));
+    for text in ["{", "[]", "\"x\"", "{\"top_k\": {}}", "\u{0}"] {
+        std::fs::write(&file, text).unwrap();
+        let error = GenerationConfig::load(folder.path(), &model).unwrap_err();
+        assert!(matches!(error, Error::Settings(ref text) if text.contains("generation_config.json: ")), "{error}");
+    }
+}
+
+#[test]
+fn a_users_word_goes_before_the_models() {
+    let model = || read(json!({ "temperature": 0.7, "do_sample": true, "max_new_tokens": 2048, "eos_token_id": 2 })).0;
+    let user = |value| read(value).0;
+    let settings = |value| Settings::try_from(&model().merge(user(value))).unwrap();
+    assert_eq!(settings(json!({})).sampling.unwrap().temperature, 0.7);
+    assert_eq!(settings(json!({ "temperature": 0 })).sampling, None);
+    assert_eq!(settings(json!({ "temperature": 0.2 })).sampling.unwrap().temperature, 0.2);
+    assert_eq!(settings(json!({ "top_k": 3 })).sampling.unwrap().top_k, 3);
+    assert_eq!(settings(json!({ "do_sample": false, "top_k": 3 })).sampling, None);
+    // Either limit of the user's replaces the model's.
+    let limited = settings(json!({ "max_length": 10 }));
+    assert_eq!((limited.max_new_tokens, limited.max_length), (None, Some(10)));
+    // Asking for a distribution is asking to sample.
+    let greedy = GenerationConfig { do_sample: Some(false), ..model() };
+    let merged = Settings::try_from(&greedy.merge(user(json!({ "top_p": 0.5 })))).unwrap();
+    assert_eq!(merged.sampling.unwrap().top_p, 0.5);
+    assert_eq!(Settings::try_from(&GenerationConfig::default()).unwrap().sampling, None);
+}
+
+#[test]
+fn limits_are_the_nearest_of_all() {
+    let mut arch = phyla_models::Arch::decoder(10, 4, 100, 0.02);
+    let settings = |value| Settings::try_from(&read(value).0).unwrap();
+    assert_eq!(settings(json!({})).limit(40, &arch).unwrap(), 60);
+    assert_eq!(settings(json!({})).limit(400, &arch).unwrap(), 1);
+    assert_eq!(settings(json!({ "max_length": 50 })).limit(40, &arch).unwrap(), 10);
+    assert_eq!(settings(json!({ "max_length": 50, "max_new_tokens": 5 })).limit(60, &arch).unwrap(), 5);
+    assert!(settings(json!({ "max_length": 50 })).limit(50, &arch).is_err());
+    assert_eq!(settings(json!({ "max_new_tokens": 500 })).limit(40, &arch).unwrap(), 500);
+    arch.context_is_hard = true;
+    assert_eq!(settings(json!({ "max_new_tokens": 500 })).limit(40, &arch).unwrap(), 61);
+    assert_eq!(settings(json!({ "max_new_tokens": 500 })).limit(100, &arch).unwrap(), 1);
+    assert!(settings(json!({})).limit(101, &arch).unwrap_err().to_string().contains("100 positions"));
+    let long = phyla_models::Arch::decoder(10, 4, 100_000, 0.02);
+    assert_eq!(settings(json!({})).limit(40, &long).unwrap(), DEFAULT_MAX_NEW_TOKENS);
+}

@@ -1,1 +1,148 @@
-//! tests
+//! Processors against their definitions, and chains of them against transformers.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::*;
+use crate::GenerationConfig;
+
+fn applied(processor: &dyn Processor, row: &[f32], history: &History) -> Vec<f32> {
+    let mut row = row.to_vec();
+    processor.apply(&mut row, history);
+    row
+}
+
+fn none() -> History {
+    History::default()
+}
+
+const OUT: f32 = f32::NEG_INFINITY;
+
+#[test]
+fn a_history_knows_each_id_once() {
+    let mut history = History::new(&[5, 700, 5]);
+    history.push(700);
+    history.push(2);
+    assert_eq!(history.distinct(), [5, 700, 2]);
+    assert_eq!((history.prompt(), history.new_ids()), (&[5, 700, 5][..], &[700, 2][..]));
+}
+
+#[test]
+fn repetition_moves_logits_away_from_repeating_whatever_their_sign() {
+    let history = History::new(&[0, 1, 1, 9]);
+    assert_eq!(applied(&RepetitionPenalty(2.), &[3., -3., 1., -1.], &history), [1.5, -6., 1., -1.]);
+}
+
+#[test]
+fn the_end_waits_for_the_shortest_length() {
+    let mut history = History::new(&[1, 1]);
+    let least = MinLength { all: 0, new: 1, eos: vec![1, 50] };
+    assert_eq!(applied(&least, &[0., 1.], &history), [0., OUT]);
+    history.push(0);
+    assert_eq!(applied(&least, &[0., 1.], &history), [0., 1.]);
+    assert_eq!(applied(&MinLength { all: 4, ..least.clone() }, &[0., 1.], &history), [0., OUT]);
+    assert_eq!(applied(&MinLength { all: 3, ..least }, &[0., 1.], &history), [0., 1.]);
+    assert_eq!(applied(&Suppress(vec![0, 7]), &[0., 1.], &history), [OUT, 1.]);
+}
+
+#[test]
+fn top_k_keeps_the_k_largest_and_their_equals() {
+    let row = [1., 4., 3., 4., 2.];
+    assert_eq!(applied(&TopK(1), &row, &none()), [OUT, 4., OUT, 4., OUT]);
+    assert_eq!(applied(&TopK(3), &row, &none()), [OUT, 4., 3., 4., OUT]);
+    assert_eq!(applied(&TopK(9), &row, &none()), row);
+    // Fewer possible ids than k: those that are ruled out stay so.
+    assert_eq!(applied(&TopK(3), &[OUT, 1., OUT, 2., OUT], &none()), [OUT, 1., OUT, 2., OUT]);
+    // Against a full sort, over many more values than k, ties among them.
+    let mut rng = phyla_kernels::rng::Rng::new(1);
+    let row: Vec<f32> = (0..5000).map(|_| (rng.next_f32() * 700.).floor()).collect();
+    let mut sorted = row.clone();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    for k in [1, 2, 50, 63, 64, 777, 4999] {
+        let kept = applied(&TopK(k), &row, &none());
+        let expected: Vec<f32> = row.iter().map(|&x| if x >= sorted[k - 1] { x } else { OUT }).collect();
+        assert_eq!(kept, expected, "{k}");
+    }
+}
+
+#[test]
+fn top_p_keeps_the_fewest_that_hold_the_probability() {
+    let row = [0.1f32, 0.4, 0.2, 0.3].map(f32::ln);
+    let kept = |p: f32| -> Vec<usize> {
+        let row = applied(&TopP(p), &row, &none());
+        (0..4).filter(|&id| row[id] > OUT).collect()
+    };
+    assert_eq!(kept(0.), [1]);
+    assert_eq!(kept(0.39), [1]);
+    assert_eq!(kept(0.41), [1, 3]);
+    assert_eq!(kept(0.69), [1, 3]);
+    assert_eq!(kept(0.71), [1, 2, 3]);
+    assert_eq!(kept(0.91), [0, 1, 2, 3]);
+    // Of equals the lower ids stay.
+    assert_eq!(applied(&TopP(0.6), &[1., 1., 1., 1.], &none()), [1., 1., 1., OUT]);
+    // Against a full sort, where the nucleus is most of many.
+    let mut rng = phyla_kernels::rng::Rng::new(2);
+    let row: Vec<f32> = (0..3000).map(|_| rng.normal()).collect();
+    let weights: Vec<f64> = row.iter().map(|&x| f64::from(x).exp()).collect();
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+    let total: f64 = weights.iter().sum();
+    for p in [0.02, 0.3, 0.9, 0.995] {
+        let mut before = 0.;
+        let expected = order
+            .iter()
+            .take_while(|&&id| {
+                let keep = before < f64::from(p) * total;
+                before += weights[id];
+                keep
+            })
+            .count();
+        let found = applied(&TopP(p), &row, &none()).iter().filter(|&&x| x > OUT).count();
+        // Sums of f32 and of f64 exponentials may disagree about the one at the border.
+        assert!(found.abs_diff(expected) <= 1, "{p}: {found} for {expected}");
+    }
+}
+
+#[test]
+fn min_p_is_relative_to_the_likeliest() {
+    let row = [0.5f32, 0.25, 0.2, 0.05].map(f32::ln);
+    assert_eq!(applied(&MinP(0.3), &row, &none()), [row[0], row[1], row[2], OUT]);
+    assert_eq!(applied(&MinP(0.45), &row, &none()), [row[0], row[1], OUT, OUT]);
+    assert_eq!(applied(&MinP(1.), &row, &none()), [row[0], OUT, OUT, OUT]);
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    settings: Map<String, Value>,
+    prompt: Vec<u32>,
+    new: Vec<u32>,
+    logits: Vec<f32>,
+    expected: Vec<Option<f32>>,
+}
+
+#[test]
+fn chains_equal_the_reference() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/processors.json");
+    let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert!(cases.len() >= 20);
+    for case in cases {
+        let (config, _) = GenerationConfig::from_map(&case.settings).unwrap();
+        let chain = chain(&crate::Settings::try_from(&config).unwrap());
+        let mut history = History::new(&case.prompt);
+        case.new.iter().for_each(|&id| history.push(id));
+        let mut row = case.logits.clone();
+        chain.iter().for_each(|processor| processor.apply(&mut row, &history));
+        for (id, (&ours, theirs)) in row.iter().zip(&case.expected).enumerate() {
+            // A division and a product: two roundings either way.
+            let same = match theirs {
+                None => ours == OUT,
+                Some(theirs) => (ours - theirs).abs() <= 4. * f32::EPSILON * theirs.abs(),
+            };
+            assert!(same, "{}: id {id}: {ours} for {theirs:?}", case.name);
+        }
+    }
+}

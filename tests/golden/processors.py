@@ -1,0 +1,84 @@
+"""Writes processors.json: logits before and after the processors of transformers, alone and as `generate` chains them.
+
+Minus infinity is written as null. Values are f32, written so that they read back exactly.
+
+    python processors.py
+"""
+
+import json
+
+import torch
+from common import HERE, seed_of
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+VOCAB = 40
+PROMPT, NEW, EOS = [3, 7, 7, 31, 0], [11, 3], [2, 5]
+
+CASES = {
+    "temperature_low": dict(do_sample=True, temperature=0.35, top_k=0),
+    "temperature_high": dict(do_sample=True, temperature=1.7, top_k=0),
+    "top_k_default": dict(do_sample=True),
+    "top_k": dict(do_sample=True, top_k=5),
+    "top_k_one": dict(do_sample=True, top_k=1),
+    "top_k_beyond": dict(do_sample=True, top_k=1000),
+    "top_p": dict(do_sample=True, top_k=0, top_p=0.7),
+    "top_p_small": dict(do_sample=True, top_k=0, top_p=0.01),
+    "top_p_large": dict(do_sample=True, top_k=0, top_p=0.999),
+    "min_p": dict(do_sample=True, top_k=0, min_p=0.1),
+    "min_p_one": dict(do_sample=True, top_k=0, min_p=1.0),
+    "repetition_above": dict(repetition_penalty=1.3),
+    "repetition_below": dict(repetition_penalty=0.8),
+    "suppress": dict(suppress_tokens=[1, 8, 39]),
+    "min_new_tokens": dict(min_new_tokens=3),
+    "min_new_tokens_reached": dict(min_new_tokens=2),
+    "min_length": dict(min_length=8),
+    "min_length_reached": dict(min_length=7),
+    "greedy_ignores_sampling": dict(temperature=0.5, top_k=3, top_p=0.2, min_p=0.3),
+    "all": dict(
+        do_sample=True,
+        temperature=0.8,
+        top_k=20,
+        top_p=0.9,
+        min_p=0.03,
+        repetition_penalty=1.2,
+        suppress_tokens=[4, 6],
+        min_new_tokens=4,
+    ),
+    "all_hot": dict(do_sample=True, temperature=2.5, top_k=30, top_p=0.8, min_p=0.2, repetition_penalty=1.05),
+}
+
+
+def main():
+    tiny = LlamaConfig(
+        vocab_size=VOCAB, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    model = LlamaForCausalLM(tiny)
+    entries = []
+    for name, settings in CASES.items():
+        rng = torch.Generator().manual_seed(seed_of(f"processors/{name}"))
+        logits = 2.5 * torch.randn((1, VOCAB), generator=rng)
+        if name in ("top_k", "all"):
+            logits[0, 10] = logits[0, 20] = logits.sort(descending=True).values[0, 4]  # ties at the border
+        config = GenerationConfig(eos_token_id=EOS, max_new_tokens=50, **settings)
+        config, _ = model._prepare_generation_config(config)
+        model._prepare_special_tokens(config, device="cpu")
+        config.max_length = len(PROMPT) + 50
+        chain = model._get_logits_processor(config, input_ids_seq_length=len(PROMPT), device="cpu")
+        ids = torch.tensor([PROMPT + NEW])
+        after = chain(ids, logits.clone())[0]
+        entries.append(
+            dict(
+                name=name,
+                settings=dict(settings, eos_token_id=EOS),
+                prompt=PROMPT,
+                new=NEW,
+                logits=logits[0].tolist(),
+                expected=[None if x == -torch.inf else x for x in after.tolist()],
+            )
+        )
+        print(name, [type(p).__name__ for p in chain], int((after > -torch.inf).sum()))
+    (HERE / "processors.json").write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
+
+
+if __name__ == "__main__":
+    main()
