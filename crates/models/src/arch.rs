@@ -94,6 +94,15 @@ impl Arch {
         }
     }
 
+    /// Numbers that a cache of keys and values keeps for each token; it keeps them in f32.
+    pub fn cache_numbers(&self) -> usize {
+        let of = |sublayer: &SublayerSpec| match sublayer {
+            SublayerSpec::Attention(attention) => 2 * attention.kv_heads * attention.head_dim,
+            SublayerSpec::Mlp(_) => 0,
+        };
+        self.layers.iter().flat_map(|layer| &layer.sublayers).map(of).sum()
+    }
+
     /// Size of the vocabulary.
     pub fn vocab(&self) -> usize {
         self.tokens.rows

@@ -12,8 +12,10 @@ mod input;
 mod load;
 mod model;
 pub mod names;
+mod naming;
 pub mod registry;
 mod save;
+mod survey;
 mod windows;
 
 mod gpt2;
@@ -29,3 +31,4 @@ pub use input::Input;
 pub use load::{LoadError, LoadOptions, LoadReport, load, read_config};
 pub use model::Model;
 pub use save::save;
+pub use survey::{Found, Slot, Survey, survey};

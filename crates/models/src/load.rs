@@ -13,8 +13,9 @@ use serde_json::{Map, Value};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorView, nearest};
 use crate::family::Entry;
-use crate::names::{Place, place};
-use crate::{Arch, Dropouts, ConfigError, Head, Model, config, registry};
+use crate::names::Place;
+use crate::naming::{Naming, TiedHead};
+use crate::{Arch, ConfigError, Dropouts, Head, Model, config, registry};
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -87,8 +88,7 @@ struct FromCheckpoint<'a> {
     checkpoint: &'a Checkpoint,
     family: &'static Entry,
     options: &'a LoadOptions,
-    /// Whether the names lack the family's prefix.
-    bare: bool,
+    naming: Naming<'a>,
     params: HashMap<String, Arc<Param>>,
     used: BTreeSet<String>,
     places: Vec<(String, Place)>,
@@ -99,12 +99,11 @@ struct FromCheckpoint<'a> {
 
 impl<'a> FromCheckpoint<'a> {
     fn new(checkpoint: &'a Checkpoint, family: &'static Entry, options: &'a LoadOptions) -> Self {
-        let bare = !checkpoint.names().any(|name| name.starts_with(family.prefix));
         Self {
             checkpoint,
             family,
             options,
-            bare,
+            naming: Naming::new(checkpoint, family),
             params: HashMap::new(),
             used: BTreeSet::new(),
             places: vec![],
@@ -113,38 +112,19 @@ impl<'a> FromCheckpoint<'a> {
         }
     }
 
-    fn place(&self, path: &str) -> Option<Place> {
-        let mut place = place(self.family.names, path)?;
-        if self.bare
-            && let Some(bare) = place.tensor.strip_prefix(self.family.prefix)
-        {
-            place.tensor = bare.to_string();
-        }
-        Some(place)
-    }
-
-    /// Tied heads as transformers reads them: a head of its own in the file wins over `tie_word_embeddings` if
-    /// its values differ, and a file with only the head lends it as token table.
+    /// Takes a head that stands in the file although the configuration ties it; see [`TiedHead`].
     fn settle_head(&mut self, arch: &mut Arch, report: &mut LoadReport) -> Result<(), LoadError> {
-        let (Some(head), Some(tokens)) = (self.place("head.weight"), self.place("tokens.weight")) else {
-            return Ok(());
-        };
-        if arch.head != Head::Tied || !self.checkpoint.contains(&head.tensor) {
-            return Ok(());
-        }
-        self.used.insert(head.tensor.clone());
-        if !self.checkpoint.contains(&tokens.tensor) {
-            let param = self.read("tokens.weight", &[arch.vocab(), arch.hidden()], &head)?;
-            self.params.insert("tokens.weight".into(), param);
-            return Ok(());
-        }
-        let (a, b) = (self.checkpoint.get(&head.tensor)?, self.checkpoint.get(&tokens.tensor)?);
-        if a.dtype != b.dtype || a.bytes() != b.bytes() {
-            report.warnings.push(format!(
-                "tie_word_embeddings is true, but {} and {} differ: the head in the file is used, untied",
-                head.tensor, tokens.tensor
-            ));
-            arch.head = Head::Own { std: arch.tokens.std };
+        match self.naming.tied_head(arch.head)? {
+            TiedHead::AsConfigured => {}
+            TiedHead::Same { head } => _ = self.used.insert(head),
+            TiedHead::Lent { head } => {
+                let param = self.read("tokens.weight", &[arch.vocab(), arch.hidden()], &head)?;
+                self.params.insert("tokens.weight".into(), param);
+            }
+            TiedHead::Own { warning } => {
+                report.warnings.push(warning);
+                arch.head = Head::Own { std: arch.tokens.std };
+            }
         }
         Ok(())
     }
@@ -213,11 +193,7 @@ impl<'a> FromCheckpoint<'a> {
     }
 
     fn finish(self, report: &mut LoadReport) {
-        let buffer = |name: &str| self.family.buffers.iter().any(|end| name.ends_with(end));
-        report.unused = (self.checkpoint.names())
-            .filter(|name| !self.used.contains(*name) && !buffer(name))
-            .map(str::to_string)
-            .collect();
+        report.unused = self.naming.unused(&self.used);
         if !report.unused.is_empty() {
             let shown: Vec<&str> = report.unused.iter().take(5).map(String::as_str).collect();
             let more = report.unused.len().saturating_sub(shown.len());
@@ -238,7 +214,7 @@ impl Source for FromCheckpoint<'_> {
         if let Some(param) = self.params.get(path) {
             return Ok(param.clone());
         }
-        let read = match self.place(path) {
+        let read = match self.naming.place(path) {
             Some(place) => self.read(path, shape, &place),
             None => {
                 Err(LoadError::Weights(format!("{}: no name for {path} in the family's table", self.family.model_type)))
