@@ -7,5 +7,6 @@ pub mod init;
 pub mod inspect;
 mod model;
 mod output;
+pub mod quickstart;
 pub mod tokenize;
 pub mod train;

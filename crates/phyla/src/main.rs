@@ -24,6 +24,7 @@ enum Command {
     Forward(cli::forward::Args),
     Init(cli::init::Args),
     Inspect(cli::inspect::Args),
+    Quickstart(cli::quickstart::Args),
     Tokenize(cli::tokenize::Args),
     Train(cli::train::Args),
 }
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Forward(args) => cli::forward::run(&args),
         Command::Init(args) => cli::init::run(&args),
         Command::Inspect(args) => cli::inspect::run(&args),
+        Command::Quickstart(args) => cli::quickstart::run(&args, phyla.global.quiet),
         Command::Tokenize(args) => cli::tokenize::run(&args),
         Command::Train(args) => cli::train::run(&args, phyla.global.quiet),
     };

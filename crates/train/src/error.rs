@@ -31,6 +31,9 @@ pub enum TrainError {
     /// A tensor operation.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// Texts that the model writes while it learns.
+    #[error(transparent)]
+    Generate(#[from] phyla_generate::Error),
     /// A path pattern of the recipe.
     #[error(transparent)]
     Pattern(#[from] phyla_nn::pattern::PatternError),
