@@ -3,6 +3,29 @@
 //! [`Generator`] runs a model; [`GenerationConfig`] says how (the keys of `generation_config.json`); [`processor`]
 //! reshapes the logits of a step and [`sampler`] picks an id from them.
 //!
+//! ```
+//! use phyla_generate::{Event, GenerationConfig, Generator};
+//!
+//! // A model with fresh weights; `phyla_models::load` reads one from a folder.
+//! let config = serde_json::json!({
+//!     "model_type": "llama", "vocab_size": 100, "hidden_size": 16, "intermediate_size": 32,
+//!     "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64
+//! });
+//! let config = config.as_object().ok_or("not an object")?;
+//! let model = phyla_models::fresh(config, 1, &candle_core::Device::Cpu)?;
+//!
+//! let settings = GenerationConfig { max_new_tokens: Some(8), temperature: Some(0.7), ..Default::default() };
+//! let settings = GenerationConfig::default().merge(settings);
+//! let prompts = [vec![3, 14, 15], vec![92]];
+//! let answer = Generator::new(&model, None).generate(&prompts, &settings, 42, &mut |event| {
+//!     if let Event::Token { sequence, id, .. } = event {
+//!         println!("{sequence}: {id}");
+//!     }
+//! })?;
+//! assert_eq!(answer.sequences[1].ids.len(), 8);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! What a prompt is answered depends on the prompt, the settings and the seed alone: not on what else is in the batch,
 //! nor on the number of threads.
 

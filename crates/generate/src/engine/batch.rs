@@ -118,3 +118,6 @@ impl<'a> Batch<'a> {
         Ok(logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! The book-keeping of rows: lengths of the cache, repetition, removal, grouping.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use serde_json::json;
+
+use super::*;
+
+fn model() -> Model {
+    let config = json!({
+        "model_type": "llama", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64
+    });
+    phyla_models::fresh(config.as_object().unwrap(), 1, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn the_cache_holds_what_each_row_has_read() {
+    let model = model();
+    phyla_ops::no_grad(|| {
+        let mut batch = Batch::new(&model, 3);
+        for (row, length) in [(0, 5), (1, 1), (2, CHUNK + 3)] {
+            let logits = batch.prefill(row, &vec![7; length], || false).unwrap().unwrap();
+            assert_eq!(logits.len(), 40);
+        }
+        assert_eq!(batch.cache.lengths(), [5, 1, CHUNK + 3]);
+        batch.repeat(2).unwrap();
+        assert_eq!(batch.cache.lengths(), [5, 5, 1, 1, CHUNK + 3, CHUNK + 3]);
+        let (sequences, logits) = batch.step(2..4, |sequence| sequence as u32).unwrap();
+        assert_eq!((sequences, logits.len()), (vec![2, 3], 80));
+        assert_eq!(batch.cache.lengths(), [5, 5, 2, 2, CHUNK + 3, CHUNK + 3]);
+        // One of six waits, emptied; two of six are dropped.
+        batch.retain(|sequence| sequence != 4).unwrap();
+        assert_eq!(batch.cache.lengths(), [5, 5, 2, 2, 0, CHUNK + 3]);
+        batch.retain(|sequence| sequence != 4 && sequence != 0).unwrap();
+        assert_eq!(batch.cache.lengths(), [5, 2, 2, CHUNK + 3]);
+        assert_eq!(batch.step(0..4, |_| 0).unwrap().0, [1, 2, 3, 5]);
+    });
+}
+
+#[test]
+fn groups_are_even_and_within_the_limit() {
+    let (model, limit) = (model(), rows_invariant_limit());
+    for rows in [1, 2, limit, limit + 1, 3 * limit + 5] {
+        let groups = Batch::new(&model, rows).groups();
+        assert_eq!(groups.len(), rows.div_ceil(limit));
+        assert_eq!(groups.iter().cloned().flatten().collect::<Vec<_>>(), (0..rows).collect::<Vec<_>>());
+        let sizes: Vec<usize> = groups.iter().map(Range::len).collect();
+        assert!(sizes.iter().all(|&size| size <= limit && size + limit / 2 > sizes[0]), "{sizes:?}");
+    }
+    assert!(Batch::new(&model, 0).groups().is_empty());
+}
+
+/// Ids that are drawn hide small differences; bits do not.
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_company() {
+    let config = json!({
+        "model_type": "llama", "vocab_size": 331, "hidden_size": 96, "intermediate_size": 200, "initializer_range": 0.2,
+        "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 64
+    });
+    let model = phyla_models::fresh(config.as_object().unwrap(), 1, &Device::Cpu).unwrap();
+    let prompt =
+        |row: usize| -> Vec<u32> { (0..[3, 70, 1, 20][row % 4]).map(|t| (t * t + row as u32) % 331).collect() };
+    let rows = rows_invariant_limit() + 9;
+    let bits = |logits: &[f32]| -> Vec<u32> { logits.iter().map(|x| x.to_bits()).collect() };
+    phyla_ops::no_grad(|| {
+        let mut together = Batch::new(&model, rows);
+        let first: Vec<_> =
+            (0..rows).map(|row| together.prefill(row, &prompt(row), || false).unwrap().unwrap()).collect();
+        let steps: Vec<Vec<f32>> = (0..3u32)
+            .map(|step| {
+                let groups = together.groups();
+                groups.into_iter().flat_map(|group| together.step(group, |row| row as u32 + step).unwrap().1).collect()
+            })
+            .collect();
+        for row in [0, 1, 2, 3, rows - 1] {
+            let mut alone = Batch::new(&model, 1);
+            // Not `assert_eq`: nobody wants to read both.
+            assert!(bits(&alone.prefill(0, &prompt(row), || false).unwrap().unwrap()) == bits(&first[row]), "{row}");
+            for (step, together) in steps.iter().enumerate() {
+                let (_, logits) = alone.step(0..1, |_| (row + step) as u32).unwrap();
+                assert!(bits(&logits) == bits(&together[row * 331..][..331]), "row {row}, step {step}");
+            }
+        }
+    });
+}
