@@ -71,6 +71,12 @@ impl Act {
     pub fn from_name(name: &str) -> Result<Self, UnknownAct> {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, act)| *act).ok_or_else(|| UnknownAct(name.to_owned()))
     }
+
+    /// The shortest of the names that [`Act::from_name`] reads.
+    pub fn name(self) -> &'static str {
+        let names = NAMES.iter().filter(|(_, act)| *act == self).map(|(name, _)| *name);
+        names.min_by_key(|name| name.len()).unwrap_or_default()
+    }
 }
 
 /// A name that [`Act::from_name`] does not know.
@@ -324,6 +330,8 @@ mod tests {
     fn names() {
         assert_eq!(Act::from_name("gelu_new").unwrap(), Act::GeluTanh);
         assert_eq!(Act::from_name("swish").unwrap(), Act::Silu);
+        assert_eq!([Act::GeluTanh, Act::Silu, Act::Gelu].map(Act::name), ["gelu_new", "silu", "gelu"]);
+        assert!(NAMES.iter().all(|(_, act)| Act::from_name(act.name()).unwrap() == *act));
         let message = Act::from_name("gelo").unwrap_err().to_string();
         assert!(message.contains("`gelo`") && message.contains("gelu_pytorch_tanh"), "{message}");
     }

@@ -50,7 +50,7 @@ pub enum Found {
     Nothing,
     /// A tensor that fits.
     Stored(Dtype),
-    /// No tensor of that name; the nearest ones.
+    /// No tensor of that name; the nearest ones among those that no parameter asks for.
     Missing(Vec<String>),
     /// A tensor of another shape than this one.
     Misshapen {
@@ -74,6 +74,9 @@ impl Survey {
         self.slots.iter().map(Slot::count).sum()
     }
 }
+
+/// Missing tensors for which the nearest names are looked for: a file of another family misses them all.
+const EXPLAINED: usize = 50;
 
 /// Holds a configuration against a checkpoint, or describes it alone.
 ///
@@ -100,6 +103,9 @@ pub fn survey(config: &Map<String, Value>, checkpoint: Option<&Checkpoint>) -> R
     Model::build(arch.clone(), family, Map::new(), &mut source)?;
     used.extend(source.slots.iter().map(|slot| slot.place.tensor.clone()));
     let unused = source.naming.as_ref().map(|naming| naming.unused(&used)).unwrap_or_default();
+    for slot in source.slots.iter_mut().filter(|slot| matches!(slot.found, Found::Missing(_))).take(EXPLAINED) {
+        slot.found = Found::Missing(nearest(&slot.place.tensor, unused.iter().map(String::as_str)));
+    }
     Ok(Survey { family, arch, slots: source.slots, unused, warnings })
 }
 
@@ -118,7 +124,7 @@ impl Hollow<'_> {
     fn found(&self, place: &Place, shape: &[usize]) -> Found {
         let Some(checkpoint) = self.checkpoint else { return Found::Nothing };
         let Ok(view) = checkpoint.get(&place.tensor) else {
-            return Found::Missing(nearest(&place.tensor, checkpoint.names()));
+            return Found::Missing(vec![]);
         };
         let expected = place.stored_shape(shape);
         if view.shape == expected {
@@ -195,7 +201,7 @@ mod tests {
         let found = |path: &str| survey.slots.iter().find(|slot| slot.path == path).unwrap().found.clone();
         assert_eq!(found("tokens.weight"), Found::Stored(Dtype::F32), "lent by the head");
         assert_eq!(found("decoder.norm.weight"), Found::Misshapen { shape: vec![4], expected: vec![8] });
-        assert!(matches!(found("decoder.layers.0.attn.q.weight"), Found::Missing(_)));
+        assert_eq!(found("decoder.layers.0.attn.q.weight"), Found::Missing(vec![]), "no name is near");
         assert_eq!(survey.unused, ["model.nrm.weight"]);
     }
 }

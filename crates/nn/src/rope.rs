@@ -81,6 +81,22 @@ pub enum RopeScaling {
     },
 }
 
+/// The base and how it is stretched, in Hugging Face's words: `theta 10000, yarn x4`.
+impl std::fmt::Display for RopeSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "theta {}", self.theta)?;
+        match &self.scaling {
+            RopeScaling::Default => Ok(()),
+            RopeScaling::Linear { factor } => write!(f, ", linear x{factor}"),
+            RopeScaling::Dynamic { factor, .. } => write!(f, ", dynamic x{factor}"),
+            RopeScaling::Yarn { factor, .. } => write!(f, ", yarn x{factor}"),
+            RopeScaling::LongRope { original, .. } => write!(f, ", longrope beyond {original}"),
+            RopeScaling::Llama3 { factor, .. } => write!(f, ", llama3 x{factor}"),
+            RopeScaling::Proportional { pairs, .. } => write!(f, ", {} of {} elements turn", 2 * pairs, self.dim),
+        }
+    }
+}
+
 impl RopeSpec {
     /// Unstretched frequencies, halves rotated.
     pub fn new(dim: usize, theta: f64) -> Self {

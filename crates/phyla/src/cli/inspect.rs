@@ -1,22 +1,38 @@
-//! `phyla inspect`: what a checkpoint holds, from its headers alone.
+//! `phyla inspect`: what a model is made of and what its files hold, from configuration and headers alone.
 
-use std::io::Write;
-use std::path::PathBuf;
+mod describe;
+mod summary;
+mod tensors;
+mod tree;
+
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
-use phyla_models::checkpoint::{Checkpoint, Report};
+use phyla_models::checkpoint::Checkpoint;
+use phyla_models::{read_config, survey};
 
-use super::output::{self, bytes, count};
+use super::model;
+use summary::Inspected;
 
-/// Show what a checkpoint holds: tensors, types, sizes
+/// Show what a model is made of: blocks, shapes, parameters, files
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   phyla inspect models/gpt2
-  phyla inspect model.safetensors --json | jq .bytes_by_dtype")]
+  phyla inspect models/gpt2 --tensors
+  phyla inspect config.json
+  phyla inspect model.safetensors --json | jq .bytes_by_dtype
+
+Nothing is loaded: configuration and headers are enough, whatever the size. A folder whose weights do
+not fit its configuration is shown too, with what is missing, misshapen or unused. Without a
+configuration the tensors are listed.")]
 pub struct Args {
-    /// A folder with safetensors, a `.safetensors` file, or a shard index
-    model: PathBuf,
+    /// A folder, a hub id, a `config.json`, a `.safetensors` file or a shard index
+    #[arg(value_name = "DIR|HUB_ID|FILE")]
+    model: String,
+
+    /// Show which tensor each parameter is
+    #[arg(long)]
+    tensors: bool,
 
     /// Print JSON
     #[arg(long)]
@@ -25,37 +41,36 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
-    let checkpoint = Checkpoint::open(&args.model)?;
-    tracing::debug!("read the headers in {:.1?}", start.elapsed());
-    let report = checkpoint.report();
-    if args.json {
-        let mut value = serde_json::to_value(&report).context("cannot write the report as JSON")?;
-        value["metadata"] = serde_json::json!(checkpoint.metadata());
-        return output::json(&value);
+    let path = model::folder(&args.model)?;
+    let Some(file) = config_file(&path) else {
+        return tensors::list(&Checkpoint::open(&path)?, args.json);
+    };
+    let (config, _) = read_config(&file)?;
+    let checkpoint = path.is_dir().then(|| Checkpoint::open(&path)).transpose().unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        None
+    });
+    let survey = match (survey(&config, checkpoint.as_ref()), &checkpoint) {
+        (Ok(survey), _) => survey,
+        (Err(error), Some(checkpoint)) => {
+            tracing::warn!("only the tensors can be listed: {error}");
+            return tensors::list(checkpoint, args.json);
+        }
+        (Err(error), None) => return Err(error.into()),
+    };
+    for warning in &survey.warnings {
+        tracing::warn!("{warning}");
     }
-    output::stdout(|out| table(out, &report, &checkpoint))
+    let tokenizer = path.is_dir().then(|| summary::tokenizer(&path)).flatten();
+    tracing::debug!("read the headers in {:.1?}", start.elapsed());
+    Inspected { survey, checkpoint, tokenizer }.show(args.tensors, args.json)
 }
 
-fn table(out: &mut dyn Write, report: &Report, checkpoint: &Checkpoint) -> std::io::Result<()> {
-    let shapes: Vec<String> = report.tensors.iter().map(|tensor| format!("{:?}", tensor.shape)).collect();
-    let names = report.tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
-    let widest = shapes.iter().map(String::len).max().unwrap_or(0);
-    for (tensor, shape) in report.tensors.iter().zip(&shapes) {
-        let (name, dtype, size) = (&tensor.name, tensor.dtype, bytes(tensor.bytes));
-        writeln!(out, "{name:names$}  {dtype:8}  {shape:widest$}  {size:>8}")?;
+/// The configuration that comes with `path`, or that it is.
+fn config_file(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() {
+        return Some(path.join("config.json")).filter(|file| file.is_file());
     }
-    let dtypes: Vec<String> =
-        report.bytes_by_dtype.iter().map(|(dtype, size)| format!("{dtype} {}", bytes(*size))).collect();
-    writeln!(
-        out,
-        "{} tensors, {} parameters, {} ({})",
-        report.tensors.len(),
-        count(report.parameters),
-        bytes(report.bytes),
-        dtypes.join(", ")
-    )?;
-    for (key, value) in checkpoint.metadata() {
-        writeln!(out, "{key} = {value}")?;
-    }
-    Ok(())
+    let name = path.file_name()?.to_string_lossy();
+    (name.ends_with(".json") && !name.ends_with(".index.json")).then(|| path.to_path_buf())
 }
