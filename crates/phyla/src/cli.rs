@@ -1,12 +1,17 @@
 //! The subcommands, one file each, and what they share: global options, errors and output.
 
+pub mod chat;
+pub mod bench;
 pub mod error;
 pub mod forward;
+pub mod generate;
 pub mod global;
 pub mod init;
 pub mod inspect;
 mod model;
 mod output;
 pub mod quickstart;
+mod sampling;
+mod session;
 pub mod tokenize;
 pub mod train;

@@ -21,7 +21,10 @@ struct Phyla {
 
 #[derive(Subcommand)]
 enum Command {
+    Chat(cli::chat::Args),
+    Bench(cli::bench::Args),
     Forward(cli::forward::Args),
+    Generate(cli::generate::Args),
     Init(cli::init::Args),
     Inspect(cli::inspect::Args),
     Quickstart(cli::quickstart::Args),
@@ -33,7 +36,10 @@ fn main() -> ExitCode {
     let phyla = Phyla::parse();
     phyla.global.apply();
     let done = match phyla.command {
+        Command::Chat(args) => cli::chat::run(&args),
+        Command::Bench(args) => cli::bench::run(&args),
         Command::Forward(args) => cli::forward::run(&args),
+        Command::Generate(args) => cli::generate::run(&args),
         Command::Init(args) => cli::init::run(&args),
         Command::Inspect(args) => cli::inspect::run(&args),
         Command::Quickstart(args) => cli::quickstart::run(&args, phyla.global.quiet),

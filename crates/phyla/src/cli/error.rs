@@ -78,6 +78,7 @@ fn is_users(error: &anyhow::Error) -> bool {
             || of(cause, load)
             || of(cause, hub)
             || of(cause, data)
+            || of(cause, phyla_generate::Error::is_users)
             || of(cause, phyla_train::TrainError::is_users)
             || cause.is::<phyla_train::recipe::RecipeError>()
     })

@@ -1,0 +1,134 @@
+//! `phyla bench`: how fast a model trains, reads and writes here, and how fast this machine could at most.
+
+mod infer;
+mod limit;
+mod report;
+mod subject;
+mod train;
+
+use clap::{Subcommand, value_parser};
+use phyla_kernels::roofline;
+use phyla_kernels::threads::threads;
+use serde_json::json;
+
+use super::output;
+use report::roofline_json;
+use subject::Subject;
+
+/// Measure speed, memory and how near the machine's limit they come
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  phyla bench decode --model models/gpt2 --new-tokens 64
+  phyla bench prefill --config config.json --dtype bf16 --prompt-tokens 1024
+  phyla bench train --config config.json --batch 8 --seq 256 --json
+  phyla bench roofline --threads 1
+
+Times are medians after a warm-up. In the same run the machine's limits are measured: products of f32,
+bf16 and int8 in registers, and reading from main memory. `fraction_of_limit` is the time that a step
+would take at the limit, over the time it took: for training and prompts the limit is the operations of
+the products and of attention at the peak of the weights' type; for decoding it is the bytes of weights
+and cache read for each token. Memory is the highest resident size of the process (MB of 10^6 bytes),
+pages of mapped files included, taken before the limits are measured.")]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Forward, backward and an AdamW step on random ids
+    #[command(after_help = "Example:
+  phyla bench train --config config.json --batch 2 --seq 256 --dtype bf16
+
+Weights are kept in f32; with --dtype bf16 the products read a bf16 copy of the matrices.")]
+    Train(Train),
+    /// Reading a prompt of random ids into an empty cache, up to the logits of its last token
+    #[command(after_help = "Example:
+  phyla bench prefill --model models/gpt2 --prompt-tokens 512")]
+    Prefill(Prefill),
+    /// Writing token after token greedily, with a cache
+    #[command(after_help = "Example:
+  phyla bench decode --model models/gpt2 --prompt-tokens 64 --new-tokens 64 --threads 2")]
+    Decode(Decode),
+    /// The machine's limits alone
+    #[command(after_help = "Example:
+  phyla bench roofline --json")]
+    Roofline(Roofline),
+}
+
+#[derive(clap::Args)]
+struct Train {
+    #[command(flatten)]
+    subject: Subject,
+
+    /// Tokens of a row
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one())]
+    seq: u64,
+
+    /// Steps that are timed
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one())]
+    steps: u64,
+
+    /// Dropout in place of the configuration's
+    #[arg(long, value_name = "P")]
+    dropout: Option<f32>,
+}
+
+#[derive(clap::Args)]
+struct Prefill {
+    #[command(flatten)]
+    subject: Subject,
+
+    /// Tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one())]
+    prompt_tokens: u64,
+
+    /// Prompts that are timed, one after the other
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one())]
+    steps: u64,
+}
+
+#[derive(clap::Args)]
+struct Decode {
+    #[command(flatten)]
+    subject: Subject,
+
+    /// Tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    prompt_tokens: u64,
+
+    /// Tokens written after each
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one())]
+    new_tokens: u64,
+
+    /// How many times all that is done
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
+    steps: u64,
+}
+
+#[derive(clap::Args)]
+struct Roofline {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Counts that fit memory many times over; more is a slip of the finger.
+fn at_least_one() -> clap::builder::RangedU64ValueParser {
+    value_parser!(u64).range(1..=1 << 24)
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.what {
+        What::Train(train) => train::run(train),
+        What::Prefill(prefill) => infer::prefill(prefill),
+        What::Decode(decode) => infer::decode(decode),
+        What::Roofline(args) => {
+            let limits = roofline::measure();
+            if args.json {
+                return output::json(&json!({ "roofline": roofline_json(&limits), "threads": threads() }));
+            }
+            output::stdout(|out| writeln!(out, "{}", report::machine(&limits)))
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Prompts and decoding: passes with a cache, nothing recorded, only the last token's logits.
+
+use std::time::Instant;
+
+use phyla_models::{Dropouts, Model};
+use phyla_nn::{Cache, Pass};
+use phyla_ops::cpu;
+
+use super::limit::Work;
+use super::report::Measured;
+use super::{Decode, Prefill};
+use crate::cli::error::usage;
+
+/// Passes before the clock counts, when decoding.
+const WARM_UP: usize = 2;
+
+pub fn prefill(args: &Prefill) -> anyhow::Result<()> {
+    let (subject, rows, time) = (&args.subject, args.subject.rows(), args.prompt_tokens as usize);
+    let model = subject.open(subject.dtype.wanted(), Dropouts::default())?;
+    check(&model, time)?;
+    let ids = subject.ids(&model, rows * time);
+    let mut steps = vec![];
+    for _ in 0..args.steps + 1 {
+        let start = Instant::now();
+        last_ids(&model, &mut Cache::new(rows), &ids)?;
+        steps.push(start.elapsed().as_secs_f64());
+    }
+    // The first one paged the weights in.
+    steps.remove(0);
+    let settings = vec![("batch", rows), ("prompt_tokens", time)];
+    let work = Work::forward(&model, rows, time, false);
+    Measured { name: "prefill", settings, steps, tokens: rows * time, work }.show(subject, &model)
+}
+
+pub fn decode(args: &Decode) -> anyhow::Result<()> {
+    let (subject, rows) = (&args.subject, args.subject.rows());
+    let (prompt, new) = (args.prompt_tokens as usize, args.new_tokens as usize);
+    let model = subject.open(subject.dtype.wanted(), Dropouts::default())?;
+    check(&model, prompt + WARM_UP + new)?;
+    let ids = subject.ids(&model, rows * prompt);
+    let mut steps = vec![];
+    for _ in 0..args.steps {
+        let mut cache = Cache::new(rows);
+        let mut next = last_ids(&model, &mut cache, &ids)?;
+        for step in 0..WARM_UP + new {
+            let start = Instant::now();
+            next = last_ids(&model, &mut cache, &next)?;
+            if step >= WARM_UP {
+                steps.push(start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    let settings = vec![("batch", rows), ("prompt_tokens", prompt), ("new_tokens", new)];
+    let work = Work::decoding(&model, rows, prompt + WARM_UP + new / 2);
+    Measured { name: "decode", settings, steps, tokens: rows, work }.show(subject, &model)
+}
+
+/// Puts new ids, `[rows, time]`, behind those in the cache and gives each row's most probable next id.
+fn last_ids(model: &Model, cache: &mut Cache, ids: &[u32]) -> anyhow::Result<Vec<u32>> {
+    let rows = cache.lengths().len();
+    let time = ids.len() / rows;
+    let hidden = model.forward(ids, None, &mut Pass::cached(cache.all(), time))?;
+    let last = hidden.narrow(1, time - 1, 1)?; // [rows, 1, hidden]
+    let logits = model.logits(&last)?.data().to_device(&candle_core::Device::Cpu)?.contiguous()?;
+    let logits = cpu::view::<f32>(&logits)?;
+    let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(id, _)| id as u32);
+    Ok(logits.chunks(model.arch.vocab()).map(best).collect())
+}
+
+/// An error if the model has no positions for so many tokens.
+pub fn check(model: &Model, tokens: usize) -> anyhow::Result<()> {
+    let context = model.arch.context;
+    if model.arch.context_is_hard && tokens > context {
+        return Err(usage(
+            format!("{tokens} tokens a row are asked for, and the model has positions for {context}"),
+            "give less of --prompt-tokens, --new-tokens or --seq",
+        ));
+    }
+    Ok(())
+}

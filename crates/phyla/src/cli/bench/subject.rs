@@ -1,0 +1,70 @@
+//! The model that is measured: from a folder, or random weights of a bare configuration.
+
+use std::path::PathBuf;
+
+use candle_core::DType;
+use phyla::device::Choice;
+use phyla_kernels::rng::Rng;
+use phyla_models::{Dropouts, LoadOptions, Model, fresh_with, load, read_config};
+
+use super::at_least_one;
+use crate::cli::init::{named, warn_unknown};
+use crate::cli::model::{self, Dtype};
+
+#[derive(clap::Args)]
+pub struct Subject {
+    /// A folder, or a hub id such as org/name
+    #[arg(long, value_name = "DIR|HUB_ID", required_unless_present = "config", conflicts_with = "config")]
+    model: Option<String>,
+
+    /// A `config.json`, or a folder that holds one: random weights
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Type of the weights in the products; auto is the stored or configured one, for training f32
+    #[arg(long, value_enum, default_value = "auto")]
+    pub dtype: Dtype,
+
+    /// auto, cpu, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    pub device: Choice,
+
+    /// Rows that are computed together
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
+    pub batch: u64,
+
+    /// Seed of random weights and ids
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Subject {
+    /// Loads or draws the model, its matrices in `dtype` (or as they are stored or configured).
+    pub fn open(&self, dtype: Option<DType>, dropouts: Dropouts) -> anyhow::Result<Model> {
+        let options = LoadOptions { device: model::device(self.device)?, dtype, dropouts };
+        let Some(file) = &self.config else {
+            let (model, report) = load(&model::folder(self.model.as_deref().unwrap_or_default())?, &options)?;
+            report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            return Ok(model);
+        };
+        let (config, _) = read_config(file)?;
+        warn_unknown(&config)?;
+        let dtype = Some(dtype.unwrap_or_else(|| named(&config)));
+        Ok(fresh_with(&config, self.seed, &LoadOptions { dtype, ..options })?)
+    }
+
+    /// Random ids of `model`'s vocabulary.
+    pub fn ids(&self, model: &Model, count: usize) -> Vec<u32> {
+        let mut rng = Rng::new(self.seed).split("ids");
+        (0..count).map(|_| rng.below(model.arch.vocab() as u64) as u32).collect()
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.batch as usize
+    }
+}

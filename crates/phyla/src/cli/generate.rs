@@ -1,0 +1,146 @@
+//! `phyla generate`: continues a prompt, word by word as it comes.
+
+use std::io::{self, Read, Write};
+
+use anyhow::Context;
+use phyla::device::Choice;
+use phyla_generate::{Event, Generation, Generator};
+use serde_json::json;
+
+use super::error::usage;
+use super::model::Dtype;
+use super::output;
+use super::sampling::Sampling;
+use super::session::Session;
+
+/// Continue a prompt
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  phyla generate --model runs/quickstart/model --prompt \"One day, a little fox\"
+  phyla generate --model models/gpt2 --prompt @letter.txt --temperature 0.8 --top-p 0.95 --seed 3
+  echo \"Once upon a time\" | phyla generate --model models/gpt2 --prompt - --json
+
+Without options the model's own generation_config.json decides. Text goes to standard output as it is
+written; --json prints everything at the end.")]
+pub struct Args {
+    /// A folder, or a hub id such as org/name
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    model: String,
+
+    /// The prompt; `@file` reads a file, `-` standard input
+    #[arg(long, value_name = "TEXT|@FILE|-", required_unless_present = "ids")]
+    prompt: Option<String>,
+
+    /// The prompt as token ids
+    #[arg(long, value_name = "1,2,3", value_delimiter = ',', conflicts_with = "prompt")]
+    ids: Option<Vec<u32>>,
+
+    /// How many answers
+    #[arg(long, value_name = "N")]
+    num_return_sequences: Option<usize>,
+
+    #[command(flatten)]
+    sampling: Sampling,
+
+    /// Type of the weights
+    #[arg(long, value_enum, default_value = "auto")]
+    dtype: Dtype,
+
+    /// auto, cpu, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    device: Choice,
+
+    /// Print JSON at the end instead of text as it comes
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    // Before the model, which takes longer to load than a missing file takes to be missed.
+    let text = args.prompt.as_deref().map(read).transpose()?;
+    let mut user = args.sampling.config();
+    user.num_return_sequences = args.num_return_sequences;
+    let session = Session::open(&args.model, args.device, args.dtype, user)?;
+    let prompt = prompt(args, &session, text.as_deref())?;
+    let generator = Generator::new(&session.model, session.tokenizer.as_ref());
+    let streams = !args.json && session.tokenizer.is_some() && session.config.num_return_sequences.unwrap_or(1) == 1;
+    let mut failed = None;
+    let generation = generator.generate(&[prompt.clone()], &session.config, args.sampling.seed, &mut |event| {
+        if let (true, Event::Token { text, .. } | Event::Finished { text, .. }) = (streams, event) {
+            let mut out = io::stdout().lock();
+            if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                failed.get_or_insert(error);
+            }
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error).context("cannot write to standard output");
+    }
+    if args.json {
+        return as_json(&prompt, &session, &generation);
+    }
+    if streams { output::stdout(|out| writeln!(out)) } else { as_text(&generation) }
+}
+
+fn read(prompt: &str) -> anyhow::Result<String> {
+    let bytes = match (prompt, prompt.strip_prefix('@')) {
+        ("-", _) => {
+            let mut bytes = vec![];
+            io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+            bytes
+        }
+        (_, Some(path)) => std::fs::read(path)
+            .map_err(|error| usage(format!("cannot read the prompt from `{path}`: {error}"), "give a text file"))?,
+        (text, None) => return Ok(text.to_owned()),
+    };
+    let end = |error: std::string::FromUtf8Error| {
+        let at = error.utf8_error().valid_up_to();
+        usage(format!("the prompt is not UTF-8 text: byte {at} is not valid"), "give text")
+    };
+    let text = String::from_utf8(bytes).map_err(end)?;
+    // A file's last line end is no part of what it says.
+    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+}
+
+fn prompt(args: &Args, session: &Session, text: Option<&str>) -> anyhow::Result<Vec<u32>> {
+    match (&args.ids, text, &session.tokenizer) {
+        (Some(ids), ..) => Ok(ids.clone()),
+        (None, Some(text), Some(tokenizer)) => Ok(tokenizer.encode(text, true)?),
+        _ => Err(usage(format!("`{}` has no tokenizer", args.model), "give the prompt as --ids 1,2,3")),
+    }
+}
+
+fn as_json(prompt: &[u32], session: &Session, generation: &Generation) -> anyhow::Result<()> {
+    let sequences: Vec<_> = (generation.sequences.iter())
+        .map(|s| json!({ "text": s.text, "ids": s.ids, "finish_reason": s.finish_reason.as_str() }))
+        .collect();
+    let timings = &generation.timings;
+    output::json(&json!({
+        "sequences": sequences,
+        "prompt_ids": prompt,
+        "timings": {
+            "load": session.load.as_secs_f64(),
+            "first_token": timings.first_token.as_secs_f64(),
+            "per_token": timings.per_token().as_secs_f64(),
+        },
+    }))
+}
+
+/// All answers, one after the other; in ids where there is no tokenizer.
+fn as_text(generation: &Generation) -> anyhow::Result<()> {
+    output::stdout(|out| {
+        for (number, sequence) in generation.sequences.iter().enumerate() {
+            if generation.sequences.len() > 1 {
+                writeln!(out, "[{}]", number + 1)?;
+            }
+            match &sequence.text {
+                Some(text) => writeln!(out, "{text}")?,
+                None => {
+                    let ids: Vec<String> = sequence.ids.iter().map(u32::to_string).collect();
+                    writeln!(out, "{}", ids.join(","))?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
