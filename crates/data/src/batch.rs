@@ -129,6 +129,11 @@ impl Batcher {
         Ok(Self { data, settings, order, state: BatchState::default() })
     }
 
+    /// What the batches are cut from.
+    pub fn data(&self) -> &TokenFile {
+        &self.data
+    }
+
     /// Batches in one epoch, the same for every rank.
     pub fn batches_per_epoch(&self) -> u64 {
         let share = (self.settings.batch * self.settings.world) as u64;

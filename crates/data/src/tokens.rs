@@ -7,12 +7,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use phyla_kernels::map::MappedFile;
+use phyla_kernels::map::{MappedFile, bytes_of};
 
 pub use build::{Made, TokenSettings, cache_dir};
 
 use crate::error::{Error, Result};
-use layout::{Header, check};
+use layout::{Header, check, checksum};
 
 /// The documents of a data set as one run of token ids, with the place where each begins.
 #[derive(Debug, Clone)]
@@ -20,6 +20,7 @@ pub struct TokenFile {
     storage: Storage,
     documents: usize,
     tokens: usize,
+    digest: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -94,9 +95,9 @@ impl TokenFile {
 
     fn open_keyed(path: &Path, key: Option<&[u8; 32]>) -> Result<Self> {
         let file = MappedFile::open(path).map_err(Error::io(path))?;
-        let Header { wide, documents, tokens, ids, offsets } =
+        let Header { wide, documents, tokens, ids, offsets, checksum: digest } =
             check(file.bytes(), key).map_err(|message| Error::format(path, message))?;
-        Ok(Self { storage: Storage::Mapped { file, wide, ids, offsets }, documents, tokens })
+        Ok(Self { storage: Storage::Mapped { file, wide, ids, offsets }, documents, tokens, digest })
     }
 
     /// Holds documents in memory, for data too small to be worth a file.
@@ -109,6 +110,7 @@ impl TokenFile {
         Self {
             documents: offsets.len() - 1,
             tokens: ids.len(),
+            digest: checksum(bytes_of(&ids)) ^ checksum(bytes_of(&offsets)).rotate_left(1),
             storage: Storage::Owned { ids: ids.into(), offsets: offsets.into() },
         }
     }
@@ -121,6 +123,11 @@ impl TokenFile {
     /// How many tokens in all.
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// A checksum of ids and documents, equal for equal files: whether a run still reads the same text.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// Where document `index` lies in the run of tokens; empty when there is no such document.

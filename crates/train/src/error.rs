@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 
 use phyla_data::batch::Batch;
+use phyla_models::LoadError;
+use phyla_models::checkpoint::CheckpointError;
+
+use crate::rundir::RunDirError;
 
 /// Why a run could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,18 @@ pub enum TrainError {
         /// What does not fit.
         reason: String,
     },
+    /// A resumed run with another recipe.
+    #[error(
+        "cannot resume {}: the recipe has changed since the run began, and its checkpoints do not fit: {}; change it \
+         back, or begin a new run with another `output`",
+        path.display(), differences.join("; ")
+    )]
+    Changed {
+        /// The run folder.
+        path: PathBuf,
+        /// `key: old -> new`.
+        differences: Vec<String>,
+    },
     /// Training has diverged, or the data or the arithmetic is broken.
     #[error(
         "step {step}: the {what} is {value}; the weights are those of step {}, the last checkpoint is intact. \
@@ -81,6 +97,19 @@ pub enum TrainError {
         /// The learning rate.
         lr: f64,
     },
+    /// What the run has made of the weights is no number any more.
+    #[error(
+        "step {step}: {what}; no checkpoint of this step is written, the last one is intact. Try a learning rate below \
+         {lr:.3e} or a longer warm-up"
+    )]
+    Diverged {
+        /// What is not finite.
+        what: String,
+        /// The step that was made.
+        step: u64,
+        /// The learning rate.
+        lr: f64,
+    },
     /// A step without a single target.
     #[error("step {step}: no token of the batch is a target; is every document one token long?")]
     EmptyBatch {
@@ -97,10 +126,34 @@ impl TrainError {
 
     /// Whether the user's input is at fault, not the machine or the run.
     pub fn is_users(&self) -> bool {
-        use phyla_models::LoadError;
-        matches!(
-            self,
-            Self::Recipe(_) | Self::Data(_) | Self::Config(_) | Self::Pattern(_) | Self::Settings(_) | Self::RunDir(_)
-        ) || matches!(self, Self::Model(LoadError::Config(_) | LoadError::Weights(_) | LoadError::Checkpoint(_)))
+        match self {
+            Self::Recipe(_) | Self::Config(_) | Self::Pattern(_) | Self::Settings(_) | Self::Changed { .. } => true,
+            Self::Data(phyla_data::Error::Io { source, .. }) => given_wrongly(source),
+            Self::Data(_) => true,
+            Self::Model(LoadError::Config(_) | LoadError::Weights(_)) => true,
+            Self::Model(LoadError::Checkpoint(error)) | Self::Checkpoint(error) => checkpoint(error),
+            Self::RunDir(RunDirError::Busy { .. } | RunDirError::Occupied { .. }) => true,
+            Self::RunDir(RunDirError::Write(error)) => checkpoint(error),
+            Self::RunDir(RunDirError::Io { source, .. }) | Self::Write { source, .. } => given_wrongly(source),
+            _ => false,
+        }
     }
+}
+
+fn checkpoint(error: &CheckpointError) -> bool {
+    match error {
+        CheckpointError::Io { source, .. } | CheckpointError::Map(source) => given_wrongly(source),
+        // What a writer was handed came from us.
+        CheckpointError::InvalidTensor { .. } => false,
+        _ => true,
+    }
+}
+
+/// A path that is not there or may not be used, and not a disk that is full or fails.
+fn given_wrongly(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::NotFound | Kind::IsADirectory | Kind::NotADirectory | Kind::PermissionDenied | Kind::InvalidInput
+    )
 }

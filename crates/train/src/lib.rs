@@ -8,6 +8,7 @@ pub mod optimizer;
 pub mod progress;
 pub mod recipe;
 pub mod report;
+mod resume;
 mod run;
 pub mod rundir;
 mod sample;

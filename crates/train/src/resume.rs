@@ -7,8 +7,8 @@ use crate::recipe::Recipe;
 use crate::rundir::RunDir;
 use crate::state::State;
 
-/// Keys that a checkpoint's weights, optimiser state or place in the data depend on. The paths of the data and of
-/// the model are not among them: files may move, and their content is compared in [`check_text`].
+/// Keys that a checkpoint's weights, optimiser state or place in the data depend on. The paths of the data
+/// are not among them: files may move, and their content is compared in [`check_text`].
 const FIXED: &[&str] = &[
     "model",
     "seed",
@@ -27,6 +27,9 @@ const FIXED: &[&str] = &[
     "train.batch",
 ];
 
+/// Paths among them. Weights and tokenizer come from the checkpoint, wherever the first ones came from.
+const MOVABLE: &[&str] = &["model", "tokenizer.path"];
+
 /// Holds the recipe against the one that the run began with. What may differ comes back as sentences.
 ///
 /// # Errors
@@ -39,12 +42,10 @@ pub fn check_recipe(run: &RunDir, recipe: &Recipe) -> Result<Vec<String>, TrainE
             return Ok(vec![format!("whether the recipe has changed since the run began is unknown: {error}")]);
         }
     };
-    let moved = before.model_path() && recipe.model_path();
     let (fixed, free): (Vec<String>, Vec<String>) = (before.differences(recipe)?.into_iter()).partition(|difference| {
         let key = difference.split(": ").next().unwrap_or_default();
-        let within = |fixed: &&str| key.strip_prefix(**fixed).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        // Weights and tokenizer come from the checkpoint, wherever the first ones came from.
-        FIXED.iter().any(|fixed| within(fixed)) && !(key == "model" && moved) && key != "tokenizer.path"
+        let within = |fixed: &&str| key.strip_prefix(*fixed).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        FIXED.iter().any(|fixed| within(fixed)) && !MOVABLE.contains(&key)
     });
     if fixed.is_empty() {
         Ok(free.into_iter().map(|difference| format!("the recipe has changed: {difference}")).collect())

@@ -15,11 +15,12 @@ use crate::optimizer::Optimizer;
 use crate::progress::{Progress, Tick};
 use crate::recipe::{Length, Recipe};
 use crate::report::{Report, SampleText};
+use crate::resume;
 use crate::rundir::RunDir;
 use crate::schedule::Schedule;
 use crate::setup::Setup;
 use crate::signals::Interrupt;
-use crate::state::{self, State};
+use crate::state::{self, Since, State};
 use crate::step::{StepResult, Stepper};
 use crate::tensorboard::EventWriter;
 
@@ -80,13 +81,31 @@ pub fn train(recipe: &Recipe, options: &Options) -> Result<Summary, TrainError> 
     };
     let start = checkpoint.as_ref().map_or(0, |c| c.step);
     let mut progress = Progress::new(start, options.quiet);
+    if options.resume {
+        match &checkpoint {
+            Some(checkpoint) => {
+                progress.note(&format!("resuming after step {} from {}", checkpoint.step, checkpoint.path.display()));
+                resume::check_recipe(&run, recipe)?.iter().for_each(|text| progress.note(text));
+            }
+            None => progress.note(&format!("{} holds no checkpoint: beginning at step 1", recipe.output.display())),
+        }
+    }
     let path = checkpoint.as_ref().map(|c| c.path.clone());
     let setup = Setup::new(recipe, run.root(), path.as_deref(), &options.device, &mut |text| progress.note(text))?;
     let mut optimizer = Optimizer::new(&recipe.optim, setup.model.params())?;
-    let state = match &checkpoint {
+    let mut state = match &checkpoint {
         Some(checkpoint) => state::read(checkpoint, &mut optimizer)?,
         None => State::default(),
     };
+    let text = format!("{:016x}", setup.train.data().digest());
+    if let Some(path) = &path {
+        resume::check_text(&state, path, &text)?;
+    }
+    state.text = text;
+    if let Some((_, step)) = state.best.filter(|_| recipe.train.keep_best) {
+        // A kill between a checkpoint and the note that it is the best leaves an older note.
+        run.mark_best_if_there(step)?;
+    }
     let (metrics, rows) = match start {
         0 => (Metrics::create(&run.metrics())?, vec![]),
         step => Metrics::resume(&run.metrics(), step)?,
@@ -103,7 +122,6 @@ pub fn train(recipe: &Recipe, options: &Options) -> Result<Summary, TrainError> 
         metrics,
         rows,
         events,
-        samples: vec![],
         progress,
         resolved,
         saved: start,
@@ -121,22 +139,12 @@ struct Trainer<'a> {
     metrics: Metrics,
     rows: Vec<Row>,
     events: EventWriter,
-    samples: Vec<SampleText>,
     progress: Progress,
     resolved: String,
     /// Step of the newest checkpoint.
     saved: u64,
     began: Instant,
     loss: f64,
-}
-
-/// Sums since the last row of metrics.
-#[derive(Default)]
-struct Since {
-    loss: f64,
-    steps: u64,
-    tokens: u64,
-    time: Duration,
 }
 
 impl Trainer<'_> {
@@ -147,8 +155,8 @@ impl Trainer<'_> {
         let schedule = Schedule::new(&recipe.schedule, recipe.optim.lr);
         let per_epoch = setup.train.batches_per_epoch().div_ceil(recipe.train.accumulate as u64);
         let before = self.state.seconds;
-        let mut since = Since::default();
-        let mut stopped = None;
+        // Where a run was killed after its last checkpoint and before its end, that end is all there is to do.
+        let mut stopped = self.stale().then_some(Stopped::Early);
         loop {
             let (total, left) = self.total(per_epoch);
             if self.state.step >= total || stopped.is_some() {
@@ -157,13 +165,13 @@ impl Trainer<'_> {
             let lr = schedule.lr(self.state.step, total);
             let result = self.step(&mut setup, lr)?;
             self.state.seconds = before + self.began.elapsed().as_secs_f64();
-            since.add(&result);
+            self.state.since.add(&result);
             let step = self.state.step;
             self.progress.tick(Tick { step, total, loss: result.loss, lr, tokens: result.tokens, left });
             let due = |every: u64| every > 0 && step.is_multiple_of(every);
             let last = step >= total;
             if due(recipe.train.log_every) || last {
-                self.log(&mut since, &result, lr)?;
+                self.log(&result, lr)?;
             }
             if (due(recipe.train.eval_every) || last) && setup.validation.is_some() && self.evaluate(&mut setup)? {
                 stopped = Some(Stopped::Early);
@@ -213,16 +221,16 @@ impl Trainer<'_> {
         Ok(result)
     }
 
-    fn log(&mut self, since: &mut Since, result: &StepResult, lr: f64) -> Result<(), TrainError> {
+    fn log(&mut self, result: &StepResult, lr: f64) -> Result<(), TrainError> {
+        let since = std::mem::take(&mut self.state.since);
         let row = Row {
             loss: Some(since.loss / since.steps.max(1) as f64),
             lr: Some(lr),
             grad_norm: Some(result.grad_norm),
-            tokens_per_second: Some(since.tokens as f64 / since.time.as_secs_f64().max(1e-9)),
+            tokens_per_second: Some(since.tokens as f64 / since.seconds.max(1e-9)),
             peak_rss_mb: peak_rss_mb(),
             ..self.row()
         };
-        *since = Since::default();
         self.push(row)
     }
 
@@ -252,6 +260,9 @@ impl Trainer<'_> {
     fn evaluate(&mut self, setup: &mut Setup) -> Result<bool, TrainError> {
         let Some(batcher) = &mut setup.validation else { return Ok(false) };
         let loss = evaluate(self.recipe, &setup.model, batcher)?;
+        if !loss.is_finite() {
+            return Err(self.diverged(format!("the validation loss is {loss}")));
+        }
         self.progress.skip_time();
         self.progress.note(&format!(
             "step {}: validation loss {loss:.4}, perplexity {:.2}",
@@ -270,20 +281,34 @@ impl Trainer<'_> {
         } else {
             self.state.stale_evaluations += 1;
         }
-        Ok(self.recipe.train.early_stop_patience.is_some_and(|patience| self.state.stale_evaluations >= patience))
+        Ok(self.stale())
+    }
+
+    /// Whether the validation loss has not fallen for too long.
+    fn stale(&self) -> bool {
+        self.recipe.train.early_stop_patience.is_some_and(|patience| self.state.stale_evaluations >= patience)
+    }
+
+    fn diverged(&self, what: String) -> TrainError {
+        let lr = self.rows.iter().rev().find_map(|row| row.lr).unwrap_or(self.recipe.optim.lr);
+        TrainError::Diverged { what, step: self.state.step, lr }
     }
 
     fn sample(&mut self, setup: &Setup) -> Result<(), TrainError> {
         let settings = &self.recipe.train.sample;
         for text in crate::sample::samples(&setup.model, &setup.tokenizer, settings, self.recipe.seed)? {
             self.progress.note(&format!("step {}: {}{}", self.state.step, text.prompt, text.text));
-            self.samples.push(SampleText { step: self.state.step, ..text });
+            self.state.samples.push(SampleText { step: self.state.step, ..text });
         }
         self.progress.skip_time();
         Ok(())
     }
 
     fn save(&mut self, setup: &Setup) -> Result<(), TrainError> {
+        // What cannot go on must not replace what can.
+        if let Some(param) = setup.model.params().iter().find(|param| !finite(param)) {
+            return Err(self.diverged(format!("{} holds values that are not finite", param.path())));
+        }
         self.metrics.sync()?;
         state::write(&self.run, &self.state, &setup.model, &setup.tokenizer, &self.optimizer)?;
         self.saved = self.state.step;
@@ -303,7 +328,7 @@ impl Trainer<'_> {
             parameters: setup.model.count() as u64,
             machine: &machine,
             rows: &self.rows,
-            samples: &self.samples,
+            samples: &self.state.samples,
             recipe: &self.resolved,
             warnings: &setup.warnings,
         };
@@ -330,7 +355,7 @@ impl Trainer<'_> {
             tokens: self.state.tokens,
             seconds: self.state.seconds,
             parameters: setup.model.count(),
-            loss: self.loss,
+            loss: if self.loss.is_nan() { self.rows.iter().rev().find_map(|row| row.loss).unwrap_or(f64::NAN) } else { self.loss },
             eval_loss,
             perplexity: eval_loss.map(f64::exp),
             stopped,
@@ -345,8 +370,16 @@ impl Since {
         self.loss += result.loss;
         self.steps += 1;
         self.tokens += result.tokens;
-        self.time += result.time;
+        self.seconds += result.time.as_secs_f64();
     }
+}
+
+/// Whether every weight is a number; a device's are not fetched for this.
+fn finite(param: &phyla_ops::Param) -> bool {
+    let phyla_ops::Weight::Dense(data) = param.weight() else { return true };
+    // No early exit, so that the loop runs at the speed of memory.
+    let all = |values: &[f32]| values.iter().fold(true, |all, x| all & x.is_finite());
+    !data.device().is_cpu() || phyla_ops::cpu::view::<f32>(&data).map_or(true, |values| all(&values))
 }
 
 /// Mean loss per token over the validation batches, always the same ones.

@@ -239,6 +239,15 @@ impl RunDir {
         self.write(&self.root.join("best"), &format!("{}\n", name(step)))
     }
 
+    /// As [`RunDir::mark_best`], if the checkpoint is there, complete and not noted already.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn mark_best_if_there(&self, step: u64) -> Result<(), RunDirError> {
+        let there = self.checkpoint_path(step).join(MARKER).is_file();
+        if there && self.best().is_none_or(|best| best.step != step) { self.mark_best(step) } else { Ok(()) }
+    }
+
     /// The checkpoint with the lowest validation loss, if one is noted and still there.
     #[must_use]
     pub fn best(&self) -> Option<Checkpoint> {

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::TrainError;
 use crate::optimizer::Optimizer;
+use crate::report::SampleText;
 use crate::rundir::{self, RunDir};
 
 /// The place in a run, after `step` updates.
@@ -33,6 +34,28 @@ pub struct State {
     pub best: Option<(f64, u64)>,
     /// Evaluations since then.
     pub stale_evaluations: u64,
+    /// Sums since the last row of metrics.
+    #[serde(default)]
+    pub since: Since,
+    /// Which text is trained on.
+    #[serde(default)]
+    pub text: String,
+    /// What the model has written so far.
+    #[serde(default)]
+    pub samples: Vec<SampleText>,
+}
+
+/// What the next row of metrics sums up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Since {
+    /// Sum of the steps' losses.
+    pub loss: f64,
+    /// Steps.
+    pub steps: u64,
+    /// Their tokens.
+    pub tokens: u64,
+    /// Their time in seconds.
+    pub seconds: f64,
 }
 
 const STATE: &str = "trainer_state.json";

@@ -27,6 +27,7 @@ pub(super) struct Header {
     pub(super) tokens: usize,
     pub(super) ids: Range<usize>,
     pub(super) offsets: Range<usize>,
+    pub(super) checksum: u64,
 }
 
 /// The header's bytes.
@@ -83,14 +84,15 @@ pub(super) fn check(bytes: &[u8], key: Option<&[u8; 32]>) -> Result<Header, Stri
         )
     })?;
     let table: &[u64] = view(&bytes[offsets.clone()]).ok_or("the offsets are not aligned")?;
-    if checksum(&bytes[HEADER..]) != number(8) {
+    let checksum = checksum(&bytes[HEADER..]);
+    if checksum != number(8) {
         return Err("corrupt: the checksum does not match".to_owned());
     }
     let ordered = table.first() == Some(&0) && table.last() == Some(&tokens) && table.is_sorted();
     if !ordered {
         return Err("corrupt: the documents' offsets are not in order".to_owned());
     }
-    Ok(Header { wide: width == 4, documents: documents as usize, tokens: tokens as usize, ids, offsets })
+    Ok(Header { wide: width == 4, documents: documents as usize, tokens: tokens as usize, ids, offsets, checksum })
 }
 
 /// A 64-bit checksum against bit rot and half-written pages, not against forgery.
