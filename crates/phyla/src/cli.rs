@@ -1,7 +1,7 @@
 //! The subcommands, one file each, and what they share: global options, errors and output.
 
-pub mod chat;
 pub mod bench;
+pub mod chat;
 pub mod error;
 pub mod forward;
 pub mod generate;
@@ -12,6 +12,5 @@ mod model;
 mod output;
 pub mod quickstart;
 mod sampling;
-mod session;
 pub mod tokenize;
 pub mod train;

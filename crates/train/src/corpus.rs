@@ -119,7 +119,8 @@ impl Texts {
         time: usize,
         note: &mut dyn FnMut(&str),
     ) -> Result<(Batcher, Option<Batcher>), TrainError> {
-        let cache = cache_dir()?;
+        // Without a home the run keeps its own.
+        let cache = cache_dir().unwrap_or_else(|_| recipe.output.join("data"));
         let settings = TokenSettings { add_special: false, append_eos: tokenizer.eos().is_some() };
         let mut open = |corpus: &Corpus, name: &str| -> Result<Arc<TokenFile>, TrainError> {
             let (file, made) = TokenFile::cached(&cache, corpus, tokenizer, &settings, &mut |_| {})?;

@@ -35,6 +35,12 @@ pub struct Options {
     pub device: Device,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self { resume: false, quiet: false, device: Device::Cpu }
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Summary {
@@ -355,7 +361,11 @@ impl Trainer<'_> {
             tokens: self.state.tokens,
             seconds: self.state.seconds,
             parameters: setup.model.count(),
-            loss: if self.loss.is_nan() { self.rows.iter().rev().find_map(|row| row.loss).unwrap_or(f64::NAN) } else { self.loss },
+            loss: if self.loss.is_nan() {
+                self.rows.iter().rev().find_map(|row| row.loss).unwrap_or(f64::NAN)
+            } else {
+                self.loss
+            },
             eval_loss,
             perplexity: eval_loss.map(f64::exp),
             stopped,

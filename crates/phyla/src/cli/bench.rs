@@ -7,7 +7,6 @@ mod subject;
 mod train;
 
 use clap::{Subcommand, value_parser};
-use phyla_kernels::roofline;
 use phyla_kernels::threads::threads;
 use serde_json::json;
 
@@ -124,7 +123,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         What::Prefill(prefill) => infer::prefill(prefill),
         What::Decode(decode) => infer::decode(decode),
         What::Roofline(args) => {
-            let limits = roofline::measure();
+            let limits = report::limits();
             if args.json {
                 return output::json(&json!({ "roofline": roofline_json(&limits), "threads": threads() }));
             }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use phyla::Session;
 use phyla::device::Choice;
 use phyla_data::template::Chat;
 use phyla_data::tokenizer::Tokenizer;
@@ -16,7 +17,6 @@ use serde_json::{Value, json};
 use super::error::usage;
 use super::model::Dtype;
 use super::sampling::Sampling;
-use super::session::Session;
 
 /// Talk with a model
 #[derive(clap::Args)]
@@ -57,7 +57,8 @@ Ctrl-C stops an answer, Ctrl-D ends";
 static STOP: AtomicBool = AtomicBool::new(false);
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let session = Session::open(&args.model, args.device, args.dtype, args.sampling.config())?;
+    let mut session = super::model::session(&args.model, args.device, args.dtype)?;
+    session.config = std::mem::take(&mut session.config).merge(args.sampling.config());
     let Some(tokenizer) = &session.tokenizer else {
         return Err(usage(format!("`{}` has no tokenizer", args.model), "chat needs a folder with tokenizer files"));
     };

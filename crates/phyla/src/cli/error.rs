@@ -77,11 +77,23 @@ fn is_users(error: &anyhow::Error) -> bool {
             || of(cause, checkpoint)
             || of(cause, load)
             || of(cause, hub)
+            || of(cause, session)
             || of(cause, data)
             || of(cause, phyla_generate::Error::is_users)
             || of(cause, phyla_train::TrainError::is_users)
             || cause.is::<phyla_train::recipe::RecipeError>()
     })
+}
+
+fn session(error: &phyla::Error) -> bool {
+    match error {
+        phyla::Error::Hub(error) => hub(error),
+        phyla::Error::Load(error) => load(error),
+        phyla::Error::Data(error) => data(error),
+        phyla::Error::Generate(error) => error.is_users(),
+        phyla::Error::Tensor(_) => false,
+        phyla::Error::NoTokenizer => true,
+    }
 }
 
 fn load(error: &LoadError) -> bool {

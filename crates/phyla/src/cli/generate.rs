@@ -3,15 +3,15 @@
 use std::io::{self, Read, Write};
 
 use anyhow::Context;
+use phyla::Session;
 use phyla::device::Choice;
-use phyla_generate::{Event, Generation, Generator};
+use phyla_generate::{Event, Generation};
 use serde_json::json;
 
 use super::error::usage;
 use super::model::Dtype;
 use super::output;
 use super::sampling::Sampling;
-use super::session::Session;
 
 /// Continue a prompt
 #[derive(clap::Args)]
@@ -60,12 +60,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let text = args.prompt.as_deref().map(read).transpose()?;
     let mut user = args.sampling.config();
     user.num_return_sequences = args.num_return_sequences;
-    let session = Session::open(&args.model, args.device, args.dtype, user)?;
+    let session = super::model::session(&args.model, args.device, args.dtype)?;
     let prompt = prompt(args, &session, text.as_deref())?;
-    let generator = Generator::new(&session.model, session.tokenizer.as_ref());
-    let streams = !args.json && session.tokenizer.is_some() && session.config.num_return_sequences.unwrap_or(1) == 1;
+    let streams = !args.json
+        && session.tokenizer.is_some()
+        && args.num_return_sequences.or(session.config.num_return_sequences).unwrap_or(1) == 1;
     let mut failed = None;
-    let generation = generator.generate(&[prompt.clone()], &session.config, args.sampling.seed, &mut |event| {
+    let generation = session.generate_ids(std::slice::from_ref(&prompt), user, args.sampling.seed, &mut |event| {
         if let (true, Event::Token { text, .. } | Event::Finished { text, .. }) = (streams, event) {
             let mut out = io::stdout().lock();
             if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -7,6 +7,7 @@ use anyhow::Context;
 use candle_core::{DType, Device};
 use clap::ValueEnum;
 use phyla::device::Choice;
+use phyla::{OpenOptions, Session};
 use phyla_models::hub::Hub;
 use phyla_models::{LoadOptions, Model, load};
 
@@ -65,4 +66,13 @@ pub fn open(reference: &str, device: Choice, dtype: Dtype) -> anyhow::Result<Mod
         report.mapped_bytes
     );
     Ok(model)
+}
+
+/// Opens a model with its tokenizer and generation settings, and says what is odd about it.
+pub fn session(reference: &str, device: Choice, dtype: Dtype) -> anyhow::Result<Session> {
+    let session = Session::open_with(reference, OpenOptions { device, dtype: dtype.wanted() })?;
+    for warning in &session.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(session)
 }

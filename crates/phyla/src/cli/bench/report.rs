@@ -29,7 +29,7 @@ impl Measured {
     pub fn show(&self, subject: &Subject, model: &Model) -> anyhow::Result<()> {
         // Before the machine is measured, which takes memory of its own.
         let peak = peak_rss();
-        let limits = roofline::measure();
+        let limits = limits();
         if subject.json {
             return output::json(&self.json(subject, model, peak, &limits));
         }
@@ -91,6 +91,17 @@ impl Measured {
             value.extend(measured);
         }
         Value::Object(value)
+    }
+}
+
+/// The machine's limits. Measured twice: what else runs here can only lower them, so the higher ones are nearer.
+pub fn limits() -> Roofline {
+    let (a, b) = (roofline::measure(), roofline::measure());
+    Roofline {
+        f32_gflops: a.f32_gflops.max(b.f32_gflops),
+        bf16_gflops: a.bf16_gflops.max(b.bf16_gflops),
+        int8_gops: a.int8_gops.max(b.int8_gops),
+        read_gbps: a.read_gbps.max(b.read_gbps),
     }
 }
 

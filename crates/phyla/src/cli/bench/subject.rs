@@ -8,13 +8,14 @@ use phyla_kernels::rng::Rng;
 use phyla_models::{Dropouts, LoadOptions, Model, fresh_with, load, read_config};
 
 use super::at_least_one;
+use crate::cli::error::usage;
 use crate::cli::init::{named, warn_unknown};
 use crate::cli::model::{self, Dtype};
 
 #[derive(clap::Args)]
 pub struct Subject {
     /// A folder, or a hub id such as org/name
-    #[arg(long, value_name = "DIR|HUB_ID", required_unless_present = "config", conflicts_with = "config")]
+    #[arg(long, value_name = "DIR|HUB_ID", conflicts_with = "config")]
     model: Option<String>,
 
     /// A `config.json`, or a folder that holds one: random weights
@@ -46,10 +47,17 @@ impl Subject {
     /// Loads or draws the model, its matrices in `dtype` (or as they are stored or configured).
     pub fn open(&self, dtype: Option<DType>, dropouts: Dropouts) -> anyhow::Result<Model> {
         let options = LoadOptions { device: model::device(self.device)?, dtype, dropouts };
-        let Some(file) = &self.config else {
-            let (model, report) = load(&model::folder(self.model.as_deref().unwrap_or_default())?, &options)?;
-            report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            return Ok(model);
+        let file = match (&self.config, &self.model) {
+            (Some(file), _) => file,
+            (None, Some(reference)) => {
+                let (model, report) = load(&model::folder(reference)?, &options)?;
+                report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                return Ok(model);
+            }
+            (None, None) => {
+                let help = "give --model with a folder or a hub id, or --config for random weights";
+                return Err(usage("no model is named", help));
+            }
         };
         let (config, _) = read_config(file)?;
         warn_unknown(&config)?;

@@ -1,0 +1,118 @@
+//! A model ready to use: weights, tokenizer and generation settings from one folder.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use candle_core::DType;
+use phyla_data::tokenizer::Tokenizer;
+use phyla_generate::{Event, Generation, GenerationConfig, Generator};
+use phyla_models::hub::Hub;
+use phyla_models::{Input, LoadOptions, Model, load};
+use phyla_ops::{Data, no_grad};
+
+use crate::Error;
+use crate::device::Choice;
+
+/// How to open a model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// Where to compute.
+    pub device: Choice,
+    /// The type of the weights; `None` keeps the stored one.
+    pub dtype: Option<DType>,
+}
+
+/// An open model.
+#[derive(Debug)]
+pub struct Session {
+    /// The weights.
+    pub model: Model,
+    /// Absent in folders without tokenizer files, which answer in ids alone.
+    pub tokenizer: Option<Tokenizer>,
+    /// The model's own generation settings.
+    pub config: GenerationConfig,
+    /// What is odd about the folder: unused tensors, unknown settings.
+    pub warnings: Vec<String>,
+    /// Time to load all of it.
+    pub load: Duration,
+}
+
+/// What a forward pass gives.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// `[batch, time, vocabulary]`.
+    pub logits: Data,
+    /// `[batch, time, hidden]`, after the final norm.
+    pub last_hidden_state: Data,
+}
+
+impl Session {
+    /// Opens a folder or a hub id (`org/name`, `org/name@revision`).
+    ///
+    /// # Errors
+    /// A folder or hub id that cannot be found, and files that contradict each other or cannot be read.
+    pub fn open(reference: &str) -> Result<Self, Error> {
+        Self::open_with(reference, OpenOptions::default())
+    }
+
+    /// As [`Session::open`], with a choice of device and type.
+    ///
+    /// # Errors
+    /// As [`Session::open`]; a device that this build or machine does not have.
+    pub fn open_with(reference: &str, options: OpenOptions) -> Result<Self, Error> {
+        let start = Instant::now();
+        let folder = Hub::from_env().resolve(reference)?;
+        let device = options.device.open()?;
+        let (model, report) = load(&folder, &LoadOptions { device, dtype: options.dtype, ..LoadOptions::default() })?;
+        let tokenizer = if has_tokenizer(&folder) { Some(Tokenizer::load(&folder)?) } else { None };
+        let (config, mut warnings) = GenerationConfig::load(&folder, &model.config)?;
+        warnings.splice(0..0, report.warnings);
+        Ok(Self { model, tokenizer, config, warnings, load: start.elapsed() })
+    }
+
+    /// One pass over a batch, nothing recorded.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, masks and positions of other sizes, rows longer than the model has positions for.
+    pub fn forward(&self, input: &Input) -> Result<Output, Error> {
+        let mut pass = input.pass(&self.model.arch)?;
+        no_grad(|| {
+            let hidden = self.model.forward(&input.ids, input.token_types.as_deref(), &mut pass)?;
+            let logits = self.model.logits(&hidden)?;
+            Ok(Output { logits: logits.into_data(), last_hidden_state: hidden.into_data() })
+        })
+    }
+
+    /// Continues a text; `settings` go before the model's own.
+    ///
+    /// # Errors
+    /// No tokenizer; settings out of range; a prompt that is empty or too long.
+    pub fn generate(&self, prompt: &str, settings: GenerationConfig, seed: u64) -> Result<String, Error> {
+        let Some(tokenizer) = &self.tokenizer else { return Err(Error::NoTokenizer) };
+        let ids = tokenizer.encode(prompt, true)?;
+        let generation = self.generate_ids(&[ids], settings, seed, &mut |_| {})?;
+        Ok(generation.sequences.into_iter().next().and_then(|sequence| sequence.text).unwrap_or_default())
+    }
+
+    /// Continues each of `prompts`, with an event for every token.
+    ///
+    /// # Errors
+    /// As [`Session::generate`].
+    pub fn generate_ids(
+        &self,
+        prompts: &[Vec<u32>],
+        settings: GenerationConfig,
+        seed: u64,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Generation, Error> {
+        let config = self.config.clone().merge(settings);
+        Ok(Generator::new(&self.model, self.tokenizer.as_ref()).generate(prompts, &config, seed, on_event)?)
+    }
+}
+
+/// Whether the folder means to have a tokenizer: a broken one is then an error, not silence.
+fn has_tokenizer(folder: &Path) -> bool {
+    ["tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt"]
+        .iter()
+        .any(|name| folder.join(name).exists())
+}
