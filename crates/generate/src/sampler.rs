@@ -9,14 +9,26 @@ const LANES: usize = 16;
 
 /// The largest value; minus infinity if there is none. NaN is passed over.
 pub fn largest(row: &[f32]) -> f32 {
-    let mut most = [f32::NEG_INFINITY; LANES];
+    scan(row).0
+}
+
+/// The largest value, and whether all are numbers below infinity.
+fn scan(row: &[f32]) -> (f32, bool) {
+    let (mut most, mut wrong) = ([f32::NEG_INFINITY; LANES], [0u32; LANES]);
     let (blocks, rest) = row.as_chunks::<LANES>();
     for block in blocks {
-        for (most, &x) in most.iter_mut().zip(block) {
-            *most = if x > *most { x } else { *most };
+        for i in 0..LANES {
+            most[i] = if block[i] > most[i] { block[i] } else { most[i] };
+            wrong[i] |= u32::from(!sound(block[i]));
         }
     }
-    most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most })
+    let most = most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most });
+    (most, wrong.iter().all(|&wrong| wrong == 0) && rest.iter().all(|&x| sound(x)))
+}
+
+/// Neither NaN nor infinity; minus infinity is an id ruled out.
+fn sound(x: f32) -> bool {
+    x <= f32::MAX
 }
 
 /// The id of the largest logit, the lowest of equals.
@@ -66,9 +78,9 @@ pub(crate) fn weights(row: &[f32]) -> (Vec<f32>, f64) {
 }
 
 fn checked_largest(row: &[f32]) -> Result<f32> {
-    let most = largest(row);
-    let nan = row.iter().filter(|x| x.is_nan()).count();
-    if nan > 0 || most == f32::INFINITY {
+    let (most, sound) = scan(row);
+    if !sound {
+        let nan = row.iter().filter(|x| x.is_nan()).count();
         let infinite = row.iter().filter(|x| **x == f32::INFINITY).count();
         return Err(Error::Logits(format!(
             "of {} logits {nan} are NaN and {infinite} infinite: the weights are damaged, or their numbers exceed \

@@ -127,3 +127,32 @@ fn limits_are_the_nearest_of_all() {
     let long = phyla_models::Arch::decoder(10, 4, 100_000, 0.02);
     assert_eq!(settings(json!({})).limit(40, &long).unwrap(), DEFAULT_MAX_NEW_TOKENS);
 }
+
+/// Damaged files give one message or are read; never a panic.
+#[test]
+fn ten_thousand_damaged_files() {
+    let whole = br#"{ "bos_token_id": 1, "do_sample": true, "eos_token_id": [2, 3], "temperature": 0.7, "top_p": 0.8,
+        "top_k": 20, "stop_strings": ["a", "b"], "max_new_tokens": 100, "num_beams": 1, "suppress_tokens": [5] }"#;
+    let mut rng = phyla_kernels::rng::Rng::new(11);
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..10_000 {
+        let mut bytes = whole.to_vec();
+        for _ in 0..=rng.below(4) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            match rng.below(3) {
+                0 => bytes[at] = rng.next_u32() as u8,
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, b"0123456789e-[]{}\",:"[rng.below(19) as usize]),
+            }
+        }
+        let Ok(Value::Object(map)) = serde_json::from_slice(&bytes) else { continue };
+        match GenerationConfig::from_map(&map).and_then(|(config, _)| Settings::try_from(&config)) {
+            Ok(_) => read += 1,
+            Err(error) => {
+                assert!(error.is_users() && error.to_string().len() < 300, "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(read > 1000 && refused > 20, "{read} read, {refused} refused");
+}

@@ -81,6 +81,10 @@ fn top_p_keeps_the_fewest_that_hold_the_probability() {
     assert_eq!(kept(0.69), [1, 3]);
     assert_eq!(kept(0.71), [1, 2, 3]);
     assert_eq!(kept(0.91), [0, 1, 2, 3]);
+    assert_eq!(kept(1.), [0, 1, 2, 3]);
+    // What another processor has ruled out stays so.
+    assert_eq!(applied(&TopP(0.9), &[OUT, 0., OUT], &none()), [OUT, 0., OUT]);
+    assert_eq!(applied(&TopP(0.), &[1., 1., 0.], &none()), [1., OUT, OUT]);
     // Of equals the lower ids stay.
     assert_eq!(applied(&TopP(0.6), &[1., 1., 1., 1.], &none()), [1., 1., 1., OUT]);
     // Against a full sort, where the nucleus is most of many.
