@@ -44,25 +44,53 @@ pub fn gated(gate: &Tensor, up: &Tensor, act: Act) -> Result<Tensor> {
     }))
 }
 
+/// By tanh, since `1 / (1 + e^-x)` has a gradient of 0 · ∞ where `e^-x` overflows.
 fn sigmoid(x: &Data) -> Result<Data> {
-    ((x.neg()?.exp()? + 1.)?).recip()
+    ((x * 0.5)?.tanh()? + 1.)? * 0.5
+}
+
+/// 1 above 0, else 0, and no gradient: candle's own `relu` and `clamp` pass some gradient at the kink itself,
+/// where the kernels, as PyTorch, pass none.
+fn step(x: &Data) -> Result<Data> {
+    x.gt(&x.zeros_like()?)?.to_dtype(x.dtype())
+}
+
+/// `min(x, top)`.
+fn below(x: &Data, top: f64) -> Result<Data> {
+    let low = step(&x.affine(-1., top)?)?;
+    (x * &low)? + low.affine(-top, top)?
+}
+
+fn gelu(x: &Data) -> Result<Data> {
+    ((x / 2f64.sqrt())?.erf()? + 1.)? * (x * 0.5)?
 }
 
 fn reference(x: &Data, act: Act) -> Result<Data> {
     match act {
         Act::Identity => Ok(x.clone()),
         Act::Silu => x * sigmoid(x)?,
-        Act::Gelu => ((x / 2f64.sqrt())?.erf()? + 1.)? * (x * 0.5)?,
+        Act::Gelu => gelu(x),
+        // Never below -0.17, so that only the upper bound counts.
+        Act::ClippedGelu => below(&gelu(x)?, 10.),
         Act::GeluTanh => {
             let inner = ((x + (x.powf(3.)? * 0.044715)?)? * (2. / std::f64::consts::PI).sqrt())?;
             (inner.tanh()? + 1.)? * (x * 0.5)?
         }
         Act::QuickGelu => x * sigmoid(&(x * 1.702)?)?,
-        Act::Relu => x.relu(),
-        Act::Relu2 => x.relu()?.sqr(),
+        Act::Relu => x * step(x)?,
+        Act::Relu2 => (x * step(x)?)?.sqr(),
+        Act::Relu6 => below(&(x * step(x)?)?, 6.),
+        Act::LeakyRelu => x * step(x)?.affine(0.99, 0.01)?,
         Act::Sigmoid => sigmoid(x),
         Act::Tanh => x.tanh(),
-        Act::Mish => x * (x.exp()? + 1.)?.log()?.tanh()?,
-        other => candle_core::bail!("activation {other:?} has no plain reference"),
+        Act::Mish => {
+            // ln(1 + e^x) without overflow; at 0 the slopes 1 of `relu` and -1/2 of the rest make 1/2.
+            let softplus = (x.relu()? + (x.abs()?.neg()?.exp()? + 1.)?.log()?)?;
+            x * softplus.tanh()?
+        }
+        Act::Laplace => {
+            let turned = ((x - 0.5f64.sqrt())? * (2. * std::f64::consts::PI).sqrt())?;
+            (turned.erf()? + 1.)? * 0.5
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, DType, Result};
+use candle_core::{D, Result};
 use phyla_kernels::attention::{self as kernels, Attention, AttentionShape, Gradients, Strided, Visible};
 use phyla_kernels::elementwise::alloc;
 
@@ -120,6 +120,9 @@ fn shape(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility) -> Result<Att
         && heads.is_multiple_of(kv_heads)
         && visible.ranges.len() == batch * time_q
         && visible.key_valid.as_ref().is_none_or(|valid| valid.len() == batch * keys);
+    if let Some(row) = visible.ranges.iter().position(|r| r.0 < r.1 && r.1 as usize > keys) {
+        candle_core::bail!("attention: query {row} sees keys {:?} of {keys}", visible.ranges[row]);
+    }
     if !fits {
         candle_core::bail!(
             "attention: q {:?}, k {:?}, v {:?} and a mask of {} queries do not fit together",
@@ -136,7 +139,7 @@ fn shape(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility) -> Result<Att
 fn strided(data: &Data) -> Result<(Data, Strided)> {
     let rows_contiguous = |data: &Data| {
         let (stride, dims) = (data.stride().to_vec(), data.dims().to_vec());
-        stride[3] == 1 && (stride[2] == dims[3] || dims[2] == 1)
+        stride[3] == 1 && (stride[2] == dims[3] || dims[2] == 1) && (stride[1] >= dims[2] * dims[3] || dims[1] == 1)
     };
     let data = if rows_contiguous(data) { data.clone() } else { data.contiguous()? };
     let stride = Strided { batch: data.stride()[0], time: data.stride()[1] };
@@ -152,11 +155,16 @@ fn reference(
     args: &AttentionArgs,
 ) -> Result<Data> {
     let (group, device) = (s.heads / s.kv_heads, q.device());
-    // [batch, kv_heads, group, time, dim] x [batch, kv_heads, 1, dim, keys]
-    let q5 = q.reshape((s.batch, s.time_q, s.kv_heads, group, s.dim))?.permute((0, 2, 3, 1, 4))?.contiguous()?;
-    let k5 = k.permute((0, 2, 3, 1))?.unsqueeze(2)?.contiguous()?;
-    let v5 = v.permute((0, 2, 1, 3))?.unsqueeze(2)?.contiguous()?;
-    let mut scores = (q5.broadcast_matmul(&k5)?.to_dtype(DType::F32)? * args.scale as f64)?;
+    // Products are of three dimensions, [batch · heads, time, dim]: candle cannot differentiate broadcast ones.
+    let all = s.batch * s.heads;
+    let spread = |x: &Data, dim: usize| {
+        let x = x.transpose(1, 2)?.unsqueeze(2)?.broadcast_as((s.batch, s.kv_heads, group, s.keys, dim))?;
+        x.contiguous()?.reshape((all, s.keys, dim))
+    };
+    let q3 = q.transpose(1, 2)?.contiguous()?.reshape((all, s.time_q, s.dim))?;
+    let (k3, v3) = (spread(k, s.dim)?, spread(v, s.v_dim)?);
+    let mut scores = (q3.matmul(&k3.t()?)?.to_dtype(plain::wide(q))? * args.scale as f64)?;
+    scores = scores.reshape((s.batch, s.kv_heads, group, s.time_q, s.keys))?;
     if let Some(cap) = args.softcap {
         scores = ((scores / cap as f64)?.tanh()? * cap as f64)?;
     }
@@ -171,15 +179,15 @@ fn reference(
             }
         }
     }
-    let mask = Data::from_vec(mask, (s.batch, 1, 1, s.time_q, s.keys), device)?;
-    let seen = Data::from_vec(seen, (s.batch, 1, 1, s.time_q, 1), device)?;
+    let mask = Data::from_vec(mask, (s.batch, 1, 1, s.time_q, s.keys), device)?.to_dtype(scores.dtype())?;
+    let seen = Data::from_vec(seen, (s.batch, 1, 1, s.time_q, 1), device)?.to_dtype(scores.dtype())?;
     let scores = scores.broadcast_add(&mask)?;
     let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?.broadcast_mul(&seen)?;
     let weights = match &args.dropout {
-        Some(dropout) => (&weights * dropout.mask(weights.dims(), device)?)?,
+        Some(dropout) => (&weights * dropout.mask(weights.dims(), device)?.to_dtype(weights.dtype())?)?,
         None => weights,
     };
-    let out = weights.to_dtype(v5.dtype())?.broadcast_matmul(&v5)?;
-    out.permute((0, 3, 1, 2, 4))?.reshape((s.batch, s.time_q, s.heads, s.v_dim))
+    let out = weights.reshape((all, s.time_q, s.keys))?.to_dtype(v3.dtype())?.matmul(&v3)?;
+    out.reshape((s.batch, s.heads, s.time_q, s.v_dim))?.transpose(1, 2)?.contiguous()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Result};
+use candle_core::Result;
 use phyla_kernels::elementwise::alloc;
 use phyla_kernels::product;
 
@@ -14,6 +14,7 @@ use crate::{Data, Param, Tensor, cpu, plain};
 /// `w` and `b` in place and returns only that of `x`.
 pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tensor> {
     let (n, k) = sizes(x, w)?;
+    check_bias(n, b)?;
     if !plain::fast(x) {
         let mut params = vec![w];
         params.extend(b);
@@ -75,12 +76,23 @@ pub(crate) fn sizes(x: &Tensor, w: &Param) -> Result<(usize, usize)> {
     }
 }
 
+pub(crate) fn check_bias(n: usize, b: Option<&Arc<Param>>) -> Result<()> {
+    match b {
+        Some(b) if b.dims() != [n] => {
+            candle_core::bail!("{}: a bias of {:?} does not fit an output of {n}", b.path(), b.dims())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn reference(args: &[Data]) -> Result<Data> {
     let (x, w) = (&args[0], &args[1]);
-    let y = x.broadcast_matmul(&w.to_dtype(x.dtype())?.t()?)?;
+    let (n, k) = w.dims2()?;
+    let dims: Vec<usize> = x.dims().iter().copied().take(x.rank() - 1).chain([n]).collect();
+    let y = x.reshape(((), k))?.matmul(&w.to_dtype(x.dtype())?.t()?)?;
     match args.get(2) {
-        Some(b) => y.broadcast_add(&b.to_dtype(y.dtype())?),
-        None => Ok(y),
-    }?
-    .to_dtype(if x.dtype() == DType::F64 { DType::F64 } else { x.dtype() })
+        Some(b) => y.broadcast_add(&b.to_dtype(y.dtype())?)?,
+        None => y,
+    }
+    .reshape(dims)
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, DType, Result};
+use candle_core::{D, Result};
 use phyla_kernels::elementwise::alloc;
 use phyla_kernels::{loss as kernels, product};
 
-use crate::linear::sizes;
+use crate::linear::{check_bias, sizes};
 use crate::{Data, Param, Tensor, cpu, plain};
 
 /// How the losses of the rows become one number.
@@ -38,7 +38,10 @@ pub fn cross_entropy(logits: &Tensor, targets: &[i32], args: CrossEntropy) -> Re
     let shape = logits.data().shape().clone();
     Ok(Tensor::record(total(&losses, args.scale)?, &[logits], false, move |up| {
         let up = up.to_scalar::<f32>()?;
-        Ok(vec![Some((cpu::tensor(values, shape)? * up as f64)?)])
+        if up != 1. {
+            phyla_kernels::elementwise::scale(&mut values, up);
+        }
+        Ok(vec![Some(cpu::tensor(values, shape)?)])
     }))
 }
 
@@ -55,6 +58,7 @@ pub fn linear_cross_entropy(
     args: CrossEntropy,
 ) -> Result<Tensor> {
     let (vocab, k) = sizes(x, w)?;
+    check_bias(vocab, b)?;
     let rows = x.rows();
     check(rows, vocab, targets)?;
     if !plain::fast(x) || b.is_some_and(|b| b.wants_grad()) {
@@ -64,12 +68,12 @@ pub fn linear_cross_entropy(
     let input = x.data().contiguous()?;
     let bias = b.map(|b| b.weight().to_f32()).transpose()?;
     let mut losses = alloc(rows);
-    let mut dx = if tracked { vec![0f32; rows * k] } else { vec![] };
+    let mut dx = if tracked { alloc(rows * k) } else { vec![] };
     {
         let input = cpu::view::<f32>(&input)?;
         let bias = bias.as_ref().map(cpu::view::<f32>).transpose()?;
         // Few enough rows for the logits to stay near the cache, enough for the product to run at its peak.
-        let chunk = (CHUNK_ELEMENTS / vocab).clamp(MIN_CHUNK_ROWS, rows.max(MIN_CHUNK_ROWS));
+        let chunk = (CHUNK_ELEMENTS / vocab.max(1)).clamp(MIN_CHUNK_ROWS, rows.max(MIN_CHUNK_ROWS));
         let mut logits = alloc(chunk.min(rows) * vocab);
         for start in (0..rows).step_by(chunk) {
             let m = chunk.min(rows - start);
@@ -120,6 +124,9 @@ fn check(rows: usize, vocab: usize, targets: &[i32]) -> Result<()> {
     if targets.len() != rows {
         candle_core::bail!("cross-entropy: {rows} rows of logits, {} targets", targets.len());
     }
+    if vocab == 0 && rows > 0 {
+        candle_core::bail!("cross-entropy over an empty vocabulary");
+    }
     if let Some(row) = targets.iter().position(|&t| t != IGNORE && !(0..vocab as i64).contains(&(t as i64))) {
         candle_core::bail!("cross-entropy: target {} of row {row} is outside the vocabulary of {vocab}", targets[row]);
     }
@@ -133,13 +140,13 @@ fn total(losses: &[f32], scale: f32) -> Result<Data> {
 
 fn reference(logits: &Data, targets: &[i32], args: CrossEntropy) -> Result<Data> {
     let vocab = logits.dim(D::Minus1)?;
-    let logits = logits.reshape(((), vocab))?.to_dtype(DType::F32)?;
+    let logits = logits.reshape(((), vocab))?.to_dtype(plain::wide(logits))?;
     let shifted = logits.broadcast_sub(&logits.max_keepdim(1)?.detach())?;
     let log_probs = shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(1)?.log()?)?;
     let ids: Vec<u32> = targets.iter().map(|&t| t.max(0) as u32).collect();
     let counts: Vec<f32> = targets.iter().map(|&t| (t != IGNORE) as u8 as f32).collect();
     let ids = Data::from_vec(ids, (targets.len(), 1), logits.device())?;
-    let counts = Data::from_vec(counts, (targets.len(), 1), logits.device())?;
+    let counts = Data::from_vec(counts, (targets.len(), 1), logits.device())?.to_dtype(logits.dtype())?;
     let hit = log_probs.gather(&ids, 1)?.neg()?;
     let even = log_probs.mean_keepdim(1)?.neg()?;
     let smooth = args.label_smoothing as f64;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, DType, Result};
+use candle_core::{D, Result};
 use phyla_kernels::elementwise::alloc;
 use phyla_kernels::norm as kernels;
 
@@ -14,9 +14,9 @@ pub fn rms_norm(x: &Tensor, w: &Arc<Param>, eps: f64) -> Result<Tensor> {
     check(x, w)?;
     if !plain::fast(x) {
         return plain::composed(&[x], &[w], move |args| {
-            let x = args[0].to_dtype(DType::F32)?;
+            let x = args[0].to_dtype(plain::wide(&args[0]))?;
             let inv = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
-            x.broadcast_mul(&inv)?.broadcast_mul(&args[1])?.to_dtype(args[0].dtype())
+            x.broadcast_mul(&inv)?.broadcast_mul(&args[1].to_dtype(x.dtype())?)?.to_dtype(args[0].dtype())
         });
     }
     let (rows, dim) = (x.rows(), x.last_dim());
@@ -55,16 +55,19 @@ pub fn rms_norm(x: &Tensor, w: &Arc<Param>, eps: f64) -> Result<Tensor> {
 /// `y = (x - mean(x)) / sqrt(var(x) + eps) · w + b`, rows along the last dimension.
 pub fn layer_norm(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>, eps: f64) -> Result<Tensor> {
     check(x, w)?;
+    if let Some(b) = b {
+        check(x, b)?;
+    }
     if !plain::fast(x) {
         let mut params = vec![w];
         params.extend(b);
         return plain::composed(&[x], &params, move |args| {
-            let x = args[0].to_dtype(DType::F32)?;
+            let x = args[0].to_dtype(plain::wide(&args[0]))?;
             let x = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
             let inv = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
-            let y = x.broadcast_mul(&inv)?.broadcast_mul(&args[1])?;
+            let y = x.broadcast_mul(&inv)?.broadcast_mul(&args[1].to_dtype(x.dtype())?)?;
             let y = match args.get(2) {
-                Some(b) => y.broadcast_add(b)?,
+                Some(b) => y.broadcast_add(&b.to_dtype(y.dtype())?)?,
                 None => y,
             };
             y.to_dtype(args[0].dtype())

@@ -16,10 +16,19 @@ thread_local! {
 
 /// Runs `f` with every operation on its plain reference, also on the CPU.
 pub fn forced<R>(f: impl FnOnce() -> R) -> R {
-    let before = FORCED.replace(true);
-    let result = f();
-    FORCED.set(before);
-    result
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FORCED.set(self.0);
+        }
+    }
+    let _restore = Restore(FORCED.replace(true));
+    f()
+}
+
+/// The type in which a reference sums: f32, or f64 for f64 numbers (for numerical gradients).
+pub(crate) fn wide(data: &Data) -> DType {
+    if data.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
 /// Whether the fast CPU path applies to operations on `x`.
@@ -65,7 +74,8 @@ pub(crate) fn composed(
         let at = |i: usize| vars[i].as_ref().map_or_else(|| all[i].clone(), |v| v.as_tensor().clone());
         let args: Vec<Data> = (0..all.len()).map(at).collect();
         let out = f(&args)?;
-        let grads = (out.to_dtype(DType::F32)? * grad.to_dtype(DType::F32)?)?.sum_all()?.backward()?;
+        let dtype = wide(&out);
+        let grads = (out.to_dtype(dtype)? * grad.to_dtype(dtype)?)?.sum_all()?.backward()?;
         let mut result = Vec::with_capacity(count);
         for (i, var) in vars.iter().enumerate() {
             let grad = var.as_ref().and_then(|v| grads.get(v.as_tensor()).cloned());

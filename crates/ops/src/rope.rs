@@ -12,14 +12,14 @@ use crate::{Data, Tensor, cpu, plain};
 
 /// The rotations of one pass: cosine and sine of each row's angles, any attention factor multiplied in.
 ///
-/// Rows are the tokens of the batch in order; both tables are `[rows, rotary_dim / 2]`.
+/// Both tables are `[positions, rotary_dim / 2]`.
 #[derive(Clone, Debug)]
 pub struct RopeRows {
     /// Cosines.
     pub cos: Arc<Vec<f32>>,
     /// Sines.
     pub sin: Arc<Vec<f32>>,
-    /// 0, 1, 2, …: which row of the tables each token takes.
+    /// `[batch · time]`: which row of the tables each token takes.
     pub rows: Arc<Vec<u32>>,
     /// How many elements of each head turn; the rest pass through.
     pub rotary_dim: usize,
@@ -33,8 +33,21 @@ pub fn rope(x: &Tensor, table: &RopeRows) -> Result<Tensor> {
         candle_core::bail!("rope expects [batch, time, heads, dim], found {:?}", x.dims());
     };
     let (rows, half) = (batch * time, table.rotary_dim / 2);
-    if table.cos.len() != rows * half || table.rows.len() != rows || table.rotary_dim > dim {
-        candle_core::bail!("rope: a table of {} angles does not fit {:?}", table.cos.len(), x.dims());
+    let known = table.cos.len() / half.max(1);
+    let fits = half > 0
+        && table.rotary_dim == 2 * half
+        && table.rotary_dim <= dim
+        && table.cos.len() == known * half
+        && table.sin.len() == table.cos.len()
+        && table.rows.len() == rows
+        && table.rows.iter().all(|&row| (row as usize) < known);
+    if !fits {
+        candle_core::bail!(
+            "rope: {} rows of a table of {known} x {half} angles, turning {} elements, do not fit {:?}",
+            table.rows.len(),
+            table.rotary_dim,
+            x.dims()
+        );
     }
     if !plain::fast(x) {
         let table = table.clone();
@@ -57,7 +70,11 @@ pub fn rope(x: &Tensor, table: &RopeRows) -> Result<Tensor> {
 fn reference(x: &Data, table: &RopeRows) -> Result<Data> {
     let (batch, time, heads, dim) = x.dims4()?;
     let (rotary, half) = (table.rotary_dim, table.rotary_dim / 2);
-    let angles = |values: &[f32]| Data::from_slice(values, (batch, time, 1, half), x.device())?.to_dtype(x.dtype());
+    let angles = |values: &[f32]| {
+        let values: Vec<f32> =
+            table.rows.iter().flat_map(|&row| &values[row as usize * half..][..half]).copied().collect();
+        Data::from_vec(values, (batch, time, 1, half), x.device())?.to_dtype(x.dtype())
+    };
     let (cos, sin) = (angles(&table.cos)?, angles(&table.sin)?);
     let pairs = match table.style {
         Style::Half => x.narrow(3, 0, rotary)?.reshape((batch, time, heads, 2, half))?,

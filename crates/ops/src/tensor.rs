@@ -24,6 +24,7 @@ pub struct Tensor {
 pub type InputGrads = Vec<Option<Data>>;
 type Backward = Box<dyn FnOnce(Data) -> Result<InputGrads> + Send>;
 
+/// One recorded operation, or a leaf.
 struct Node {
     /// Grows with time, so that descending order is a reverse topological order.
     id: u64,
@@ -31,6 +32,18 @@ struct Node {
     backward: Mutex<Option<Backward>>,
     /// Where a leaf collects its gradient.
     leaf: Option<Mutex<Option<Data>>>,
+}
+
+impl Drop for Node {
+    /// Drops the history one node at a time: left to itself it would recurse, a stack frame for each node.
+    fn drop(&mut self) {
+        let mut rest = std::mem::take(&mut self.inputs);
+        while let Some(input) = rest.pop() {
+            if let Some(mut node) = input.and_then(Arc::into_inner) {
+                rest.append(&mut node.inputs);
+            }
+        }
+    }
 }
 
 thread_local! {
@@ -193,7 +206,15 @@ impl Tensor {
                     "a second backward pass over the same operation: its memory is freed after the first"
                 );
             };
-            for (input, grad) in node.inputs.iter().zip(backward(grad)?) {
+            let input_grads = backward(grad)?;
+            if input_grads.len() != node.inputs.len() {
+                candle_core::bail!(
+                    "an operation returned {} gradients for {} inputs",
+                    input_grads.len(),
+                    node.inputs.len()
+                );
+            }
+            for (input, grad) in node.inputs.iter().zip(input_grads) {
                 let (Some(input), Some(grad)) = (input, grad) else { continue };
                 match grads.remove(&input.id) {
                     Some(sum) => {

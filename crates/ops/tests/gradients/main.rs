@@ -1,0 +1,10 @@
+//! Every operation's value and gradients, on odd shapes: the fast path against the plain reference, and against
+//! finite differences of the reference in f64.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod attention;
+mod check;
+mod elementwise;
+mod linear;
+mod loss;
+mod rows;
