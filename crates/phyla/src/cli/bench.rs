@@ -22,12 +22,12 @@ use subject::Subject;
   phyla bench train --config config.json --batch 8 --seq 256 --json
   phyla bench roofline --threads 1
 
-Times are medians after a warm-up. In the same run the machine's limits are measured: products of f32,
-bf16 and int8 in registers, and reading from main memory. `fraction_of_limit` is the time that a step
-would take at the limit, over the time it took: for training and prompts the limit is the operations of
-the products and of attention at the peak of the weights' type; for decoding it is the bytes of weights
-and cache read for each token. Memory is the highest resident size of the process (MB of 10^6 bytes),
-pages of mapped files included, taken before the limits are measured.")]
+Times are medians after a warm-up. In the same run the machine's limits are measured: products of
+f32, bf16 and int8 in registers, and reading from main memory. `fraction_of_limit` is the time
+that a step would take at the limit, over the time it took: for training and prompts the limit is
+the operations of the products and of attention at the peak of the weights' type; for decoding it
+is the bytes of weights and cache read for each token. Memory is the highest resident size of the
+process (MB of 10^6 bytes), pages of mapped files included, taken before the limits are measured.")]
 pub struct Args {
     #[command(subcommand)]
     what: What,

@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 
-    /// Type of the weights in the products
+    /// Type of the weights in the products; auto is the stored one
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
 
@@ -93,6 +93,11 @@ fn tensors(model: &Model, input: &Input, hidden_states: bool) -> anyhow::Result<
 
 /// Ids that do not fit the model are the user's.
 fn mistaken(error: candle_core::Error) -> anyhow::Error {
+    // The rest of what candle says is a backtrace, when one is asked for.
+    let error = match error {
+        candle_core::Error::WithBacktrace { inner, .. } => *inner,
+        error => error,
+    };
     usage(error.to_string(), "the file given by --ids must fit the model")
 }
 

@@ -4,18 +4,20 @@ use std::num::NonZeroUsize;
 
 use tracing::level_filters::LevelFilter;
 
+const GLOBAL: &str = "Global options";
+
 #[derive(clap::Args)]
 pub struct Args {
     /// Say nothing but errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, help_heading = GLOBAL, conflicts_with = "verbose")]
     pub quiet: bool,
 
     /// Say more; twice for everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = GLOBAL, action = clap::ArgAction::Count)]
     verbose: u8,
 
     /// CPU threads [default: one per core]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "N")]
     threads: Option<NonZeroUsize>,
 }
 

@@ -11,16 +11,12 @@ use phyla::{OpenOptions, Session};
 use phyla_models::hub::Hub;
 use phyla_models::{LoadOptions, Model, load};
 
-/// A type of numbers by its name.
+/// A type of numbers by its name; each command says what `auto` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
-    /// As it is stored
     Auto,
-    /// 32 bits
     F32,
-    /// 16 bits, f32's exponent
     Bf16,
-    /// 16 bits, half precision
     F16,
 }
 

@@ -14,15 +14,16 @@ use super::output;
 /// Show how a tokenizer cuts a text: ids, pieces, byte offsets
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  phyla tokenize models/gpt2 \"One day, a little fox\"
-  phyla tokenize models/gpt2 --ids < story.txt
-  phyla tokenize models/qwen2.5-0.5b --chat messages.json --json
+  phyla tokenize --model models/gpt2 \"One day, a little fox\"
+  phyla tokenize --model models/gpt2 --ids < story.txt
+  phyla tokenize --model models/qwen2.5-0.5b --chat messages.json --json
 
 messages.json is a list such as [{\"role\": \"user\", \"content\": \"Hello\"}]; `-` reads it from standard
 input. A conversation ends with the prompt for the model's answer unless its last message is one.")]
 pub struct Args {
-    /// A model's folder, or a `tokenizer.json`
-    tokenizer: PathBuf,
+    /// A folder, a `tokenizer.json`, or a hub id such as org/name
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    model: String,
 
     /// The text; standard input when absent
     #[arg(conflicts_with = "chat")]
@@ -46,7 +47,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let tokenizer = Tokenizer::load(&args.tokenizer)?;
+    let tokenizer = open(&args.model)?;
     let (text, add_special) = match &args.chat {
         // The template writes every special token itself.
         Some(path) => (conversation(&tokenizer, path)?, false),
@@ -60,6 +61,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return output::json(&json!({ "text": text, "ids": ids, "pieces": pieces, "offsets": offsets }));
     }
     output::stdout(|out| if args.ids { ids(out, &tokens) } else { table(out, &tokens) })
+}
+
+/// A file is taken as it is: the folder around it need not hold a model.
+fn open(reference: &str) -> anyhow::Result<Tokenizer> {
+    let path = Path::new(reference);
+    let path = if path.exists() { path.to_owned() } else { super::model::folder(reference)? };
+    Ok(Tokenizer::load(path)?)
 }
 
 fn plain(text: Option<&str>) -> anyhow::Result<String> {
