@@ -73,3 +73,8 @@ pub enum Error {
     #[error("the model's folder has no tokenizer: give ids, or put its tokenizer.json there")]
     NoTokenizer,
 }
+
+/// The README's example, so that it is compiled and run as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

@@ -22,9 +22,10 @@ use super::output;
   phyla forward --model models/gpt2 --ids ids.json --output out.safetensors
   phyla forward --model models/gpt2 --ids ids.json --output out.safetensors --hidden-states
 
-ids.json is an object of nested lists, a row for each sequence: {\"input_ids\": [[15, 7, 2], [3, 9, 0]],
-\"attention_mask\": [[1, 1, 1], [1, 1, 0]]}. It may also hold position_ids, token_type_ids, and
-document_ids: packed rows, where a token sees the tokens of its own document only.
+ids.json is an object of nested lists, a row for each sequence:
+  {\"input_ids\": [[15, 7, 2], [3, 9, 0]], \"attention_mask\": [[1, 1, 1], [1, 1, 0]]}
+It may also hold position_ids, token_type_ids, and document_ids: packed rows, where a token sees the
+tokens of its own document only.
 
 The output holds, in f32, `logits` [rows, tokens, vocabulary] and `last_hidden_state` [rows, tokens,
 hidden]; with --hidden-states also `hidden_states.N`: the embeddings and what each layer gives, the

@@ -22,8 +22,8 @@ use summary::Inspected;
   phyla inspect config.json
   phyla inspect model.safetensors --json | jq .bytes_by_dtype
 
-Nothing is loaded: configuration and headers are enough, whatever the size. A folder whose weights do
-not fit its configuration is shown too, with what is missing, misshapen or unused. Without a
+Nothing is loaded: configuration and headers are enough, whatever the size. A folder whose weights
+do not fit its configuration is shown too, with what is missing, misshapen or unused. Without a
 configuration the tensors are listed.")]
 pub struct Args {
     /// A folder, a hub id, a `config.json`, a `.safetensors` file or a shard index

@@ -55,7 +55,9 @@ impl Measured {
                 range.0 * 1e3,
                 range.1 * 1e3
             )?;
-            writeln!(out, "limit    {:.2} ms for {by}: {:.1} % reached", floor * 1e3, 100. * floor / step)?;
+            if on_cpu(model) {
+                writeln!(out, "limit    {:.2} ms for {by}: {:.1} % reached", floor * 1e3, 100. * floor / step)?;
+            }
             if let Some(peak) = peak {
                 writeln!(out, "memory   {} at most", bytes(peak))?;
             }
@@ -69,19 +71,20 @@ impl Measured {
 
     fn json(&self, subject: &Subject, model: &Model, peak: Option<u64>, limits: &Roofline) -> Value {
         let (step, (floor, reading)) = (median(&self.steps), self.work.seconds(limits));
+        let cpu = on_cpu(model);
         let mut value = Map::from_iter([("bench".to_string(), json!(self.name))]);
         value.extend(self.settings.iter().map(|(name, setting)| (name.to_string(), json!(setting))));
         let measured = json!({
             "model_type": model.family.model_type,
             "parameters": model.count(),
             "dtype": self.dtype(),
-            "device": subject.device.to_string(),
+            "device": if cpu { "cpu".into() } else { subject.device.to_string() },
             "threads": threads(),
             "tokens_per_second": self.tokens as f64 / step,
             "step_ms": step * 1e3,
             "step_ms_all": self.steps.iter().map(|step| step * 1e3).collect::<Vec<_>>(),
             "peak_rss_mb": peak.map(|peak| peak as f64 * 1e-6),
-            "fraction_of_limit": floor / step,
+            "fraction_of_limit": cpu.then_some(floor / step),
             "limit_ms": floor * 1e3,
             "limited_by": if reading { "reading" } else { "products" },
             "operations_per_step": self.work.operations,
@@ -92,6 +95,11 @@ impl Measured {
         }
         Value::Object(value)
     }
+}
+
+/// Whether the model is where the limits are measured; other devices have limits of their own.
+fn on_cpu(model: &Model) -> bool {
+    model.params().iter().all(|param| param.weight().device().is_cpu())
 }
 
 /// The machine's limits. Measured twice: what else runs here can only lower them, so the higher ones are nearer.
