@@ -30,10 +30,16 @@ impl Choice {
             Self::Auto if utils::cuda_is_available() => Device::new_cuda(0),
             Self::Auto if utils::metal_is_available() => Device::new_metal(0),
             Self::Auto | Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(_) if !utils::cuda_is_available() => missing("CUDA", "cuda"),
+            Self::Metal if !utils::metal_is_available() => missing("Metal", "metal"),
             Self::Cuda(number) => Device::new_cuda(number),
             Self::Metal => Device::new_metal(0),
         }
     }
+}
+
+fn missing(what: &str, feature: &str) -> Result<Device> {
+    candle_core::bail!("this build has no {what}: build with `--features {feature}`, or take `--device cpu`")
 }
 
 impl FromStr for Choice {
