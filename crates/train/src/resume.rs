@@ -44,7 +44,8 @@ pub fn check_recipe(run: &RunDir, recipe: &Recipe) -> Result<Vec<String>, TrainE
     };
     let (fixed, free): (Vec<String>, Vec<String>) = (before.differences(recipe)?.into_iter()).partition(|difference| {
         let key = difference.split(": ").next().unwrap_or_default();
-        let within = |fixed: &&str| key.strip_prefix(*fixed).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let within =
+            |fixed: &&str| key.strip_prefix(*fixed).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         FIXED.iter().any(|fixed| within(fixed)) && !MOVABLE.contains(&key)
     });
     if fixed.is_empty() {

@@ -112,6 +112,10 @@ pub fn train(recipe: &Recipe, options: &Options) -> Result<Summary, TrainError> 
         // A kill between a checkpoint and the note that it is the best leaves an older note.
         run.mark_best_if_there(step)?;
     }
+    if checkpoint.is_some() {
+        // Nor had a run that was killed just after a checkpoint removed the ones before.
+        run.prune(recipe.train.keep_last, recipe.train.keep_best)?;
+    }
     let (metrics, rows) = match start {
         0 => (Metrics::create(&run.metrics())?, vec![]),
         step => Metrics::resume(&run.metrics(), step)?,
@@ -283,6 +287,8 @@ impl Trainer<'_> {
             if self.recipe.train.keep_best {
                 self.save(setup)?;
                 self.run.mark_best(self.state.step)?;
+                // The best one so far has just lost its claim to be kept.
+                self.run.prune(self.recipe.train.keep_last, true)?;
             }
         } else {
             self.state.stale_evaluations += 1;

@@ -143,6 +143,14 @@ impl RunDir {
                 }
             }
         }
+        if let Some(Checkpoint { step, .. }) = &newest {
+            // A kill between a checkpoint and the note leaves the name of an older one.
+            let latest = run.root.join("latest");
+            let text = format!("{}\n", name(*step));
+            if fs::read_to_string(&latest).ok().as_ref() != Some(&text) {
+                atomic_write(&latest, text.as_bytes())?;
+            }
+        }
         Ok((run, newest))
     }
 
