@@ -9,7 +9,8 @@ use clap::{Parser, Subcommand};
 /// One toolkit for every branch of the transformer family tree.
 ///
 /// Data goes to standard output, messages to standard error. The exit status is 0 for success, 2 when
-/// the arguments or the files given are at fault, and 1 for every other failure.
+/// the arguments or the files given are at fault, 1 for every other failure, and 128 plus the
+/// signal's number for a run that Ctrl-C (130) or SIGTERM (143) has ended.
 #[derive(Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Phyla {

@@ -60,6 +60,9 @@ pub struct Summary {
     pub perplexity: Option<f64>,
     /// Why the run ended before its length, if it did.
     pub stopped: Option<Stopped>,
+    /// The signal that interrupted it, for the exit status.
+    #[serde(skip)]
+    pub signal: Option<i32>,
     /// The trained model, as a Hugging Face folder; only of runs that came to their end.
     pub model: Option<PathBuf>,
     /// The HTML report.
@@ -196,7 +199,8 @@ impl Trainer<'_> {
                 self.save(&setup)?;
             }
         }
-        self.finish(&setup, stopped)
+        let signal = interrupt.signal().filter(|_| stopped == Some(Stopped::Interrupted));
+        self.finish(&setup, stopped, signal)
     }
 
     /// Steps in all, as far as known, and the time left of a time budget.
@@ -347,7 +351,7 @@ impl Trainer<'_> {
         Ok(self.run.write(&self.run.report(), &report.html())?)
     }
 
-    fn finish(&mut self, setup: &Setup, stopped: Option<Stopped>) -> Result<Summary, TrainError> {
+    fn finish(&mut self, setup: &Setup, stopped: Option<Stopped>, signal: Option<i32>) -> Result<Summary, TrainError> {
         if self.recipe.train.sample.every > 0 && stopped != Some(Stopped::Interrupted) {
             self.sample(setup)?;
         }
@@ -375,6 +379,7 @@ impl Trainer<'_> {
             eval_loss,
             perplexity: eval_loss.map(f64::exp),
             stopped,
+            signal,
             model,
             report: self.run.report(),
         })

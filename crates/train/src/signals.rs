@@ -1,7 +1,7 @@
 //! Ctrl-C and SIGTERM: the first asks the run to save and stop, the second ends the process at once.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -9,8 +9,8 @@ use signal_hook::iterator::Signals;
 
 /// Whether someone is asked to stop at all; without, a signal does what it does by default.
 static LISTENING: AtomicBool = AtomicBool::new(false);
-/// Whether the stop has been requested.
-static REQUESTED: AtomicBool = AtomicBool::new(false);
+/// The signal that requested the stop; 0 without one.
+static REQUESTED: AtomicI32 = AtomicI32::new(0);
 /// Whether the listening thread runs. Handlers cannot be taken down again without leaving the signal
 /// ignored, so the thread stays for the life of the process.
 static STARTED: Mutex<bool> = Mutex::new(false);
@@ -26,7 +26,7 @@ impl Interrupt {
     /// When the system refuses the handler.
     pub fn listen() -> io::Result<Self> {
         let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
-        REQUESTED.store(false, Ordering::SeqCst);
+        REQUESTED.store(0, Ordering::SeqCst);
         LISTENING.store(true, Ordering::SeqCst);
         if !*started {
             let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -40,7 +40,13 @@ impl Interrupt {
     /// Whether the run should save and stop.
     #[must_use]
     pub fn requested(&self) -> bool {
-        REQUESTED.load(Ordering::SeqCst)
+        self.signal().is_some()
+    }
+
+    /// The signal that asked for it.
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        Some(REQUESTED.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
     }
 }
 
@@ -54,7 +60,7 @@ fn receive(signal: i32) {
     if !LISTENING.load(Ordering::SeqCst) {
         // Ends the process as if no handler stood there. Should even that fail, so does this thread's wish.
         signal_hook::low_level::emulate_default_handler(signal).ok();
-    } else if REQUESTED.swap(true, Ordering::SeqCst) {
+    } else if REQUESTED.swap(signal, Ordering::SeqCst) != 0 {
         eprintln!("\nstopped at once; the newest checkpoint is intact, continue from it with --resume");
         // The shell's convention: 128 plus the signal.
         std::process::exit(128 + signal);

@@ -23,6 +23,18 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// A run that a signal has ended as it should: everything is saved and told, only the status is not that of success.
+#[derive(Debug)]
+pub struct Interrupted(pub i32);
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interrupted by signal {}", self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
 /// A mistake of the user's: what is wrong, and what to do.
 pub fn usage(message: impl Into<String>, help: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Usage { message: message.into(), help: help.into() })
@@ -34,6 +46,10 @@ pub fn finish(done: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // The reader (`head`, a closed pager) has seen enough; that is no failure of ours.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        // As a shell reports a program that a signal has ended.
+        Err(error) if error.is::<Interrupted>() => {
+            error.downcast_ref().map_or(ExitCode::FAILURE, |Interrupted(signal)| ExitCode::from(128 + *signal as u8))
+        }
         Err(error) => {
             // Not `eprintln!`, which panics when standard error is closed too.
             let _ = io::Write::write_all(&mut io::stderr(), report(&error).as_bytes());

@@ -58,10 +58,12 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     }
     let summary = train::run_recipe(&recipe, None, resume, quiet)?;
     if args.json {
-        return output::json(&serde_json::to_value(&summary)?);
+        output::json(&serde_json::to_value(&summary)?)?;
+        return train::status(&summary);
     }
     let Some(folder) = &summary.model else {
-        return output::stdout(|out| writeln!(out, "stopped and saved; run `phyla quickstart` again to go on"));
+        output::stdout(|out| writeln!(out, "stopped and saved; run `phyla quickstart` again to go on"))?;
+        return train::status(&summary);
     };
     tell(&summary)?;
     let (model, tokenizer) = (load(folder, &LoadOptions::default())?.0, Tokenizer::load(folder)?);

@@ -6,7 +6,7 @@ use phyla::device::Choice;
 use phyla_train::recipe::Recipe;
 use phyla_train::{Options, Stopped, Summary, train};
 
-use super::error::usage;
+use super::error::{Interrupted, usage};
 use super::output;
 
 /// Train a model as a recipe says
@@ -16,7 +16,8 @@ use super::output;
   phyla train recipes/nanogpt-shakespeare.toml --set data.train=input.txt --set optim.lr=5e-4
   phyla train recipes/quickstart.toml --resume
 
-Ctrl-C saves a checkpoint and ends; --resume goes on from the newest one, bit for bit as if never stopped.")]
+Ctrl-C and SIGTERM save a checkpoint and end with status 130 and 143; --resume goes on from the newest one,
+bit for bit as if never stopped.")]
 pub struct Args {
     /// The recipe
     recipe: PathBuf,
@@ -48,9 +49,16 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let recipe = Recipe::read(&args.recipe, &overrides)?;
     let summary = run_recipe(&recipe, args.device, args.resume, quiet)?;
     if args.json {
-        return output::json(&serde_json::to_value(&summary)?);
+        output::json(&serde_json::to_value(&summary)?)?;
+    } else {
+        output::stdout(|out| tell(out, &summary, &recipe))?;
     }
-    output::stdout(|out| tell(out, &summary, &recipe))
+    status(&summary)
+}
+
+/// The status of a run that a signal has ended is not that of success: what was to follow it has no model.
+pub fn status(summary: &Summary) -> anyhow::Result<()> {
+    summary.signal.map_or(Ok(()), |signal| Err(Interrupted(signal).into()))
 }
 
 /// Runs a checked recipe with its own settings of device and threads.
