@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use phyla_kernels::product::MatRef;
-use phyla_ops::Weight;
+use phyla_ops::{MatRef, Weight};
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write};

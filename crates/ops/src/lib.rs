@@ -30,5 +30,6 @@ pub use linear::linear;
 pub use loss::{CrossEntropy, cross_entropy, linear_cross_entropy};
 pub use norm::{layer_norm, rms_norm};
 pub use param::{Mapped, Param, Weight};
+pub use phyla_kernels::product::MatRef;
 pub use rope::{RopeRows, rope};
 pub use tensor::{InputGrads, Tensor, no_grad, recording};

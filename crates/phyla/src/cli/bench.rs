@@ -17,7 +17,7 @@ use subject::Subject;
 /// Measure speed, memory and how near the machine's limit they come
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  phyla bench decode --model models/gpt2 --new-tokens 64
+  phyla bench decode --model models/small --new-tokens 64
   phyla bench prefill --config config.json --dtype bf16 --prompt-tokens 1024
   phyla bench train --config config.json --batch 8 --seq 256 --json
   phyla bench roofline --threads 1
@@ -43,11 +43,11 @@ Weights are kept in f32; with --dtype bf16 the products read a bf16 copy of the 
     Train(Train),
     /// Reading a prompt of random ids into an empty cache, up to the logits of its last token
     #[command(after_help = "Example:
-  phyla bench prefill --model models/gpt2 --prompt-tokens 512")]
+  phyla bench prefill --model models/small --prompt-tokens 512")]
     Prefill(Prefill),
     /// Writing token after token greedily, with a cache
     #[command(after_help = "Example:
-  phyla bench decode --model models/gpt2 --prompt-tokens 64 --new-tokens 64 --threads 2")]
+  phyla bench decode --model models/small --prompt-tokens 64 --new-tokens 64 --threads 2")]
     Decode(Decode),
     /// The machine's limits alone
     #[command(after_help = "Example:

@@ -19,8 +19,8 @@ use super::output;
 /// Run a model once over given ids and write its numbers
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  phyla forward --model models/gpt2 --ids ids.json --output out.safetensors
-  phyla forward --model models/gpt2 --ids ids.json --output out.safetensors --hidden-states
+  phyla forward --model models/small --ids ids.json --output out.safetensors
+  phyla forward --model models/small --ids ids.json --output out.safetensors --hidden-states
 
 ids.json is an object of nested lists, a row for each sequence:
   {\"input_ids\": [[15, 7, 2], [3, 9, 0]], \"attention_mask\": [[1, 1, 1], [1, 1, 0]]}

@@ -16,7 +16,7 @@ use super::output::{self, bytes, count};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   phyla init --config config.json --output models/new --seed 7
-  phyla init --config models/gpt2 --output models/gpt2-fresh --dtype bf16
+  phyla init --config models/small --output models/fresh --dtype bf16
 
 The weights depend on the configuration and the seed alone: each is drawn as its family's own
 initialisation says, from a random stream named after it.")]

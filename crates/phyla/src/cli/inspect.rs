@@ -17,8 +17,8 @@ use summary::Inspected;
 /// Show what a model is made of: blocks, shapes, parameters, files
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  phyla inspect models/gpt2
-  phyla inspect models/gpt2 --tensors
+  phyla inspect models/small
+  phyla inspect models/small --tensors
   phyla inspect config.json
   phyla inspect model.safetensors --json | jq .bytes_by_dtype
 
