@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use phyla_data::tokenizer::Tokenizer;
 use phyla_kernels::rng::Rng;
 use phyla_models::Model;
+use phyla_nn::Cache;
 
 use crate::processor::{History, Processor, chain};
 use crate::sequence::Active;
-use crate::{Error, Event, FinishReason, GenerationConfig, Result, Sequence, Settings, StopStrings, sampler};
+use crate::{Error, Event, FinishReason, GenerationConfig, Result, Sequence, Session, Settings, StopStrings, sampler};
 use batch::Batch;
 
 /// Generates with a model; cheap to make.
@@ -40,6 +41,8 @@ pub struct Timings {
     pub prefill: Duration,
     /// Everything after that.
     pub decode: Duration,
+    /// Prompt ids that were read; a [`Session`] spares those it knows.
+    pub read: usize,
     /// Passes after the prompts: ids of the longest sequence, less its first.
     pub steps: usize,
     /// Ids that came of these passes, over all sequences.
@@ -82,9 +85,57 @@ impl<'a> Generator<'a> {
         let mut settings = Settings::try_from(config)?;
         let stops = self.stop_strings(&mut settings)?;
         let sequences = self.sequences(prompts, &settings, &stops, seed)?;
-        let chain = chain(&settings);
-        let run = Run { generator: self, settings: &settings, chain, sequences, row: vec![], on_event };
-        phyla_ops::no_grad(|| run.run())
+        let batch = Batch::new(self.model, prompts.len());
+        let run = self.start(&settings, sequences, batch, on_event);
+        phyla_ops::no_grad(|| run.finish(0)).map(|(generation, _)| generation)
+    }
+
+    /// Continues one prompt that begins, perhaps, as the session's last one and its answer did: only what differs is
+    /// read. For chat.
+    ///
+    /// The logits equal those of [`Generator::generate`] but for rounding, since the prompt is read in other pieces.
+    /// After an error the session is empty; after cancelling it holds what was read.
+    ///
+    /// # Errors
+    /// As [`Generator::generate`]; and if more than one sequence is asked for.
+    pub fn generate_in(
+        &self,
+        session: &mut Session,
+        prompt: &[u32],
+        config: &GenerationConfig,
+        seed: u64,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Generation> {
+        let mut settings = Settings::try_from(config)?;
+        if settings.returns != 1 {
+            return Err(Error::Settings(format!(
+                "num_return_sequences: a session continues with 1 sequence, found {}",
+                settings.returns
+            )));
+        }
+        let stops = self.stop_strings(&mut settings)?;
+        let sequences = self.sequences(&[prompt.to_vec()], &settings, &stops, seed)?;
+        let ids = sequences[0].history.prompt();
+        let (batch, known) = Batch::resume(self.model, std::mem::take(session), ids);
+        let run = self.start(&settings, sequences, batch, on_event);
+        let (generation, cache) = phyla_ops::no_grad(|| run.finish(known))?;
+        // The sequence's ids as far as the cache goes: its last is not read, and reading may have been cancelled.
+        let read = cache.lengths().first().copied().unwrap_or(0);
+        let prompt = if prompt.is_empty() { settings.bos.as_slice() } else { prompt };
+        session.ids = prompt.iter().chain(&generation.sequences[0].ids).copied().take(read).collect();
+        session.cache = cache;
+        Ok(generation)
+    }
+
+    fn start<'r, 'e>(
+        &'r self,
+        settings: &'r Settings,
+        sequences: Vec<Active<'r>>,
+        batch: Batch<'r>,
+        on_event: &'e mut dyn FnMut(Event),
+    ) -> Run<'r, 'e> {
+        let timings = Timings::default();
+        Run { generator: self, settings, chain: chain(settings), sequences, batch, timings, row: vec![], on_event }
     }
 
     /// Stop strings; those that are one special token of the vocabulary become ids, since special tokens have no text.
@@ -145,6 +196,12 @@ impl<'a> Generator<'a> {
     }
 }
 
+impl Generator<'_> {
+    fn cancelled(&self) -> bool {
+        self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
+    }
+}
+
 /// A number for a prompt's content (FNV-1a), which names its stream of draws.
 fn fingerprint(ids: &[u32]) -> u64 {
     ids.iter().fold(0xCBF2_9CE4_8422_2325, |hash, &id| (hash ^ u64::from(id)).wrapping_mul(0x0100_0000_01B3))
@@ -156,51 +213,67 @@ struct Run<'a, 'e> {
     settings: &'a Settings,
     chain: Vec<Box<dyn Processor>>,
     sequences: Vec<Active<'a>>,
+    batch: Batch<'a>,
+    timings: Timings,
     /// Logits that the processors change.
     row: Vec<f32>,
     on_event: &'e mut dyn FnMut(Event),
 }
 
 impl Run<'_, '_> {
-    fn run(mut self) -> Result<Generation> {
+    /// Runs to the end; the first `known` ids of the prompt are in the cache already.
+    fn finish(mut self, known: usize) -> Result<(Generation, Cache)> {
         let start = Instant::now();
-        let returns = self.settings.returns;
-        let mut timings = Timings::default();
-        let mut batch = Batch::new(self.generator.model, self.sequences.len() / returns);
-        for prompt in 0..batch.rows() {
-            let first = prompt * returns;
-            let ids = self.sequences[first].history.prompt().to_vec();
-            let Some(logits) = batch.prefill(prompt, &ids, || self.cancelled())? else { break };
-            for sequence in first..first + returns {
-                self.extend(sequence, &logits)?;
-                if sequence == 0 {
-                    timings.first_token = start.elapsed();
-                }
-            }
-        }
-        batch.repeat(returns)?;
-        timings.prefill = start.elapsed();
+        self.read_prompts(start, known)?;
+        self.batch.repeat(self.settings.returns)?;
+        self.timings.prefill = start.elapsed();
         while self.sequences.iter().any(|s| s.finish.is_none()) {
             if self.cancelled() {
                 self.cancel()?;
                 break;
             }
-            batch.retain(|sequence| self.sequences[sequence].finish.is_none())?;
-            for group in batch.groups() {
-                let last = |sequence: usize| self.sequences[sequence].history.last().unwrap_or(0);
-                let (sequences, logits) = batch.step(group, last)?;
-                for (sequence, logits) in sequences.into_iter().zip(logits.chunks_exact(batch.vocab())) {
-                    if self.sequences[sequence].finish.is_none() {
-                        self.extend(sequence, logits)?;
-                        timings.tokens += 1;
-                    }
+            self.step()?;
+        }
+        self.timings.decode = start.elapsed() - self.timings.prefill;
+        let sequences = self.sequences.into_iter().map(Active::into_sequence).collect();
+        Ok((Generation { sequences, timings: self.timings }, self.batch.into_cache()))
+    }
+
+    /// Reads each prompt and picks the first ids of its sequences.
+    fn read_prompts(&mut self, start: Instant, known: usize) -> Result<()> {
+        let returns = self.settings.returns;
+        for prompt in 0..self.batch.rows() {
+            let first = prompt * returns;
+            let ids = self.sequences[first].history.prompt()[known..].to_vec();
+            let generator = self.generator;
+            let Some(logits) = self.batch.prefill(prompt, &ids, || generator.cancelled())? else { break };
+            self.timings.read += ids.len();
+            for sequence in first..first + returns {
+                self.extend(sequence, &logits)?;
+                if sequence == 0 {
+                    self.timings.first_token = start.elapsed();
                 }
             }
-            timings.steps += 1;
         }
-        timings.decode = start.elapsed() - timings.prefill;
-        let sequences = self.sequences.into_iter().map(Active::into_sequence).collect();
-        Ok(Generation { sequences, timings })
+        Ok(())
+    }
+
+    /// One token more for every sequence that has not ended.
+    fn step(&mut self) -> Result<()> {
+        let vocab = self.batch.vocab();
+        self.batch.retain(|sequence| self.sequences[sequence].finish.is_none())?;
+        for group in self.batch.groups() {
+            let last = |sequence: usize| self.sequences[sequence].history.last().unwrap_or(0);
+            let (sequences, logits) = self.batch.step(group, last)?;
+            for (sequence, logits) in sequences.into_iter().zip(logits.chunks_exact(vocab)) {
+                if self.sequences[sequence].finish.is_none() {
+                    self.extend(sequence, logits)?;
+                    self.timings.tokens += 1;
+                }
+            }
+        }
+        self.timings.steps += 1;
+        Ok(())
     }
 
     /// Picks the next id of a sequence from its logits.
@@ -224,7 +297,7 @@ impl Run<'_, '_> {
     }
 
     fn cancelled(&self) -> bool {
-        self.generator.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
+        self.generator.cancelled()
     }
 
     fn cancel(&mut self) -> Result<()> {

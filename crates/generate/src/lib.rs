@@ -35,10 +35,12 @@ mod error;
 pub mod processor;
 pub mod sampler;
 mod sequence;
+mod session;
 mod stop;
 
 pub use config::{DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, GenerationConfig, Settings};
 pub use engine::{Generation, Generator, Timings};
 pub use error::{Error, Result};
 pub use sequence::{Event, FinishReason, Sequence};
+pub use session::Session;
 pub use stop::StopStrings;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
 use phyla_data::tokenizer::{BpeSettings, Tokenizer, train_bpe};
-use phyla_generate::{Error, Event, FinishReason, GenerationConfig, Generator};
+use phyla_generate::{Error, Event, FinishReason, GenerationConfig, Generator, Session};
 use phyla_models::{Model, fresh};
 use serde_json::{Value, json};
 
@@ -171,4 +171,47 @@ fn cancelling_keeps_what_there_is() {
     // Already cancelled: nothing runs.
     let none = generator.generate(&[vec![1]], &greedy(50), 0, &mut |_| {}).unwrap();
     assert_eq!((none.sequences[0].ids.len(), none.sequences[0].finish_reason), (0, FinishReason::Cancelled));
+}
+
+#[test]
+fn a_session_reads_only_what_is_new() {
+    let model = llama();
+    let cancel = AtomicBool::new(false);
+    let generator = Generator::new(&model, None).cancelled_by(&cancel);
+    let mut session = Session::new();
+    let config = GenerationConfig { bos_token_id: Some(9), ..greedy(6) };
+    let turn = |session: &mut Session, prompt: &[u32], expected: usize| -> Vec<u32> {
+        let fresh = generator.generate(&[prompt.to_vec()], &config, 0, &mut |_| {}).unwrap();
+        let ours = generator.generate_in(session, prompt, &config, 0, &mut |_| {}).unwrap();
+        assert_eq!(ours.sequences, fresh.sequences);
+        assert_eq!(ours.timings.read, expected);
+        let all = [prompt, &ours.sequences[0].ids].concat();
+        assert_eq!(session.ids(), &all[..all.len() - 1]);
+        all
+    };
+    let first = turn(&mut session, &[1, 2, 3], 3);
+    // The answer, whose last id has not been read, and two more.
+    let second = turn(&mut session, &[&first[..], &[4, 5]].concat(), 3);
+    // The same again: only its last id.
+    turn(&mut session, &second, 1);
+    turn(&mut session, &second, 1);
+    // Another beginning after two ids; another altogether.
+    turn(&mut session, &[1, 2, 7, 8], 2);
+    turn(&mut session, &[6, 2, 7, 8], 4);
+    // Cancelled half-way, it goes on from what was read.
+    let halved = generator.generate_in(&mut session, &[6, 2, 7, 8, 9], &config, 0, &mut |event| {
+        cancel.store(matches!(event, Event::Token { .. }), Ordering::Relaxed);
+    });
+    assert_eq!(halved.unwrap().sequences[0].finish_reason, FinishReason::Cancelled);
+    cancel.store(false, Ordering::Relaxed);
+    assert_eq!(session.ids(), [6, 2, 7, 8, 9]);
+    let fresh = generator.generate(&[vec![6, 2, 7, 8, 9, 10]], &config, 0, &mut |_| {}).unwrap();
+    let ours = generator.generate_in(&mut session, &[6, 2, 7, 8, 9, 10], &config, 0, &mut |_| {}).unwrap();
+    assert_eq!((ours.sequences, ours.timings.read), (fresh.sequences, 1));
+    // A mistake in the settings costs nothing; an empty prompt is the beginning of sequence.
+    let two = GenerationConfig { num_return_sequences: Some(2), ..greedy(6) };
+    assert!(generator.generate_in(&mut session, &[1], &two, 0, &mut |_| {}).unwrap_err().is_users());
+    assert_eq!(session.ids().len(), 11);
+    generator.generate_in(&mut session, &[], &config, 0, &mut |_| {}).unwrap();
+    assert_eq!(session.ids()[0], 9);
 }

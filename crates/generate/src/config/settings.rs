@@ -116,11 +116,6 @@ impl Settings {
         };
         Ok(if arch.context_is_hard { asked.min(arch.context - prompt + 1) } else { asked })
     }
-
-    /// Whether an answer of `new` tokens to a prompt of `prompt` may not end yet.
-    pub fn too_short(&self, prompt: usize, new: usize) -> bool {
-        new < self.min_new_tokens || prompt + new < self.min_length
-    }
 }
 
 /// `value`, if it lies in `low..=high`.

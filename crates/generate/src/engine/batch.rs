@@ -8,7 +8,7 @@ use phyla_models::Model;
 use phyla_nn::{Cache, CacheRows, Pass, RopeScaling, SublayerSpec};
 use phyla_ops::Tensor;
 
-use crate::Result;
+use crate::{Result, Session};
 
 /// Tokens of a prompt that are read in one pass: enough to be bound by arithmetic, few enough to bound the memory of
 /// the activations.
@@ -29,13 +29,33 @@ pub(super) struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// Empty rows, one for each prompt.
     pub fn new(model: &'a Model, rows: usize) -> Self {
+        Self::over(model, Cache::new(rows))
+    }
+
+    /// One row that holds what `session` has read of `prompt`, and how many ids that is.
+    pub fn resume(model: &'a Model, session: Session, prompt: &[u32]) -> (Self, usize) {
+        let known = session.shared(prompt);
+        let mut batch = Self::over(model, session.cache);
+        if known == 0 || batch.length_dependent || batch.rows() != 1 {
+            return (Self::new(model, 1), 0);
+        }
+        batch.cache.truncate(0, known);
+        (batch, known)
+    }
+
+    fn over(model: &'a Model, cache: Cache) -> Self {
+        let rows = cache.lengths().len();
         let length_dependent = model.arch.layers.iter().flat_map(|layer| &layer.sublayers).any(|sublayer| {
             matches!(sublayer, SublayerSpec::Attention(attention) if attention.rope.as_ref().is_some_and(|rope| {
                 matches!(rope.scaling, RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. })
             }))
         });
-        let cache = Cache::new(rows);
         Self { model, cache, sequences: (0..rows).collect(), ended: vec![false; rows], length_dependent }
+    }
+
+    /// What has been read.
+    pub fn into_cache(self) -> Cache {
+        self.cache
     }
 
     /// Rows in the cache.

@@ -63,6 +63,8 @@ fn a_row_has_the_same_bits_alone_and_in_company() {
     let rows = rows_invariant_limit() + 9;
     let bits = |logits: &[f32]| -> Vec<u32> { logits.iter().map(|x| x.to_bits()).collect() };
     phyla_ops::no_grad(|| {
+        // All rows on two threads, each alone on one. (The first call makes the pool, which bounds later ones.)
+        phyla_kernels::threads::set_threads(2);
         let mut together = Batch::new(&model, rows);
         let first: Vec<_> =
             (0..rows).map(|row| together.prefill(row, &prompt(row), || false).unwrap().unwrap()).collect();
@@ -72,6 +74,7 @@ fn a_row_has_the_same_bits_alone_and_in_company() {
                 groups.into_iter().flat_map(|group| together.step(group, |row| row as u32 + step).unwrap().1).collect()
             })
             .collect();
+        phyla_kernels::threads::set_threads(1);
         for row in [0, 1, 2, 3, rows - 1] {
             let mut alone = Batch::new(&model, 1);
             // Not `assert_eq`: nobody wants to read both.
