@@ -15,6 +15,9 @@ use order::Order;
 /// The target of positions that do not count.
 pub const IGNORE: i32 = -100;
 
+/// Tokens in a batch at most: no machine trains on more at once, and a model's own context may be a lie.
+const LARGEST: usize = 1 << 28;
+
 /// How documents become rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -106,6 +109,12 @@ impl Batcher {
         if settings.batch == 0 || settings.time == 0 {
             return wrong(format!(
                 "batch and time should be at least 1, found {} and {}",
+                settings.batch, settings.time
+            ));
+        }
+        if settings.batch.checked_mul(settings.time).is_none_or(|tokens| tokens > LARGEST) {
+            return wrong(format!(
+                "a batch of {} rows of {} tokens is more than {LARGEST} tokens: set `data.max_len` or the batch size lower",
                 settings.batch, settings.time
             ));
         }

@@ -1,3 +1,5 @@
+//! Batches against plain rules: every token once, targets shifted, nothing leaks between documents.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 use std::collections::BTreeMap;
 

@@ -1,3 +1,5 @@
+//! The grammar held to its promises: well-formed, few repetitions, the same by the same seed.
+
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::{HashMap, HashSet};

@@ -21,8 +21,8 @@ use super::sampling::Sampling;
 /// Talk with a model
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  phyla chat --model models/qwen2.5-0.5b-instruct
-  phyla chat --model models/qwen2.5-0.5b-instruct --system \"Answer in one sentence.\" --temperature 0.7
+  phyla chat --model models/instruct
+  phyla chat --model models/instruct --system \"Answer in one sentence.\" --temperature 0.7
 
 In the conversation: /reset forgets it, /system TEXT sets the system message, /save FILE writes it as JSON,
 /help tells all this, Ctrl-D ends. Ctrl-C stops an answer, not the program.")]

@@ -17,8 +17,8 @@ use super::sampling::Sampling;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   phyla generate --model runs/quickstart/model --prompt \"One day, a little fox\"
-  phyla generate --model models/gpt2 --prompt @letter.txt --temperature 0.8 --top-p 0.95 --seed 3
-  echo \"Once upon a time\" | phyla generate --model models/gpt2 --prompt - --json
+  phyla generate --model models/small --prompt @letter.txt --temperature 0.8 --top-p 0.95 --seed 3
+  echo \"Once upon a time\" | phyla generate --model models/small --prompt - --json
 
 Without options the model's own generation_config.json decides. Text goes to standard output as it is
 written; --json prints everything at the end.")]

@@ -14,9 +14,9 @@ use super::output;
 /// Show how a tokenizer cuts a text: ids, pieces, byte offsets
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  phyla tokenize --model models/gpt2 \"One day, a little fox\"
-  phyla tokenize --model models/gpt2 --ids < story.txt
-  phyla tokenize --model models/qwen2.5-0.5b --chat messages.json --json
+  phyla tokenize --model models/small \"One day, a little fox\"
+  phyla tokenize --model models/small --ids < story.txt
+  phyla tokenize --model models/instruct --chat messages.json --json
 
 messages.json is a list such as [{\"role\": \"user\", \"content\": \"Hello\"}]; `-` reads it from standard
 input. A conversation ends with the prompt for the model's answer unless its last message is one.")]

@@ -90,6 +90,9 @@ pub struct Stories {
     pub seed: u64,
 }
 
+/// Generated text is held in memory on its way to the file.
+const LARGEST: usize = 4_000_000_000;
+
 impl Default for Stories {
     fn default() -> Self {
         Self { bytes: 2_500_000, seed: 0 }
@@ -179,8 +182,8 @@ impl Data {
                 problems
                     .push("`data.document_separator` is empty; leave it out to take each file as one document".into());
             }
-            Source::Stories(Stories { bytes, .. }) if *bytes < 1000 => {
-                problems.push(format!("`data.bytes` is {bytes}; expected at least 1000"));
+            Source::Stories(Stories { bytes, .. }) if !(1000..=LARGEST).contains(bytes) => {
+                problems.push(format!("`data.bytes` is {bytes}; expected 1000 to {LARGEST}"));
             }
             _ => {}
         }

@@ -27,7 +27,8 @@ impl Model {
             Value::String(name) => Ok(Self::Named(name)),
             Value::Table(table) => {
                 if !matches!(table.get("model_type"), Some(Value::String(_))) {
-                    return Err("[model] is a config and needs its `model_type`, for example \"llama\"".into());
+                    let known: Vec<&str> = phyla_models::registry::FAMILIES.iter().map(|f| f.model_type).collect();
+                    return Err(format!("[model] is a config and needs its `model_type`: {}", known.join(", ")));
                 }
                 match serde_json::to_value(table) {
                     Ok(serde_json::Value::Object(config)) => Ok(Self::Config(config)),

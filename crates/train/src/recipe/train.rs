@@ -78,6 +78,9 @@ pub enum Length {
     Minutes(f64),
 }
 
+/// The batches of a step are drawn before it begins.
+const MAX_ACCUMULATE: usize = 1 << 16;
+
 impl Default for Train {
     fn default() -> Self {
         Self {
@@ -134,6 +137,9 @@ impl Train {
         }
         check_positive(problems, "train.batch", self.batch);
         check_positive(problems, "train.accumulate", self.accumulate);
+        if self.accumulate > MAX_ACCUMULATE {
+            problems.push(format!("`train.accumulate` is {}; expected at most {MAX_ACCUMULATE}", self.accumulate));
+        }
         check_positive(problems, "train.keep_last", self.keep_last);
         check_positive(problems, "train.eval_batches", self.eval_batches.unwrap_or(1));
         if self.early_stop_patience.is_some() && self.eval_every == 0 {
