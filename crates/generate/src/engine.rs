@@ -9,6 +9,7 @@ use phyla_data::tokenizer::Tokenizer;
 use phyla_kernels::rng::Rng;
 use phyla_models::Model;
 use phyla_nn::Cache;
+use phyla_ops::cpu;
 
 use crate::processor::{History, Processor, chain};
 use crate::sequence::Active;
@@ -249,7 +250,7 @@ impl Run<'_, '_> {
             let Some(logits) = self.batch.prefill(prompt, &ids, || generator.cancelled())? else { break };
             self.timings.read += ids.len();
             for sequence in first..first + returns {
-                self.extend(sequence, &logits)?;
+                self.extend(sequence, &cpu::view(&logits)?)?;
                 if sequence == 0 {
                     self.timings.first_token = start.elapsed();
                 }
@@ -265,6 +266,7 @@ impl Run<'_, '_> {
         for group in self.batch.groups() {
             let last = |sequence: usize| self.sequences[sequence].history.last().unwrap_or(0);
             let (sequences, logits) = self.batch.step(group, last)?;
+            let logits = cpu::view::<f32>(&logits)?;
             for (sequence, logits) in sequences.into_iter().zip(logits.chunks_exact(vocab)) {
                 if self.sequences[sequence].finish.is_none() {
                     self.extend(sequence, logits)?;

@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use phyla_kernels::product::rows_invariant_limit;
 use phyla_models::Model;
 use phyla_nn::{Cache, CacheRows, Pass, RopeScaling, SublayerSpec};
-use phyla_ops::Tensor;
+use phyla_ops::{Data, Tensor};
 
 use crate::{Result, Session};
 
@@ -71,7 +71,7 @@ impl<'a> Batch<'a> {
     /// Reads a prompt into its row; returns the logits behind its last token, `None` if `cancelled`.
     ///
     /// Row by row: a prompt's numbers then depend on nothing but itself.
-    pub fn prefill(&mut self, row: usize, ids: &[u32], cancelled: impl Fn() -> bool) -> Result<Option<Vec<f32>>> {
+    pub fn prefill(&mut self, row: usize, ids: &[u32], cancelled: impl Fn() -> bool) -> Result<Option<Data>> {
         // Where the rotation depends on the length, the whole prompt has to turn by its own.
         let chunk = if self.length_dependent { ids.len().max(1) } else { CHUNK };
         let mut last = None;
@@ -125,7 +125,7 @@ impl<'a> Batch<'a> {
     }
 
     /// One token more for each row of a group: their sequences, and the logits `[rows, vocab]`.
-    pub fn step(&mut self, rows: Range<usize>, last: impl Fn(usize) -> u32) -> Result<(Vec<usize>, Vec<f32>)> {
+    pub fn step(&mut self, rows: Range<usize>, last: impl Fn(usize) -> u32) -> Result<(Vec<usize>, Data)> {
         let sequences = self.sequences[rows.clone()].to_vec();
         let ids: Vec<u32> = sequences.iter().map(|&sequence| last(sequence)).collect();
         let rows = CacheRows { cache: &mut self.cache, rows };
@@ -133,9 +133,10 @@ impl<'a> Batch<'a> {
         Ok((sequences, self.logits(&hidden)?))
     }
 
-    fn logits(&self, hidden: &Tensor) -> Result<Vec<f32>> {
+    /// `[rows · vocab]`, contiguous f32 in host memory; no copy on the CPU.
+    fn logits(&self, hidden: &Tensor) -> Result<Data> {
         let logits = self.model.logits(hidden)?.into_data();
-        Ok(logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+        Ok(logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?)
     }
 }
 

@@ -20,13 +20,13 @@ fn the_cache_holds_what_each_row_has_read() {
         let mut batch = Batch::new(&model, 3);
         for (row, length) in [(0, 5), (1, 1), (2, CHUNK + 3)] {
             let logits = batch.prefill(row, &vec![7; length], || false).unwrap().unwrap();
-            assert_eq!(logits.len(), 40);
+            assert_eq!(logits.dims(), [40]);
         }
         assert_eq!(batch.cache.lengths(), [5, 1, CHUNK + 3]);
         batch.repeat(2).unwrap();
         assert_eq!(batch.cache.lengths(), [5, 5, 1, 1, CHUNK + 3, CHUNK + 3]);
         let (sequences, logits) = batch.step(2..4, |sequence| sequence as u32).unwrap();
-        assert_eq!((sequences, logits.len()), (vec![2, 3], 80));
+        assert_eq!((sequences, logits.dims()), (vec![2, 3], &[80][..]));
         assert_eq!(batch.cache.lengths(), [5, 5, 2, 2, CHUNK + 3, CHUNK + 3]);
         // One of six waits, emptied; two of six are dropped.
         batch.retain(|sequence| sequence != 4).unwrap();
@@ -61,17 +61,20 @@ fn a_row_has_the_same_bits_alone_and_in_company() {
     let prompt =
         |row: usize| -> Vec<u32> { (0..[3, 70, 1, 20][row % 4]).map(|t| (t * t + row as u32) % 331).collect() };
     let rows = rows_invariant_limit() + 9;
-    let bits = |logits: &[f32]| -> Vec<u32> { logits.iter().map(|x| x.to_bits()).collect() };
+    let bits = |logits: &Data| -> Vec<u32> { logits.to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect() };
     phyla_ops::no_grad(|| {
         // All rows on two threads, each alone on one. (The first call makes the pool, which bounds later ones.)
         phyla_kernels::threads::set_threads(2);
         let mut together = Batch::new(&model, rows);
         let first: Vec<_> =
             (0..rows).map(|row| together.prefill(row, &prompt(row), || false).unwrap().unwrap()).collect();
-        let steps: Vec<Vec<f32>> = (0..3u32)
+        let steps: Vec<Vec<u32>> = (0..3u32)
             .map(|step| {
                 let groups = together.groups();
-                groups.into_iter().flat_map(|group| together.step(group, |row| row as u32 + step).unwrap().1).collect()
+                groups
+                    .into_iter()
+                    .flat_map(|group| bits(&together.step(group, |row| row as u32 + step).unwrap().1))
+                    .collect()
             })
             .collect();
         phyla_kernels::threads::set_threads(1);
@@ -81,7 +84,7 @@ fn a_row_has_the_same_bits_alone_and_in_company() {
             assert!(bits(&alone.prefill(0, &prompt(row), || false).unwrap().unwrap()) == bits(&first[row]), "{row}");
             for (step, together) in steps.iter().enumerate() {
                 let (_, logits) = alone.step(0..1, |_| (row + step) as u32).unwrap();
-                assert!(bits(&logits) == bits(&together[row * 331..][..331]), "row {row}, step {step}");
+                assert!(bits(&logits) == together[row * 331..][..331], "row {row}, step {step}");
             }
         }
     });
