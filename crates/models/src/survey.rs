@@ -64,14 +64,14 @@ pub enum Found {
 impl Slot {
     /// Number of weights.
     pub fn count(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |count, &size| count.saturating_mul(size))
     }
 }
 
 impl Survey {
     /// Number of weights.
     pub fn count(&self) -> usize {
-        self.slots.iter().map(Slot::count).sum()
+        self.slots.iter().fold(0, |count, slot| count.saturating_add(slot.count()))
     }
 }
 
@@ -100,7 +100,13 @@ pub fn survey(config: &Map<String, Value>, checkpoint: Option<&Checkpoint>) -> R
             arch.head = Head::Own { std: arch.tokens.std };
         }
     }
-    Model::build(arch.clone(), family, Map::new(), &mut source)?;
+    Model::build(arch.clone(), family, Map::new(), &mut source).map_err(|error| {
+        // Nothing is computed here: what fails is what the configuration asks for.
+        LoadError::Weights(match error {
+            candle_core::Error::WithBacktrace { inner, .. } => inner.to_string(),
+            error => error.to_string(),
+        })
+    })?;
     used.extend(source.slots.iter().map(|slot| slot.place.tensor.clone()));
     let unused = source.naming.as_ref().map(|naming| naming.unused(&used)).unwrap_or_default();
     for slot in source.slots.iter_mut().filter(|slot| matches!(slot.found, Found::Missing(_))).take(EXPLAINED) {
@@ -139,6 +145,9 @@ impl Source for Hollow<'_> {
     fn param(&mut self, path: &str, shape: &[usize], _: Init) -> candle_core::Result<Arc<Param>> {
         if let Some(param) = self.params.get(path) {
             return Ok(param.clone());
+        }
+        if shape.iter().try_fold(4usize, |bytes, &size| bytes.checked_mul(size)).is_none() {
+            candle_core::bail!("{path}: shape {shape:?} is too large for any machine");
         }
         let lent = self.lent.clone().filter(|_| path == "tokens.weight");
         let place = lent.or_else(|| match &self.naming {
@@ -180,6 +189,14 @@ mod tests {
         assert_eq!(survey.slots.len(), 200 * 9 + 3);
         assert!(survey.count() > 1 << 40);
         assert!(survey.slots.iter().all(|slot| slot.found == Found::Nothing));
+    }
+
+    #[test]
+    fn sizes_beyond_counting_are_refused() {
+        let sizes = json!({"hidden_size": 4_194_304, "num_attention_heads": 4_194_304, "head_dim": 4_194_304});
+        let error = survey(&config(sizes), None).unwrap_err();
+        // By the configuration's own check or by ours; never a wrapped product.
+        assert!(matches!(error, LoadError::Config(_) | LoadError::Weights(_)), "{error}");
     }
 
     #[test]

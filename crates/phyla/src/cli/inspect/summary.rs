@@ -53,7 +53,7 @@ impl Inspected {
     }
 
     fn cache_bytes(&self) -> usize {
-        CACHE_NUMBER * self.survey.arch.cache_numbers()
+        CACHE_NUMBER.saturating_mul(self.survey.arch.cache_numbers())
     }
 
     /// A line for each parameter: which part of which tensor it is.
@@ -82,7 +82,7 @@ impl Inspected {
         }
         writeln!(out, "vocabulary  {}", arch.vocab())?;
         writeln!(out, "context     {} tokens, {kind}", arch.context)?;
-        let full = self.cache_bytes() as u64 * arch.context as u64;
+        let full = (self.cache_bytes() as u64).saturating_mul(arch.context as u64);
         writeln!(
             out,
             "cache       {} a token in f32, {} at full context",

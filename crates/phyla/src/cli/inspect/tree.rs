@@ -47,7 +47,7 @@ impl Node {
 
     /// Puts a slot below this node, which stands for the first `depth` parts of its path.
     fn insert(&mut self, arch: &Arch, slot: &Slot, depth: usize) {
-        self.parameters += slot.count();
+        self.parameters = self.parameters.saturating_add(slot.count());
         let mut parts = slot.path.split('.').skip(depth);
         let (Some(name), Some(_)) = (parts.next(), parts.next()) else {
             // The last part: this node is the block that owns the weight.
@@ -124,7 +124,7 @@ impl Node {
         lines.push([
             format!("{stem}{}{times}", self.name),
             shape,
-            count((self.parameters * self.times) as u64),
+            count(self.parameters.saturating_mul(self.times) as u64),
             self.stored.join(", "),
             if self.times > 1 { format!("{} each", count(self.parameters as u64)) } else { self.note.clone() },
         ]);
