@@ -75,7 +75,8 @@ pub fn read(path: &Path) -> Result<Map<String, Value>, ConfigError> {
 const LARGEST: u64 = 16 << 20;
 
 /// Counts that a configuration may state: far beyond any real model, small enough that a lie costs nothing.
-const LIMITS: &[(&str, usize)] = &[("layers", 10_000), ("vocabulary", 1 << 26), ("size", 1 << 22)];
+const LIMITS: &[(&str, usize)] =
+    &[("layers", 10_000), ("vocabulary", 1 << 26), ("positions", 1 << 30), ("size", 1 << 22)];
 
 /// A positive count within reason.
 pub(crate) fn count(field: &str, value: usize, kind: &str) -> Result<usize, ConfigError> {

@@ -39,8 +39,36 @@ pub fn fresh_with(
     parsed.arch.set_dropouts(options.dropouts);
     let rng = Rng::new(seed).split("weights");
     let dtype = options.dtype.unwrap_or(DType::F32);
+    if options.device.is_cpu() {
+        room(config, dtype.size_in_bytes(), memory())?;
+    }
     let mut source = Fresh { rng, dtype, device: options.device.clone(), params: HashMap::new(), bytes: 0 };
     Ok(Model::build(parsed.arch, family, config.clone(), &mut source)?)
+}
+
+/// An error if the weights take more than `memory` bytes: before the first is drawn, since a system that promises
+/// more memory than it has ends the process on the way.
+fn room(config: &Map<String, Value>, size: usize, memory: Option<usize>) -> std::result::Result<(), LoadError> {
+    let count = crate::survey(config, None)?.count();
+    let bytes = count.saturating_mul(size);
+    let Some(memory) = memory.filter(|&memory| bytes > memory) else { return Ok(()) };
+    let gb = |bytes: usize| bytes as f64 / 1e9;
+    Err(LoadError::Weights(format!(
+        "config.json: a model of {count} weights takes {:.1} GB, and this machine has {:.1} GB of memory: make it smaller \
+         (layers, hidden size, vocabulary), or take bf16",
+        gb(bytes),
+        gb(memory)
+    )))
+}
+
+/// Bytes of memory and swap, where the system tells (Linux).
+fn memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()
+    };
+    Some((kib("MemTotal:")? + kib("SwapTotal:").unwrap_or(0)) << 10)
 }
 
 struct Fresh {
@@ -111,6 +139,17 @@ fn draw<T: WithDType>(mut rng: Rng, path: &str, shape: &[usize], init: Init, of:
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn a_model_beyond_all_memory_is_refused_before_the_first_weight() {
+        let config = serde_json::json!({"model_type": "llama", "num_hidden_layers": 10_000, "vocab_size": 1 << 26,
+            "hidden_size": 1 << 20, "intermediate_size": 1 << 22, "num_attention_heads": 1 << 10});
+        let start = std::time::Instant::now();
+        let message = fresh(config.as_object().unwrap(), 0, &Device::Cpu).unwrap_err().to_string();
+        assert!(message.starts_with("config.json: a model of ") && message.contains("bf16"), "{message}");
+        // Counting 90,003 parameters, not drawing them.
+        assert!(start.elapsed().as_secs() < 5);
+    }
 
     #[test]
     fn a_lower_type_holds_the_same_draws_rounded_and_pieces_join() {

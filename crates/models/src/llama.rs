@@ -181,6 +181,7 @@ impl Decoder<'_> {
         count("num_attention_heads", self.heads, "size")?;
         count("num_key_value_heads", self.kv_heads, "size")?;
         count("head_dim", self.head_dim, "size")?;
+        count("num_attention_heads times head_dim", self.heads * self.head_dim, "size")?;
         count("max_position_embeddings", self.context, "positions")?;
         if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(invalid(

@@ -1,5 +1,6 @@
 //! A model: an architecture with its parameters.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use candle_core::Result;
@@ -32,12 +33,14 @@ pub struct Model {
 struct Remember<'a> {
     source: &'a mut dyn Source,
     params: Vec<Arc<Param>>,
+    known: HashSet<*const Param>,
 }
 
 impl Source for Remember<'_> {
     fn param(&mut self, path: &str, shape: &[usize], init: phyla_nn::Init) -> Result<Arc<Param>> {
         let param = self.source.param(path, shape, init)?;
-        if !self.params.iter().any(|known| Arc::ptr_eq(known, &param)) {
+        // By address: a search through the list would take minutes for ten thousand layers.
+        if self.known.insert(Arc::as_ptr(&param)) {
             self.params.push(param.clone());
         }
         Ok(param)
@@ -52,7 +55,7 @@ impl Model {
         config: Map<String, Value>,
         source: &mut dyn Source,
     ) -> Result<Self> {
-        let mut source = Remember { source, params: vec![] };
+        let mut source = Remember { source, params: vec![], known: HashSet::new() };
         let mut root = Scope::root(&mut source);
         let tokens = Embedding::new(arch.tokens, &mut root.at("tokens"))?;
         let positions = arch.positions.map(|spec| Embedding::new(spec, &mut root.at("positions"))).transpose()?;

@@ -140,6 +140,9 @@ struct Top {
     train: toml::Table,
 }
 
+/// More would exhaust the system's own tables before they did any work.
+const MAX_THREADS: usize = 4096;
+
 fn auto() -> String {
     "auto".into()
 }
@@ -248,8 +251,12 @@ impl Recipe {
         if !matches!(device, "auto" | "cpu" | "metal") && !cuda {
             problems.push(format!("`device` is \"{device}\"; expected auto, cpu, cuda:N or metal"));
         }
-        if self.threads == Some(0) {
-            problems.push("`threads` is 0; leave it out to use every core".into());
+        match self.threads {
+            Some(0) => problems.push("`threads` is 0; leave it out to use every core".into()),
+            Some(threads) if threads > MAX_THREADS => {
+                problems.push(format!("`threads` is {threads}; expected at most {MAX_THREADS}"));
+            }
+            _ => {}
         }
         if self.model.is_inline() && self.tokenizer.is_none() {
             problems.push("an inline [model] starts from scratch and needs a [tokenizer]: a path, or kind = \"bpe\" or \"characters\"".into());
