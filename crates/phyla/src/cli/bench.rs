@@ -7,6 +7,7 @@ mod subject;
 mod train;
 
 use clap::{Subcommand, value_parser};
+use phyla_kernels::roofline;
 use phyla_kernels::threads::threads;
 use serde_json::json;
 
@@ -27,7 +28,7 @@ f32, bf16 and int8 in registers, and reading from main memory. `fraction_of_limi
 that a step would take at the limit, over the time it took: for training and prompts the limit is
 the operations of the products and of attention at the peak of the weights' type; for decoding it
 is the bytes of weights and cache read for each token. Memory is the highest resident size of the
-process (MB of 10^6 bytes), pages of mapped files included, taken before the limits are measured.")]
+process (MB of 10^6 bytes), pages of mapped files included.")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -123,7 +124,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         What::Prefill(prefill) => infer::prefill(prefill),
         What::Decode(decode) => infer::decode(decode),
         What::Roofline(args) => {
-            let limits = report::limits();
+            let limits = roofline::measure();
             if args.json {
                 return output::json(&json!({ "roofline": roofline_json(&limits), "threads": threads() }));
             }

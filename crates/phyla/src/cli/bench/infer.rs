@@ -7,7 +7,7 @@ use phyla_nn::{Cache, Pass};
 use phyla_ops::cpu;
 
 use super::limit::Work;
-use super::report::Measured;
+use super::report::{self, Measured};
 use super::{Decode, Prefill};
 use crate::cli::error::usage;
 
@@ -16,6 +16,7 @@ const WARM_UP: usize = 2;
 
 pub fn prefill(args: &Prefill) -> anyhow::Result<()> {
     let (subject, rows, time) = (&args.subject, args.subject.rows(), args.prompt_tokens as usize);
+    let before = report::before();
     let model = subject.open(subject.dtype.wanted(), Dropouts::default())?;
     check(&model, time)?;
     let ids = subject.ids(&model, rows * time);
@@ -29,12 +30,13 @@ pub fn prefill(args: &Prefill) -> anyhow::Result<()> {
     steps.remove(0);
     let settings = vec![("batch", rows), ("prompt_tokens", time)];
     let work = Work::forward(&model, rows, time, false);
-    Measured { name: "prefill", settings, steps, tokens: rows * time, work }.show(subject, &model)
+    Measured { name: "prefill", settings, steps, tokens: rows * time, work, before }.show(subject, &model)
 }
 
 pub fn decode(args: &Decode) -> anyhow::Result<()> {
     let (subject, rows) = (&args.subject, args.subject.rows());
     let (prompt, new) = (args.prompt_tokens as usize, args.new_tokens as usize);
+    let before = report::before();
     let model = subject.open(subject.dtype.wanted(), Dropouts::default())?;
     check(&model, prompt + WARM_UP + new)?;
     let ids = subject.ids(&model, rows * prompt);
@@ -52,7 +54,7 @@ pub fn decode(args: &Decode) -> anyhow::Result<()> {
     }
     let settings = vec![("batch", rows), ("prompt_tokens", prompt), ("new_tokens", new)];
     let work = Work::decoding(&model, rows, prompt + WARM_UP + new / 2);
-    Measured { name: "decode", settings, steps, tokens: rows, work }.show(subject, &model)
+    Measured { name: "decode", settings, steps, tokens: rows, work, before }.show(subject, &model)
 }
 
 /// Puts new ids, `[rows, time]`, behind those in the cache and gives each row's most probable next id.

@@ -22,6 +22,8 @@ pub struct Measured {
     pub tokens: usize,
     /// What a step must do.
     pub work: Work,
+    /// The machine's limits before the first step.
+    pub before: Option<Roofline>,
 }
 
 impl Measured {
@@ -29,7 +31,8 @@ impl Measured {
     pub fn show(&self, subject: &Subject, model: &Model) -> anyhow::Result<()> {
         // Before the machine is measured, which takes memory of its own.
         let peak = peak_rss();
-        let limits = limits();
+        let after = roofline::measure();
+        let limits = self.before.map_or(after, |before| higher(before, after));
         if subject.json {
             return output::json(&self.json(subject, model, peak, &limits));
         }
@@ -102,9 +105,18 @@ fn on_cpu(model: &Model) -> bool {
     model.params().iter().all(|param| param.weight().device().is_cpu())
 }
 
-/// The machine's limits. Measured twice: what else runs here can only lower them, so the higher ones are nearer.
-pub fn limits() -> Roofline {
-    let (a, b) = (roofline::measure(), roofline::measure());
+/// The machine's limits before a benchmark begins, without a trace in the peak memory; `None` where that cannot be.
+pub fn before() -> Option<Roofline> {
+    // Writing 5 sets the recorded peak to what is in use now (Linux, proc(5)).
+    let reset = || std::fs::write("/proc/self/clear_refs", "5").ok();
+    reset()?;
+    let limits = roofline::measure();
+    reset()?;
+    Some(limits)
+}
+
+/// The higher of each limit: what else runs on the machine can only lower what is measured.
+fn higher(a: Roofline, b: Roofline) -> Roofline {
     Roofline {
         f32_gflops: a.f32_gflops.max(b.f32_gflops),
         bf16_gflops: a.bf16_gflops.max(b.bf16_gflops),

@@ -11,7 +11,7 @@ use phyla_train::step::Stepper;
 use super::Train;
 use super::infer::check;
 use super::limit::Work;
-use super::report::Measured;
+use super::report::{self, Measured};
 use crate::cli::error::usage;
 use crate::cli::model::Dtype;
 
@@ -27,6 +27,7 @@ pub fn run(args: &Train) -> anyhow::Result<()> {
         return Err(usage(format!("--dropout is {p}"), "give at least 0 and less than 1"));
     }
     let dropouts = Dropouts { attention: args.dropout, residual: args.dropout, embedding: args.dropout };
+    let before = report::before();
     let model = subject.open(Some(DType::F32), dropouts)?;
     check(&model, time)?;
     for param in model.params() {
@@ -53,7 +54,7 @@ pub fn run(args: &Train) -> anyhow::Result<()> {
     }
     let settings = vec![("batch", rows), ("seq", time)];
     let work = Work::training(&model, rows, time);
-    Measured { name: "train", settings, steps, tokens: rows * time, work }.show(subject, &model)
+    Measured { name: "train", settings, steps, tokens: rows * time, work, before }.show(subject, &model)
 }
 
 /// Rows of `time` ids, each to be followed by the next.
