@@ -57,6 +57,17 @@ impl Error {
 
     /// Names the file whose content is wrong.
     pub(crate) fn format(path: &Path, message: impl Into<String>) -> Self {
-        Self::Format { path: path.to_owned(), message: message.into() }
+        Self::Format { path: path.to_owned(), message: short(message.into()) }
     }
+}
+
+/// A message may quote a value as long as its file: what says something about it stands at the ends.
+fn short(text: String) -> String {
+    const HALF: usize = 400;
+    let count = text.chars().count();
+    if count <= 2 * HALF {
+        return text;
+    }
+    let (head, tail): (String, String) = (text.chars().take(HALF).collect(), text.chars().skip(count - HALF).collect());
+    format!("{head} … {tail}")
 }

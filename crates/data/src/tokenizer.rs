@@ -284,9 +284,15 @@ fn parse(files: &Files) -> Result<tokenizers::Tokenizer> {
     match quietly(|| tokenizers::Tokenizer::from_bytes(bytes)) {
         Ok(Ok(tokenizer)) => Ok(tokenizer),
         Ok(Err(error)) => Err(Error::format(&path, format!("not a tokenizer this program can read: {error}"))),
+        // Some parts of the file are parsed by code that takes well-formed JSON for granted.
         Err(panic) => Err(Error::format(
             &path,
-            format!("the file contradicts itself ({panic}); download it again, or save it anew with transformers"),
+            match serde_json::from_slice::<Value>(bytes) {
+                Err(error) => format!("not valid JSON: {error}"),
+                Ok(_) => format!(
+                    "the file contradicts itself ({panic}); download it again, or save it anew with transformers"
+                ),
+            },
         )),
     }
 }

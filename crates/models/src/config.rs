@@ -49,12 +49,23 @@ pub enum ConfigError {
 
 /// An error about one field.
 pub(crate) fn invalid(field: &str, reason: impl Into<String>) -> ConfigError {
-    ConfigError::Field { field: field.into(), reason: reason.into() }
+    ConfigError::Field { field: field.into(), reason: short(reason.into()) }
+}
+
+/// A value that is quoted may be as long as a file: what says something about it stands at the ends.
+fn short(text: String) -> String {
+    const HALF: usize = 300;
+    let count = text.chars().count();
+    if count <= 2 * HALF {
+        return text;
+    }
+    let (head, tail): (String, String) = (text.chars().take(HALF).collect(), text.chars().skip(count - HALF).collect());
+    format!("{head} … {tail}")
 }
 
 /// A refusal of one field.
 pub(crate) fn refused(field: &str, why: impl Into<String>) -> ConfigError {
-    ConfigError::Refused { field: field.into(), why: why.into() }
+    ConfigError::Refused { field: field.into(), why: short(why.into()) }
 }
 
 /// Reads a JSON object from a file.

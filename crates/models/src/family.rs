@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::config::invalid;
 use crate::names::Rule;
 use crate::{Arch, ConfigError};
 
@@ -135,6 +136,15 @@ const COMMON: &[&str] = &[
 /// Fields that would change a model's values in ways that no family here honours.
 const REFUSED: &[&str] = &["quantization_config", "per_layer_config", "pruned_heads", "tie_last_hidden_states"];
 
+/// The field that an error is about, where serde does not say: flattened structs read from a copy without names.
+fn culprit<F: Family>(config: &Map<String, Value>, reason: &str) -> String {
+    let fails_without = |name: &str| {
+        let others = config.iter().filter(|(other, _)| *other != name).map(|(k, v)| (k.clone(), v.clone()));
+        F::deserialize(Value::Object(others.collect())).is_err_and(|error| error.to_string() == reason)
+    };
+    config.keys().find(|name| !fails_without(name)).cloned().unwrap_or_else(|| "a field".into())
+}
+
 fn parse<F: Family>(config: &Map<String, Value>) -> Result<Parsed, ConfigError> {
     let mut config = config.clone();
     for (alias, name) in F::ALIASES {
@@ -153,8 +163,11 @@ fn parse<F: Family>(config: &Map<String, Value>) -> Result<Parsed, ConfigError> 
             });
         }
     }
-    let parsed: F = serde_path_to_error::deserialize(Value::Object(config.clone()))
-        .map_err(|e| ConfigError::Field { field: e.path().to_string(), reason: e.into_inner().to_string() })?;
+    let parsed: F = serde_path_to_error::deserialize(Value::Object(config.clone())).map_err(|e| {
+        let (path, reason) = (e.path().to_string(), e.into_inner().to_string());
+        let field = if path == "." { culprit::<F>(&config, &reason) } else { path };
+        invalid(&field, reason)
+    })?;
     // What the struct holds is what it writes back; anything else in the file was read by nobody.
     let known = match serde_json::to_value(&parsed) {
         Ok(Value::Object(known)) => known,

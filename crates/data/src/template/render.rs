@@ -11,8 +11,9 @@ use super::{Templates, json as python, methods, tags};
 use crate::error::{Error, Result};
 use crate::guard::quietly;
 
-/// Steps and 64-byte pieces of output a template may use: some seconds, and memory in proportion.
-const FUEL: u64 = 20_000_000;
+/// Steps and 64-byte pieces of text a template may use: about a second, and 256 MB. A conversation of a thousand messages
+/// takes some hundred thousand.
+const FUEL: u64 = 4_000_000;
 
 /// Marks in the output; Unicode reserves them for a program's own use, so no honest text holds one.
 const MARKS: [char; 3] = [tags::BEGIN, tags::END, CONTINUE];

@@ -30,6 +30,11 @@ impl Model {
                     let known: Vec<&str> = phyla_models::registry::FAMILIES.iter().map(|f| f.model_type).collect();
                     return Err(format!("[model] is a config and needs its `model_type`: {}", known.join(", ")));
                 }
+                if let Some(key) = table.iter().find_map(|(key, value)| not_finite(key, value)) {
+                    return Err(format!(
+                        "`model.{key}` is not a finite number, and JSON, the form of a config, has no other"
+                    ));
+                }
                 match serde_json::to_value(table) {
                     Ok(serde_json::Value::Object(config)) => Ok(Self::Config(config)),
                     Ok(_) => Err("[model] is not a table of settings".into()),
@@ -48,5 +53,15 @@ impl Model {
             Self::Named(name) => Ok(Value::String(name.clone())),
             Self::Config(config) => Value::try_from(config),
         }
+    }
+}
+
+/// The path of a number that JSON cannot hold, at or below `value`.
+fn not_finite(key: &str, value: &Value) -> Option<String> {
+    match value {
+        Value::Float(number) if !number.is_finite() => Some(key.to_owned()),
+        Value::Table(table) => table.iter().find_map(|(inner, value)| not_finite(&format!("{key}.{inner}"), value)),
+        Value::Array(items) => items.iter().find_map(|value| not_finite(key, value)),
+        _ => None,
     }
 }
