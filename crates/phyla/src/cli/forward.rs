@@ -84,6 +84,11 @@ fn tensors(model: &Model, input: &Input, hidden_states: bool) -> anyhow::Result<
         let family = model.family.model_type;
         return Err(usage(format!("token_type_ids are given, and {family} has none"), "leave token_type_ids out"));
     }
+    let rows = model.arch.vocab();
+    if let Some(id) = input.token_types.iter().flatten().find(|&&id| id as usize >= rows) {
+        let wrong = format!("token_type_ids: {id} is outside the token table of {rows} rows, which it indexes here");
+        return Err(usage(wrong, "give ids of tokens, for instance of the speakers"));
+    }
     pass.hidden_states = hidden_states.then(Vec::new);
     let last = model.forward(&input.ids, input.token_types.as_deref(), &mut pass)?;
     let mut tensors = vec![("logits".to_string(), model.logits(&last)?), ("last_hidden_state".to_string(), last)];
