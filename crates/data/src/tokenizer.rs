@@ -220,7 +220,7 @@ impl Tokenizer {
     pub fn model_max_length(&self) -> Option<usize> {
         // transformers writes 1e30 for "none".
         let length = self.config.get("model_max_length")?.as_f64()?;
-        (length >= 1.0 && length < 1e9).then_some(length as usize)
+        (1.0..1e9).contains(&length).then_some(length as usize)
     }
 
     /// Writes every file the tokenizer came with into `dir`, byte for byte.

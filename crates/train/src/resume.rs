@@ -46,7 +46,7 @@ pub fn check_recipe(run: &RunDir, recipe: &Recipe) -> Result<Vec<String>, TrainE
         let key = difference.split(": ").next().unwrap_or_default();
         let within =
             |fixed: &&str| key.strip_prefix(*fixed).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        FIXED.iter().any(|fixed| within(fixed)) && !MOVABLE.contains(&key)
+        FIXED.iter().any(within) && !MOVABLE.contains(&key)
     });
     if fixed.is_empty() {
         Ok(free.into_iter().map(|difference| format!("the recipe has changed: {difference}")).collect())

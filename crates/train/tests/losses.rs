@@ -171,7 +171,8 @@ fn micro_batches_weigh_by_their_tokens() {
         }
     };
     let parts = [row(0), row(1), row(2)];
-    let (together, apart) = (ten_steps("llama", &[whole.clone()], false).0, ten_steps("llama", &parts, false).0);
+    let (together, apart) =
+        (ten_steps("llama", std::slice::from_ref(&whole), false).0, ten_steps("llama", &parts, false).0);
     for ((a, _), (b, _)) in together.into_iter().zip(apart) {
         assert!((a - b).abs() < LOSS, "{a} {b}");
     }

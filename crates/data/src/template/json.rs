@@ -15,13 +15,11 @@ pub(super) fn filter(value: &Value, indent: Option<Value>, options: Kwargs) -> R
         Some(indent) => Some(indent),
         None => indent,
     };
-    let indent = match indent.filter(|indent| !indent.is_none() && !indent.is_undefined()) {
-        None => None,
-        Some(indent) => Some(match indent.as_str() {
+    let indent =
+        indent.filter(|indent| !indent.is_none() && !indent.is_undefined()).map(|indent| match indent.as_str() {
             Some(text) => text.to_owned(),
             None => " ".repeat(indent.as_i64().unwrap_or(0).clamp(0, 64) as usize),
-        }),
-    };
+        });
     let separators = options.get::<Option<Value>>("separators")?.filter(|given| !given.is_none());
     let (item, key) = match &separators {
         Some(pair) => {

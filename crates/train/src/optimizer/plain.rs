@@ -21,7 +21,8 @@ impl Call<'_> {
                 let step = self.step as i32;
                 let root = ((&v_new / (1. - beta2.powi(step)))?.sqrt()? + rule.eps)?;
                 let new = (kept - ((&m_new * (lr / (1. - beta1.powi(step))))? / root)?)?;
-                (set(m, &m_new)?, set(v, &v_new)?);
+                set(m, &m_new)?;
+                set(v, &v_new)?;
                 new
             }
             (Rule::Sgd(_), []) => (kept - (g * lr)?)?,
