@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Result};
 use half::{bf16, f16};
 use phyla_kernels::map::MappedSlice;
 use phyla_kernels::product::MatRef;
+use phyla_kernels::threads;
 
 use crate::{Data, cpu};
 
@@ -97,6 +98,9 @@ impl Weight {
         }
     }
 }
+
+/// Elements that a thread clears at a time: 1 MiB.
+const CLEAR_CHUNK: usize = 1 << 18;
 
 struct Gradient {
     sum: Option<Data>,
@@ -218,7 +222,9 @@ impl Param {
             let clear = !std::mem::replace(&mut gradient.written, true);
             cpu::mutate(sum, |sum: &mut [f32]| {
                 if clear {
-                    sum.fill(0.);
+                    // All of a model's gradients: as much memory as its weights.
+                    let len = sum.len();
+                    threads::for_each_chunk(sum, CLEAR_CHUNK, len, |_, piece| piece.fill(0.));
                 }
                 add(sum)
             })
