@@ -85,8 +85,8 @@ fn upstream(value: &Data) -> Data {
     }
 }
 
-/// A step of the finite differences. With the five points of the rule below the error is `H⁴ f⁽⁵⁾ / 30`, some 1e-12,
-/// and that of rounding in f64 some 1e-13: neither is seen beside the f32 of what is checked.
+/// A step of the finite differences. With the five points of the rule below the error is `H⁴ f⁽⁵⁾ / 30`, some
+/// 1e-12, and that of rounding in f64 some 1e-13: neither is seen beside the f32 of what is checked.
 const H: f32 = 1. / 512.;
 /// Elements of each tensor that are moved.
 const PROBES: usize = 12;
