@@ -95,10 +95,12 @@ impl Kernel for Task<'_, '_> {
             for k0 in (first..last).step_by(BK) {
                 let nk = BK.min(last - k0);
                 dots::<S>(queries, rows, s.dim, k.add(k0 * a.k.time), a.k.time, nk, scores.as_mut_ptr());
+                let all_scores = scores.as_mut_ptr();
                 let mut alpha = [0f32; 64];
                 for row in 0..rows {
                     let (t, h) = (row / group, kv * group + row % group);
-                    let scores = &mut scores[row * BK..][..BK];
+                    // Through the pointer, which the product below reads too.
+                    let scores = std::slice::from_raw_parts_mut(all_scores.add(row * BK), BK);
                     scores[nk..].fill(f32::NEG_INFINITY);
                     if let Some(cap) = a.softcap {
                         for i in (0..BK).step_by(S::LANES) {
@@ -148,7 +150,7 @@ impl Kernel for Task<'_, '_> {
                             m: row + 1 - first,
                             n: s.v_dim,
                             k: nk,
-                            a: scores.as_ptr().sub((row - first) * BK),
+                            a: all_scores.add(first * BK),
                             a_i: BK,
                             a_p: 1,
                             b: v.add(k0 * a.v.time),
