@@ -193,6 +193,30 @@ fn a_second_run_in_the_same_folder_is_told_what_to_do() {
 }
 
 #[test]
+fn a_full_disk_is_a_failure_in_one_message_and_the_run_goes_on_with_room() {
+    let run = Run::new(8);
+    std::fs::create_dir_all(run.root()).unwrap();
+    let mount = |arguments: &[&str]| {
+        let done = Command::new("mount").args(arguments).arg(run.root()).stderr(Stdio::null()).status();
+        done.is_ok_and(|status| status.success())
+    };
+    if !mount(&["-t", "tmpfs", "-o", "size=700k", "tmpfs"]) {
+        println!("skipped: mounting a small file system takes rights that this user has not");
+        return;
+    }
+    let output = run.output(&["--quiet"]);
+    let roomy = mount(&["-o", "remount,size=50m"]);
+    let resumed = run.output(&["--quiet", "--resume"]);
+    let unmounted = Command::new("umount").arg(run.root()).status().unwrap();
+    let said = text(&output.stderr);
+    println!("{}", said.trim_end());
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("error: cannot ") && said.contains("No space left on device"), "{said}");
+    assert!(roomy && resumed.status.success() && unmounted.success(), "{}", text(&resumed.stderr));
+}
+
+#[test]
 fn divergence_and_a_changed_recipe_have_their_statuses() {
     let run = Run::new(6);
     assert!(run.output(&["--quiet"]).status.success());

@@ -26,8 +26,8 @@ struct Case {
 
 const LLAMA: &str = "model_type = 'llama'\nhidden_size = 16\nintermediate_size = 24\nnum_hidden_layers = 2\n\
     num_attention_heads = 2\nmax_position_embeddings = 64\ntie_word_embeddings = true";
-const GPT2: &str = "model_type = 'gpt2'\nn_embd = 16\nn_layer = 1\nn_head = 2\nn_positions = 64\nattn_pdrop = 0.0";
-const DROPOUT: &str = "dropout = { residual = 0.2, embedding = 0.1 }";
+const GPT2: &str = "model_type = 'gpt2'\nn_embd = 16\nn_layer = 1\nn_head = 2\nn_positions = 64";
+const DROPOUT: &str = "dropout = { attention = 0.1, residual = 0.2, embedding = 0.1 }";
 
 fn text(case: &Case) -> String {
     let Case { top, model, data, optim, train, .. } = case;
@@ -54,7 +54,7 @@ const CASES: &[Case] = &[
         model: LLAMA,
         data: "packing = 'stream'",
         optim: "kind = 'adamw'",
-        train: "activation_checkpointing = true\naccumulate = 2\ndropout = { residual = 0.1 }",
+        train: "activation_checkpointing = true\naccumulate = 2\ndropout = { attention = 0.1, residual = 0.1 }",
     },
     Case {
         name: "sgd with momentum, f32, padded, accumulated, GPT-2 with its own dropout",
