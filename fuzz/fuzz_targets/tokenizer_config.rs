@@ -1,3 +1,5 @@
+//! Fuzzes what reads this kind of file: `entries::tokenizer_config`.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

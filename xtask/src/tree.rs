@@ -54,10 +54,14 @@ impl Tree {
         all.any(|file| file == path || file.starts_with(&folder))
     }
 
-    /// The manifests with the name of the folder each describes; the root's is empty.
+    /// The manifests with the name of the folder each describes; the root's is empty. A workspace of its own below the
+    /// root, as the fuzz targets are, is no crate of this one.
     pub fn manifests(&self) -> Vec<(String, &TextFile, Manifest)> {
         let of = |file: &TextFile| {
             let folder = file.path.strip_suffix("Cargo.toml")?.trim_end_matches('/');
+            if !folder.is_empty() && file.text.lines().any(|line| line == "[workspace]") {
+                return None;
+            }
             Some(folder.strip_prefix("crates/").unwrap_or(folder).to_owned())
         };
         self.texts.iter().filter_map(|file| Some((of(file)?, file, Manifest::read(&file.text)))).collect()
