@@ -26,7 +26,7 @@ pub use attention::{AttentionArgs, Visibility, attention};
 pub use checkpoint::checkpoint;
 pub use elementwise::{Dropout, add, dropout, scale};
 pub use embedding::embedding;
-pub use linear::linear;
+pub use linear::{invariant_rows, linear};
 pub use loss::{CrossEntropy, cross_entropy, linear_cross_entropy};
 pub use norm::{layer_norm, rms_norm};
 pub use param::{Mapped, Param, Weight};

@@ -68,6 +68,11 @@ pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tens
     }))
 }
 
+/// Up to this many rows, [`linear`] gives each row the same bits as if it were alone in the call.
+pub const fn invariant_rows() -> usize {
+    product::rows_invariant_limit()
+}
+
 /// Rows and columns of the weight, checked against the input.
 pub(crate) fn sizes(x: &Tensor, w: &Param) -> Result<(usize, usize)> {
     match w.dims() {

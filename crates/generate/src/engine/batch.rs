@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use candle_core::{DType, Device};
-use phyla_kernels::product::rows_invariant_limit;
 use phyla_models::Model;
 use phyla_nn::{Cache, CacheRows, Pass, RopeScaling, SublayerSpec};
+use phyla_ops::invariant_rows;
 use phyla_ops::{Data, Tensor};
 
 use crate::{Result, Session};
@@ -119,7 +119,7 @@ impl<'a> Batch<'a> {
 
     /// Rows that may pass together: as many as the products give the same bits as one alone, in equal parts.
     pub fn groups(&self) -> Vec<Range<usize>> {
-        let limit = if self.length_dependent { 1 } else { rows_invariant_limit() };
+        let limit = if self.length_dependent { 1 } else { invariant_rows() };
         let size = self.rows().div_ceil(self.rows().div_ceil(limit).max(1)).max(1);
         (0..self.rows()).step_by(size).map(|from| from..self.rows().min(from + size)).collect()
     }
