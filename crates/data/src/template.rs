@@ -1,4 +1,7 @@
 //! Chat templates: a conversation to the text a model was trained on, by the template that came with it.
+//!
+//! Two things differ from Python, both seldom met: `"%s" % x` is refused (write `"%s" | format(x)`), and
+//! `"a" | safe + b` joins the two as they are, where Python's `Markup` escapes `b` for HTML.
 
 mod json;
 mod methods;
@@ -42,7 +45,9 @@ impl Templates {
         for (name, _) in files.iter() {
             let short =
                 name.strip_prefix(MORE_TEMPLATES).and_then(|name| name.strip_prefix('/')?.strip_suffix(".jinja"));
-            if let (Some(short), Some(text)) = (short, files.text(name)?) {
+            if let Some(short) = short
+                && let Some(text) = files.text(name)?
+            {
                 sources.insert(short.to_owned(), text.into_owned());
             }
         }

@@ -102,7 +102,8 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer cannot encode the text, for instance for want of an unknown token.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = guarded(|| self.inner.encode_fast(text, add_special))?;
+        let encoding =
+            guarded(|| self.inner.encode_fast(text, add_special)).map_err(|error| self.blame(text, error))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -120,12 +121,27 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_detailed(&self, text: &str, add_special: bool) -> Result<Detailed> {
-        let encoding = guarded(|| self.inner.encode(text, add_special))?;
+        let encoding = guarded(|| self.inner.encode(text, add_special)).map_err(|error| self.blame(text, error))?;
         Ok(Detailed {
             ids: encoding.get_ids().to_vec(),
             pieces: encoding.get_tokens().to_vec(),
             offsets: encoding.get_offsets().iter().map(|o| o.0..o.1).collect(),
         })
+    }
+
+    /// Names the character that a vocabulary of characters lacks; the library names only the unknown token.
+    fn blame(&self, text: &str, error: Error) -> Error {
+        if self.files.get("tokenizer.json").is_none_or(|bytes| !train::is_of_characters(bytes)) {
+            return error;
+        }
+        let mut characters = text.char_indices();
+        match characters.find(|(_, c)| self.inner.token_to_id(c.encode_utf8(&mut [0; 4])).is_none()) {
+            Some((at, c)) => Error::Tokenizer(format!(
+                "the character {c:?} at byte {at} is not among the {} of this vocabulary",
+                self.vocab_size
+            )),
+            None => error,
+        }
     }
 
     /// Ids to text; with `skip_special`, special tokens leave no trace.

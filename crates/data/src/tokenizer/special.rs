@@ -91,6 +91,11 @@ pub(super) fn add(
             *slot = Some(register(inner, token)?);
         }
     }
+    let named = special.roles().iter().any(|(role, _)| config.contains_key(*role) || map.contains_key(*role));
+    let generic = config.get("tokenizer_class").and_then(Value::as_str).is_some_and(|class| GENERIC.contains(&class));
+    if !named && !generic {
+        customary(inner, &mut special);
+    }
     for key in ["additional_special_tokens", "extra_special_tokens"] {
         let Some(values) = config.get(key).or_else(|| map.get(key)) else {
             continue;
@@ -109,6 +114,50 @@ pub(super) fn add(
         }
     }
     Ok(special)
+}
+
+/// Tokenizer classes of transformers that give no token a role by themselves.
+const GENERIC: [&str; 2] = ["PreTrainedTokenizerFast", "TokenizersBackend"];
+
+/// Roles that early checkpoints (GPT-2, BERT, RoBERTa, T5) leave to the tokenizer's class: files that name no role at all,
+/// and a vocabulary that has the class's special tokens.
+fn customary(inner: &tokenizers::Tokenizer, special: &mut SpecialTokens) {
+    const END: &str = "<|endoftext|>";
+    const CUSTOMS: [&[(&str, &str)]; 4] = [
+        &[
+            ("unk_token", "[UNK]"),
+            ("sep_token", "[SEP]"),
+            ("pad_token", "[PAD]"),
+            ("cls_token", "[CLS]"),
+            ("mask_token", "[MASK]"),
+        ],
+        &[
+            ("bos_token", "<s>"),
+            ("eos_token", "</s>"),
+            ("unk_token", "<unk>"),
+            ("sep_token", "</s>"),
+            ("pad_token", "<pad>"),
+            ("cls_token", "<s>"),
+            ("mask_token", "<mask>"),
+        ],
+        &[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")],
+        &[("bos_token", END), ("eos_token", END), ("unk_token", END)],
+    ];
+    let added = inner.get_added_vocabulary().get_added_tokens_decoder();
+    let find = |text: &str| {
+        let (&id, _) = added.iter().find(|(_, token)| token.special && token.content == text)?;
+        Some(SpecialToken { text: text.to_owned(), id })
+    };
+    for custom in CUSTOMS {
+        if custom.iter().all(|(_, text)| find(text).is_some()) {
+            for (role, text) in custom {
+                if let Some(slot) = special.slot(role) {
+                    *slot = find(text);
+                }
+            }
+            return;
+        }
+    }
 }
 
 /// `added_tokens_decoder` in the configuration and `added_tokens.json`: tokens with an id of their own.

@@ -288,5 +288,10 @@ impl Tokenizer {
     }
 }
 
+/// True of the file that [`Tokenizer::characters`] makes.
+pub(super) fn is_of_characters(tokenizer: &[u8]) -> bool {
+    tokenizer.windows(UNKNOWN.len()).any(|window| window == UNKNOWN.as_bytes())
+}
+
 /// Longer than one character, so never one of them.
 const UNKNOWN: &str = "<a character that is not in the vocabulary>";
