@@ -10,6 +10,7 @@ pub mod embed;
 pub mod isa;
 pub mod loss;
 pub mod map;
+pub mod memory;
 pub mod norm;
 pub mod optim;
 pub mod product;

@@ -36,6 +36,7 @@ enum Command {
 fn main() -> ExitCode {
     let phyla = Phyla::parse();
     phyla.global.apply();
+    phyla_kernels::memory::keep_freed();
     let done = match phyla.command {
         Command::Chat(args) => cli::chat::run(&args),
         Command::Bench(args) => cli::bench::run(&args),
