@@ -13,6 +13,7 @@ pub mod map;
 pub mod memory;
 pub mod norm;
 pub mod optim;
+mod pool;
 pub mod product;
 pub mod rng;
 pub mod roofline;

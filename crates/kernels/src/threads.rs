@@ -3,17 +3,16 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::pool;
+
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// Sets how many threads the kernels use (at least one; at most as many as the pool has, which the first call makes).
+/// Sets how many threads the kernels use, at least one.
 pub fn set_threads(n: usize) {
-    let n = n.max(1);
-    // An error only says that the pool exists already; its size then bounds ours.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
-    THREADS.store(n.min(rayon::current_num_threads()), Ordering::Relaxed);
+    THREADS.store(n.max(1), Ordering::Relaxed);
 }
 
-/// How many threads the kernels use: what [`set_threads`] said, else one per core (or `RAYON_NUM_THREADS`).
+/// How many threads the kernels use: what [`set_threads`] said, else one per core that this process may use.
 pub fn threads() -> usize {
     #[cfg(test)]
     if tests::only() > 0 {
@@ -21,7 +20,7 @@ pub fn threads() -> usize {
     }
     match THREADS.load(Ordering::Relaxed) {
         0 => {
-            let n = rayon::current_num_threads();
+            let n = std::thread::available_parallelism().map_or(1, usize::from);
             THREADS.store(n, Ordering::Relaxed);
             n
         }
@@ -32,27 +31,14 @@ pub fn threads() -> usize {
 /// Calls `f(i)` for every `i < count`, in any order, over the threads; each call must be independent of the others.
 ///
 /// `work` is the floating-point operations (or bytes) of all calls together: little work runs inline, since handing
-/// it over costs some microseconds.
+/// it over costs a microsecond or two.
 pub fn for_each(count: usize, work: usize, f: impl Fn(usize) + Sync) {
     let workers = threads().min(count);
     if workers <= 1 || work < INLINE_WORK {
         (0..count).for_each(f);
         return;
     }
-    let next = AtomicUsize::new(0);
-    rayon::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|_| {
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    if i >= count {
-                        break;
-                    }
-                    f(i);
-                }
-            });
-        }
-    });
+    pool::run(count, workers, &f);
 }
 
 /// Below this many operations (or bytes) the caller does the work itself.

@@ -120,17 +120,15 @@ fn one_thread_and_many_give_the_same_bits() {
     let (m, n, k) = (150, 700, 300);
     let (x, w, dy) = (values(m * k, 1), values(n * k, 2), values(m * n, 3));
     let all = |threads: usize| {
-        rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap().install(|| {
-            crate::threads::tests::with_threads(threads, || {
-                let (mut y, mut few) = (vec![0f32; m * n], vec![0f32; 8 * n]);
-                let (mut dx, mut dw, mut db) = (vec![0f32; m * k], vec![0f32; n * k], vec![0f32; n]);
-                linear(&mut y, &x, MatRef::F32(&w), None, m, n, k);
-                linear(&mut few, &x[..8 * k], MatRef::F32(&w), None, 8, n, k);
-                linear_dx(&mut dx, &dy, MatRef::F32(&w), m, n, k, false);
-                linear_dw(&mut dw, &dy, &x, m, n, k);
-                sum_rows(&mut db, &dy, m, n);
-                (y, few, dx, dw, db)
-            })
+        crate::threads::tests::with_threads(threads, || {
+            let (mut y, mut few) = (vec![0f32; m * n], vec![0f32; 8 * n]);
+            let (mut dx, mut dw, mut db) = (vec![0f32; m * k], vec![0f32; n * k], vec![0f32; n]);
+            linear(&mut y, &x, MatRef::F32(&w), None, m, n, k);
+            linear(&mut few, &x[..8 * k], MatRef::F32(&w), None, 8, n, k);
+            linear_dx(&mut dx, &dy, MatRef::F32(&w), m, n, k, false);
+            linear_dw(&mut dw, &dy, &x, m, n, k);
+            sum_rows(&mut db, &dy, m, n);
+            (y, few, dx, dw, db)
         })
     };
     assert!(all(1) == all(2));
