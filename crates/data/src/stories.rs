@@ -86,11 +86,11 @@ pub fn prompts() -> &'static [&'static str] {
         "One day, a little fox named",
         "Once upon a time, there was a little girl named Lily.",
         "One sunny day, a small boy named Tom was in the park.",
-        "There was once a young bear named Bruno. He loved to be",
+        "There was once a young bear named Gus. He loved to be",
         "One day, a little rabbit named Daisy went to the meadow. The grass was full of flowers. She had a red kite.",
         "Mia was a brave girl. One windy day, she went to the lake. More than anything, she wanted to swim.",
         "One cold morning, a young otter named Ned was in the snowy field. He wanted to make a big snowman for Grandpa.",
-        "Once upon a time, there was a little mouse named Pip. One day, he went to the market. In a shop, he saw a",
+        "Once upon a time, there was a little mouse named Max. One day, he went to the market. In a shop, he saw a",
     ]
 }
 
