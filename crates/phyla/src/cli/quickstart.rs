@@ -93,7 +93,7 @@ fn tell(summary: &Summary) -> anyhow::Result<()> {
 /// Streams one story.
 fn story(model: &Model, tokenizer: &Tokenizer, prompt: &str, seed: u64) -> anyhow::Result<()> {
     let config = GenerationConfig {
-        max_new_tokens: Some(200),
+        max_new_tokens: Some(230),
         do_sample: Some(true),
         temperature: Some(0.7),
         top_k: Some(0),
