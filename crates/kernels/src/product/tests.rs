@@ -1,5 +1,4 @@
 //! Products against plain loops: odd shapes, every instruction set, every kind of weight.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
 use half::{bf16, f16};
