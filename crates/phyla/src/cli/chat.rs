@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use phyla::Session;
 use phyla::device::Choice;
+use phyla::{Session, generate};
 use phyla_data::template::Chat;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_generate::{Event, FinishReason, Generator};
@@ -67,7 +67,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return Err(usage(format!("`{}` has no chat template", args.model), help));
     }
     ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst)).context("cannot listen to Ctrl-C")?;
-    let mut conversation = Conversation { session: &session, tokenizer, seed: args.sampling.seed, messages: vec![] };
+    let mut conversation = Conversation {
+        session: &session,
+        tokenizer,
+        seed: args.sampling.seed,
+        messages: vec![],
+        memory: generate::Session::new(),
+    };
     conversation.set_system(args.system.as_deref());
     let mut editor = DefaultEditor::new().context("cannot read from the terminal")?;
     eprintln!(
@@ -97,6 +103,8 @@ struct Conversation<'a> {
     tokenizer: &'a Tokenizer,
     seed: u64,
     messages: Vec<Value>,
+    /// What the model has read, so that an answer reads only what is new.
+    memory: generate::Session,
 }
 
 impl Conversation<'_> {
@@ -148,7 +156,7 @@ impl Conversation<'_> {
         // Another turn, other draws; the same conversation again, the same ones.
         let seed = self.seed.wrapping_add(self.messages.len() as u64);
         let mut failed = None;
-        let generation = generator.generate(&[ids], &self.session.config, seed, &mut |event| {
+        let generation = generator.generate_in(&mut self.memory, &ids, &self.session.config, seed, &mut |event| {
             let (Event::Token { text, .. } | Event::Finished { text, .. }) = event;
             let mut out = io::stdout().lock();
             if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
