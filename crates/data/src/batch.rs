@@ -60,13 +60,22 @@ impl BatchSettings {
     }
 }
 
-/// One batch, every vector `[batch, time]` row-major.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// One batch, every vector `[batch, time]` row-major unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
-    /// Inputs.
+    /// Inputs; of an encoder-decoder, the decoder's.
     pub ids: Vec<u32>,
-    /// What each position is to predict: the id after it, or [`IGNORE`] at ends of documents and in filling.
+    /// What each position is to predict (the next id, the id under a mask, a tag), or [`IGNORE`] where nothing is;
+    /// empty if only whole rows have labels.
     pub targets: Vec<i32>,
+    /// Which of two texts each token belongs to.
+    pub token_types: Option<Vec<u32>>,
+    /// What each row as a whole is to predict.
+    pub labels: Labels,
+    /// What the encoder of an encoder-decoder reads, row by row.
+    pub source: Option<Source>,
+    /// So many neighbouring rows are the choices of one question; 0 and 1 mean that rows stand alone.
+    pub choices: usize,
     /// Place of each token in its document (or, in stream packing, in its window).
     pub positions: Vec<u32>,
     /// Which document of its row each token belongs to; filling is a document of its own. Only when packed.
@@ -77,8 +86,82 @@ pub struct Batch {
     pub batch: usize,
     /// Columns.
     pub time: usize,
-    /// Targets that count.
+    /// Targets that count; of batches without targets, labels.
     pub tokens: usize,
+}
+
+/// Labels of whole rows.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Labels {
+    /// Rows have none.
+    #[default]
+    None,
+    /// `[batch]` (of multiple choice: one for each question): the class, or [`IGNORE`].
+    Class(Vec<i32>),
+    /// `[batch, classes]`, each 0 or 1: any number of classes at once.
+    Many(Vec<f32>),
+    /// `[batch, values]`: numbers to come near to.
+    Value(Vec<f32>),
+    /// `[batch]` each: first and last token of the answer; both 0, the classifying token, where there is none.
+    Span {
+        /// First token.
+        start: Vec<i32>,
+        /// Last token.
+        end: Vec<i32>,
+    },
+}
+
+/// The encoder's rows of a batch of pairs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Source {
+    /// `[batch, time]`, filled up on the right.
+    pub ids: Vec<u32>,
+    /// Tokens of each row that are not filling.
+    pub lengths: Vec<usize>,
+    /// Columns.
+    pub time: usize,
+}
+
+/// Batches without end, epoch after epoch, in an order that the seed decides and that can be resumed.
+pub trait Batches: Send + std::fmt::Debug {
+    /// The next batch.
+    ///
+    /// # Errors
+    /// What the data or the tokenizer says; generated and tokenised data never fail.
+    fn next_batch(&mut self) -> Result<Batch>;
+    /// Batches in one epoch.
+    fn batches_per_epoch(&self) -> u64;
+    /// Where it stands.
+    fn state(&self) -> BatchState;
+    /// Continues from a recorded state.
+    ///
+    /// # Errors
+    /// When the state lies beyond the end of an epoch.
+    fn restore(&mut self, state: BatchState) -> Result<()>;
+    /// A number that differs when the data or its settings differ: a resumed run must find the same.
+    fn digest(&self) -> u64;
+}
+
+impl Batches for Batcher {
+    fn next_batch(&mut self) -> Result<Batch> {
+        Ok(Batcher::next_batch(self))
+    }
+
+    fn batches_per_epoch(&self) -> u64 {
+        Batcher::batches_per_epoch(self)
+    }
+
+    fn state(&self) -> BatchState {
+        Batcher::state(self)
+    }
+
+    fn restore(&mut self, state: BatchState) -> Result<()> {
+        Batcher::restore(self, state)
+    }
+
+    fn digest(&self) -> u64 {
+        self.data.digest()
+    }
 }
 
 /// Where a [`Batcher`] stands, for a checkpoint.
@@ -214,9 +297,8 @@ impl Batch {
             positions: Vec::with_capacity(room),
             segments: segments.then(|| Vec::with_capacity(room)),
             lengths: Vec::with_capacity(rows),
-            batch: 0,
             time,
-            tokens: 0,
+            ..Self::default()
         }
     }
 
