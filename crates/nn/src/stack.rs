@@ -49,9 +49,9 @@ fn recomputed(layer: &Arc<Layer>, x: &Tensor, pass: &mut Pass) -> Result<Tensor>
     let (layer, start) = (layer.clone(), pass.replay());
     let sites = Arc::new(AtomicU64::new(pass.sites()));
     let seen = sites.clone();
-    let y = phyla_ops::checkpoint(x, move |x| {
+    let y = phyla_ops::checkpoint(&[x], move |x| {
         let mut pass = start.replay();
-        let y = layer.forward(x, &mut pass)?;
+        let y = layer.forward(&x[0], &mut pass)?;
         seen.store(pass.sites(), Ordering::Relaxed);
         Ok(y)
     })?;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Result};
+use candle_core::Device;
 use phyla_kernels::activation::Act;
 use phyla_kernels::rng::Rng;
-use phyla_ops::{Data, Dropout, Param, Tensor, activate, add, checkpoint, dropout, gated, linear, plain, scale};
+use phyla_ops::{Data, Dropout, Param, Tensor, activate, add, dropout, gated, plain, scale};
 
-use crate::check::{Case, Run, data, param, spread, wide};
+use crate::check::{Case, data, spread, wide};
 
 const DIMS: &[&[usize]] = &[&[1], &[3, 1], &[17], &[5, 13], &[2, 3, 65]];
 
@@ -117,45 +117,4 @@ fn dropout_keeps_its_mask_for_the_gradient() {
     let share = wide(dropped.data()).iter().filter(|&&x| x == 0.).count() as f64 / 1e4;
     // No number drawn is 0. Five standard deviations of the share: 5 √(0.3 · 0.7 / 10,000).
     assert!((share - 0.3).abs() < 0.023, "{share} dropped");
-}
-
-/// An MLP with dropout inside: `x + w₂ · dropout(gelu(w₁ x))`.
-fn block(x: &Tensor, params: &[Arc<Param>]) -> Result<Tensor> {
-    let hidden = dropout(&activate(&linear(x, &params[0], None)?, Act::Gelu)?, &drop_out(0.4, 3))?;
-    add(x, &linear(&hidden, &params[1], None)?)
-}
-
-#[test]
-fn checkpointed_blocks_recompute_the_same_dropout() {
-    let kept = |x: &[Tensor], p: &[Arc<Param>]| block(&block(&x[0], p)?, p);
-    let again = |x: &[Tensor], p: &[Arc<Param>]| {
-        let (first, second) = (p.to_vec(), p.to_vec());
-        checkpoint(&checkpoint(&x[0], move |x| block(x, &first))?, move |x| block(x, &second))
-    };
-    let case = |name: &str, run: &Run| {
-        let params = vec![param(2, &[33, 17]), param(3, &[17, 33])];
-        let mut case = Case::new(name, vec![data(1, &[3, 17])], params.clone(), run);
-        // Two blocks of two products each, with terms far larger than the inputs.
-        case.tolerance = 1e-4;
-        case.check();
-        // The last pass is the plain one; once more by the fast path.
-        params.iter().for_each(|param| param.zero_grad());
-        let x = Tensor::leaf(data(1, &[3, 17]));
-        let y = run(std::slice::from_ref(&x), &params).unwrap();
-        y.backward_with(data(4, &[3, 17])).unwrap();
-        let mut all = vec![wide(y.data()), wide(&x.grad().unwrap())];
-        all.extend(params.iter().map(|param| wide(&param.grad().unwrap())));
-        all
-    };
-    assert_eq!(case("kept", &kept), case("checkpointed", &again), "the same arithmetic twice gives the same bits");
-}
-
-#[test]
-fn checkpoints_work_where_only_parameters_learn() {
-    let params = vec![param(2, &[33, 17]), param(3, &[17, 33])];
-    let inner = params.clone();
-    let y = checkpoint(&data(1, &[3, 17]).into(), move |x| block(x, &inner)).unwrap();
-    assert!(params.iter().all(|param| param.grad().is_none()));
-    y.backward_with(data(4, &[3, 17])).unwrap();
-    assert!(params.iter().all(|param| param.grad().is_some()));
 }

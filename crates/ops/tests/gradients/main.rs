@@ -4,6 +4,7 @@
 
 mod attention;
 mod check;
+mod checkpoint;
 mod elementwise;
 mod linear;
 mod loss;
