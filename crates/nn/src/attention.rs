@@ -26,6 +26,8 @@ pub struct AttentionSpec {
     pub qk_norm: Option<NormSpec>,
     /// Rotary positions.
     pub rope: Option<Arc<RopeSpec>>,
+    /// Whether the tower's shared bias is added to the scores (T5).
+    pub relative: bool,
     /// Factor on the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
     /// How many tokens a query looks back over, itself counted.
@@ -50,6 +52,7 @@ impl AttentionSpec {
             o_bias: false,
             qk_norm: None,
             rope: None,
+            relative: false,
             scale: (head_dim as f32).sqrt().recip(),
             window: None,
             dropout: 0.,
@@ -106,7 +109,8 @@ impl Attention {
             (q, k) = (phyla_ops::rope(&q, &rows)?, phyla_ops::rope(&k, &rows)?);
         }
         let (k, v) = pass.extend(k, v)?; // [batch, keys, kv_heads, head_dim]
-        let args = AttentionArgs { scale: spec.scale, softcap: None, dropout: pass.dropout(spec.dropout) };
+        let bias = if spec.relative { Some(pass.relative()?) } else { None };
+        let args = AttentionArgs { dropout: pass.dropout(spec.dropout), ..AttentionArgs::scaled(spec.scale) };
         let y = phyla_ops::attention(&q, &k, &v, &pass.visibility(spec.window), &args)?;
         self.o.forward(&y.reshape((batch, time, spec.heads * spec.head_dim))?)
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use candle_core::{D, Result};
-use phyla_kernels::attention::{self as kernels, Attention, AttentionShape, Gradients, Strided, Visible};
+use phyla_kernels::attention::{self as kernels, Attention, AttentionShape, Bias, Gradients, Strided, Visible};
 use phyla_kernels::elementwise::alloc;
 
 use crate::elementwise::Dropout;
@@ -28,24 +28,37 @@ pub struct AttentionArgs {
     pub scale: f32,
     /// Bound on the scores: `c tanh(s / c)`.
     pub softcap: Option<f32>,
+    /// Added to the scores after scaling and capping: `[1 or batch, heads, queries, keys]`.
+    pub bias: Option<Tensor>,
     /// Dropout on the attention weights, in training.
     pub dropout: Option<Dropout>,
 }
 
-/// `softmax(scale · q kᵀ) v` over the visible keys.
+impl AttentionArgs {
+    /// Scores times `scale`, and nothing else.
+    pub fn scaled(scale: f32) -> Self {
+        Self { scale, softcap: None, bias: None, dropout: None }
+    }
+}
+
+/// `softmax(scale · q kᵀ + bias) v` over the visible keys.
 ///
 /// `q` is `[batch, queries, heads, dim]`, `k` `[batch, keys, kv_heads, dim]` and `v`
 /// `[batch, keys, kv_heads, v_dim]`; query head `h` reads key head `h · kv_heads / heads`. `k` and `v` may be
 /// the filled part of a larger cache (strided over the batch). The result is `[batch, queries, heads, v_dim]`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility, args: &AttentionArgs) -> Result<Tensor> {
     let shape = shape(q, k, v, visible)?;
+    check_bias(args.bias.as_ref(), shape)?;
+    let mut inputs = vec![q, k, v];
+    inputs.extend(&args.bias);
     if !plain::fast(q) || args.dropout.is_some() {
         // Dropped attention weights need the whole matrix: training with it takes the slow road.
-        let (visible, args) = (visible.clone(), args.clone());
-        return plain::composed(&[q, k, v], &[], move |x| reference(&x[0], &x[1], &x[2], shape, &visible, &args));
+        let (visible, args) = (visible.clone(), AttentionArgs { bias: None, ..args.clone() });
+        return plain::composed(&inputs, &[], move |x| reference(x, shape, &visible, &args));
     }
     let (qd, (kd, ks), (vd, vs)) = (q.data().contiguous()?, strided(k.data())?, strided(v.data())?);
-    let tracked = crate::recording() && (q.tracked() || k.tracked() || v.tracked());
+    let bias = args.bias.as_ref().map(|bias| bias.data().contiguous()).transpose()?;
+    let tracked = crate::recording() && inputs.iter().any(|x| x.tracked());
     let call = Call { shape, k: ks, v: vs, visible: visible.clone(), scale: args.scale, softcap: args.softcap };
     let mut out = alloc(shape.out_len());
     let mut lse = tracked.then(|| alloc(shape.lse_len()));
@@ -55,26 +68,33 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility, args:
         &cpu::view(&qd)?,
         &cpu::span(&kd)?,
         &cpu::span(&vd)?,
-        &call.attention(),
+        &call.attention(bias.as_ref().map(cpu::view).transpose()?.as_deref()),
     );
     let out = cpu::tensor(out, (shape.batch, shape.time_q, shape.heads, shape.v_dim))?;
     let kept = out.clone();
-    Ok(Tensor::record(out, &[q, k, v], false, move |dout| {
+    let bias_learns = args.bias.as_ref().is_some_and(Tensor::tracked);
+    Ok(Tensor::record(out, &inputs, false, move |dout| {
         let dout = dout.contiguous()?;
         let lse = lse.unwrap_or_default();
         let (mut dq, mut dk, mut dv) = (alloc(shape.q_len()), alloc(shape.k_len()), alloc(shape.v_len()));
+        let mut dbias = bias.as_ref().filter(|_| bias_learns).map(|bias| alloc(bias.elem_count()));
         kernels::backward(
-            Gradients { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: None },
+            Gradients { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: dbias.as_deref_mut() },
             &cpu::view(&dout)?,
             &cpu::view(&qd)?,
             &cpu::span(&kd)?,
             &cpu::span(&vd)?,
             &cpu::view(&kept)?,
             &lse,
-            &call.attention(),
+            &call.attention(bias.as_ref().map(cpu::view).transpose()?.as_deref()),
         );
         let kv = |values, dim| cpu::tensor(values, (shape.batch, shape.keys, shape.kv_heads, dim));
-        Ok(vec![Some(cpu::tensor(dq, qd.shape().clone())?), Some(kv(dk, shape.dim)?), Some(kv(dv, shape.v_dim)?)])
+        let mut grads =
+            vec![Some(cpu::tensor(dq, qd.shape().clone())?), Some(kv(dk, shape.dim)?), Some(kv(dv, shape.v_dim)?)];
+        if let Some(bias) = bias {
+            grads.push(dbias.map(|dbias| cpu::tensor(dbias, bias.shape().clone())).transpose()?);
+        }
+        Ok(grads)
     }))
 }
 
@@ -88,7 +108,7 @@ struct Call {
 }
 
 impl Call {
-    fn attention(&self) -> Attention<'_> {
+    fn attention<'a>(&'a self, bias: Option<&'a [f32]>) -> Attention<'a> {
         Attention {
             shape: self.shape,
             k: self.k,
@@ -99,7 +119,7 @@ impl Call {
             },
             scale: self.scale,
             softcap: self.softcap,
-            bias: None,
+            bias: bias.map(|values| Bias { values }),
         }
     }
 }
@@ -135,6 +155,24 @@ fn shape(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility) -> Result<Att
     Ok(AttentionShape { batch, time_q, keys, heads, kv_heads, dim, v_dim })
 }
 
+fn check_bias(bias: Option<&Tensor>, s: AttentionShape) -> Result<()> {
+    match bias.map(Tensor::dims) {
+        Some(&[batch, heads, queries, keys])
+            if (batch == 1 || batch == s.batch) && [heads, queries, keys] == [s.heads, s.time_q, s.keys] =>
+        {
+            Ok(())
+        }
+        None => Ok(()),
+        Some(dims) => candle_core::bail!(
+            "attention: the bias must be [1 or {}, {}, {}, {}] (batch, heads, queries, keys), found {dims:?}",
+            s.batch,
+            s.heads,
+            s.time_q,
+            s.keys
+        ),
+    }
+}
+
 /// A tensor whose `[heads, dim]` rows are contiguous, and the strides of batch and time.
 fn strided(data: &Data) -> Result<(Data, Strided)> {
     let rows_contiguous = |data: &Data| {
@@ -146,14 +184,9 @@ fn strided(data: &Data) -> Result<(Data, Strided)> {
     Ok((data, stride))
 }
 
-fn reference(
-    q: &Data,
-    k: &Data,
-    v: &Data,
-    s: AttentionShape,
-    visible: &Visibility,
-    args: &AttentionArgs,
-) -> Result<Data> {
+/// Of `q`, `k`, `v` and perhaps the bias.
+fn reference(x: &[Data], s: AttentionShape, visible: &Visibility, args: &AttentionArgs) -> Result<Data> {
+    let (q, k, v) = (&x[0], &x[1], &x[2]);
     let (group, device) = (s.heads / s.kv_heads, q.device());
     // Products are of three dimensions, [batch · heads, time, dim]: candle cannot differentiate broadcast ones.
     let all = s.batch * s.heads;
@@ -167,6 +200,10 @@ fn reference(
     scores = scores.reshape((s.batch, s.kv_heads, group, s.time_q, s.keys))?;
     if let Some(cap) = args.softcap {
         scores = ((scores / cap as f64)?.tanh()? * cap as f64)?;
+    }
+    if let Some(bias) = x.get(3) {
+        let bias = bias.to_dtype(scores.dtype())?;
+        scores = scores.broadcast_add(&bias.reshape(((), s.kv_heads, group, s.time_q, s.keys))?)?;
     }
     let (mut mask, mut seen) = (vec![0f32; s.batch * s.time_q * s.keys], vec![0f32; s.batch * s.time_q]);
     for (row, &(start, end)) in visible.ranges.iter().enumerate() {

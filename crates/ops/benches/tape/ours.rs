@@ -23,7 +23,7 @@ pub(crate) fn model(s: &Sizes) -> Result<impl FnMut() -> Result<f32> + use<>> {
     let targets: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
     let ranges = Arc::new(positions.iter().map(|&i| (0, i + 1)).collect());
     let visible = Visibility { ranges, key_valid: None };
-    let args = AttentionArgs { scale: 1. / (dim as f32).sqrt(), softcap: None, dropout: None };
+    let args = AttentionArgs::scaled(1. / (dim as f32).sqrt());
     Ok(move || {
         weights.iter().for_each(|w| w.zero_grad());
         let rows = [batch, time];

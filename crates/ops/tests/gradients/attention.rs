@@ -6,7 +6,7 @@ use candle_core::Result;
 use phyla_kernels::rng::Rng;
 use phyla_ops::{AttentionArgs, Data, Dropout, Param, Tensor, Visibility, attention};
 
-use crate::check::{Case, data, wide};
+use crate::check::{Case, apart, data, wide};
 
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
@@ -67,7 +67,7 @@ fn masks(s: Sizes) -> Vec<(&'static str, Visibility)> {
 }
 
 fn args(s: Sizes) -> AttentionArgs {
-    AttentionArgs { scale: 1. / (s.dim as f32).sqrt(), softcap: None, dropout: None }
+    AttentionArgs::scaled(1. / (s.dim as f32).sqrt())
 }
 
 #[test]
@@ -88,6 +88,56 @@ fn capped_scores() {
         let run = |x: &[Tensor], _: &[Arc<Param>]| attention(&x[0], &x[1], &x[2], &visible, &args);
         Case::new(format!("softcap, {s:?}"), inputs(s), vec![], &run).check();
     }
+}
+
+/// `attention` of `x = [q, k, v, bias]`.
+fn biased(x: &[Tensor], visible: &Visibility, args: &AttentionArgs) -> Result<Tensor> {
+    attention(&x[0], &x[1], &x[2], visible, &AttentionArgs { bias: Some(x[3].clone()), ..args.clone() })
+}
+
+fn bias(s: Sizes, batch: usize) -> Data {
+    data(4, &[batch, s.heads, s.queries, s.keys])
+}
+
+#[test]
+fn biases_of_one_sequence_or_all_learn_under_every_mask() {
+    for &s in SIZES {
+        for (name, visible) in masks(s) {
+            for (batch, softcap) in [(1, None), (s.batch, Some(1.5))] {
+                let args = AttentionArgs { softcap, ..args(s) };
+                let run = |x: &[Tensor], _: &[Arc<Param>]| biased(x, &visible, &args);
+                let mut inputs = inputs(s);
+                inputs.push(bias(s, batch));
+                let name = format!("bias for {batch}, {name}, {s:?}");
+                Case::new(name, inputs, vec![], &run).check();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fixed_bias_gets_no_gradient_and_a_learning_one_may_be_alone() {
+    let s = SIZES[2];
+    let visible = ranges(s, |_| (0, s.keys));
+    let plain = inputs(s);
+    // As scores: a bias of -1e30 hides what a range could hide.
+    let hidden: Vec<f32> = (0..s.heads * s.keys).map(|i| if i % s.keys < 4 { -1e30 } else { 0. }).collect();
+    let hidden = Data::from_vec(hidden, (1, s.heads, 1, s.keys), &candle_core::Device::Cpu).unwrap();
+    let q = Tensor::leaf(plain[0].clone());
+    let x = [q.clone(), plain[1].clone().into(), plain[2].clone().into(), hidden.into()];
+    let y = biased(&x, &visible, &args(s)).unwrap();
+    let want = attention(&x[0], &x[1], &x[2], &ranges(s, |_| (4, s.keys)), &args(s)).unwrap();
+    assert!(apart(&wide(y.data()), &wide(want.data())) < 1e-6);
+    y.backward_with(data(9, y.dims())).unwrap();
+    assert!(q.grad().is_some() && x[3].grad().is_none());
+    let learns = Tensor::leaf(bias(s, 2));
+    let x = [plain[0].clone().into(), x[1].clone(), x[2].clone(), learns.clone()];
+    let y = biased(&x, &visible, &args(s)).unwrap();
+    y.backward_with(data(9, y.dims())).unwrap();
+    // A softmax's gradient sums to zero over the keys.
+    let grad = learns.grad().unwrap();
+    assert!(wide(&grad.sum(3).unwrap()).iter().all(|sum| sum.abs() < 1e-5));
+    assert!(wide(&grad).iter().any(|dx| dx.abs() > 1e-2));
 }
 
 #[test]
@@ -164,4 +214,10 @@ fn shapes_and_masks_that_do_not_fit_are_errors() {
     assert!(fails(&|_| {}, &ranges(s, |_| (0, s.keys + 1))), "a range beyond the keys");
     assert!(fails(&|_| {}, &Visibility { ranges: Arc::new(vec![(0, 1)]), key_valid: None }), "too few ranges");
     assert!(fails(&|_| {}, &Visibility { key_valid: Some(Arc::new(vec![1; 3])), ..good.clone() }), "too few flags");
+    for dims in [&[3, 4, 5, 7][..], &[1, 2, 5, 7], &[1, 4, 1, 7], &[2, 4, 5, 1], &[4, 5, 7]] {
+        let mut x: Vec<Tensor> = inputs(s).into_iter().map(Tensor::from).collect();
+        x.push(data(4, dims).into());
+        let message = biased(&x, &good, &args(s)).unwrap_err().to_string();
+        assert!(message.contains("[1 or 2, 4, 5, 7]"), "{message}");
+    }
 }
