@@ -18,6 +18,7 @@ pub mod product;
 pub mod rng;
 pub mod roofline;
 pub mod rope;
+pub mod rows;
 mod simd;
 pub mod threads;
 mod tile;

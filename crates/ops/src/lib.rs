@@ -16,6 +16,7 @@ pub mod norm;
 mod param;
 pub mod plain;
 pub mod rope;
+pub mod rows;
 mod tensor;
 
 /// Plain numbers: candle's tensor. Ours, [`Tensor`], adds the history.
@@ -32,4 +33,5 @@ pub use norm::{layer_norm, rms_norm};
 pub use param::{Mapped, Param, Weight};
 pub use phyla_kernels::product::MatRef;
 pub use rope::{RopeRows, rope};
+pub use rows::{broadcast_heads, concat_last, gather_rows, keep_rows, scale_rows, split_last};
 pub use tensor::{InputGrads, Tensor, no_grad, recording};

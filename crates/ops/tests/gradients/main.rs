@@ -8,4 +8,5 @@ mod checkpoint;
 mod elementwise;
 mod linear;
 mod loss;
+mod moves;
 mod rows;
