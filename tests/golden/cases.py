@@ -37,6 +37,7 @@ class Case:
     config: dict = field(default_factory=dict)
     decoder: str | None = None  # a kind for the decoder's rows; None: there are no decoder_input_ids
     length: int = 7
+    target: int = 5  # ids in a decoder's row
     types: bool = False  # token_type_ids
     pads: bool = False  # masked ids are the pad id; otherwise they are random
     ends: bool = False  # the last id that counts in each row is the end
@@ -90,7 +91,9 @@ def case_inputs(case: Case, config: dict, rng: random.Random) -> dict:
         inputs["token_type_ids"] = choose_types(rows, config.get("type_vocab_size", 2), rng)
     if case.decoder:
         kind = "right" if case.decoder == "holes" else case.decoder
-        targets = make_inputs(kind, config.get("target_vocab_size", config.get("decoder_vocab_size", vocab)), rng, 5)
+        targets = make_inputs(
+            kind, config.get("target_vocab_size", config.get("decoder_vocab_size", vocab)), rng, case.target
+        )
         ids, count = targets["input_ids"], len(rows)
         while len(ids) < count:
             ids.append([rng.randrange(vocab) for _ in ids[0]])

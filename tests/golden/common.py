@@ -73,9 +73,7 @@ EXPERT_SIZES = {
         v_head_dim=3,
     ),
     "mixtral": dict(num_local_experts=5, num_experts_per_tok=2, intermediate_size=7),
-    "qwen2_moe": dict(
-        num_experts=5, num_experts_per_tok=2, moe_intermediate_size=6, shared_expert_intermediate_size=7
-    ),
+    "qwen2_moe": dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=6, shared_expert_intermediate_size=7),
     "qwen3_moe": dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=6, head_dim=6),
 }
 
@@ -191,7 +189,9 @@ def load(folder: Path):
 
 def to_tensors(inputs: dict) -> dict[str, torch.Tensor]:
     """What `forward` takes: rows of choices are stored one under the other, transformers wants them as a dimension."""
-    tensors = {name: torch.tensor(value) for name, value in inputs.items() if name not in ("document_ids", "num_choices")}
+    tensors = {
+        name: torch.tensor(value) for name, value in inputs.items() if name not in ("document_ids", "num_choices")
+    }
     if choices := inputs.get("num_choices"):
         tensors = {name: rows.view(-1, choices, rows.shape[-1]) for name, rows in tensors.items()}
     return tensors
