@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402, F401  (load_fi
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 HERE = Path(__file__).parent
+EAGER = dict(attn_implementation="eager", experts_implementation="eager", dtype=torch.float32)
 FAMILIES = ["gpt2", "llama", "mistral", "qwen2", "qwen3"]
 EXPERTS = ["deepseek_v2", "mixtral", "qwen2_moe", "qwen3_moe"]
 ENCODERS = ["bert", "roberta", "xlm-roberta", "distilbert", "deberta", "deberta-v2"]
@@ -53,13 +54,15 @@ def base_config(family: str) -> dict:
         if family == "qwen3":
             sizes["head_dim"] = 8  # its default is 128, whatever the hidden size
         if family in EXPERTS:
-            sizes |= EXPERT_SIZES[family]
+            sizes |= dict(vocab_size=29, num_hidden_layers=1) | EXPERT_SIZES[family]
     # No special ids: a random model would stop at once.
     return dict(model_type=family, bos_token_id=None, eos_token_id=None, pad_token_id=None, **sizes)
 
 
 EXPERT_SIZES = {
     "deepseek_v2": dict(
+        hidden_size=12,
+        num_hidden_layers=2,
         num_key_value_heads=4,  # as many as heads, or the reference fails
         moe_intermediate_size=6,
         n_routed_experts=5,
@@ -67,8 +70,8 @@ EXPERT_SIZES = {
         n_shared_experts=1,
         first_k_dense_replace=1,
         q_lora_rank=7,
-        kv_lora_rank=9,
-        qk_nope_head_dim=5,
+        kv_lora_rank=10,  # even, as is qk_nope_head_dim, or the reference fails
+        qk_nope_head_dim=6,
         qk_rope_head_dim=4,
         v_head_dim=3,
     ),
@@ -90,13 +93,13 @@ def encoder_config(family: str) -> dict:
 def seq2seq_config(family: str) -> dict:
     """Six rows of special ids at most; the first one decodes from the pad or the end."""
     if family.endswith("t5"):
-        sizes = dict(d_model=12, d_kv=5, d_ff=14, num_layers=2, num_heads=3)
+        sizes = dict(d_model=12, d_kv=5, d_ff=14, num_layers=1, num_decoder_layers=2, num_heads=3)
         return dict(model_type=family, vocab_size=31, decoder_start_token_id=0, **sizes)
     if family == "transformer":
         sizes = dict(d_model=12, heads=3, encoder_layers=2, decoder_layers=2, d_ff=14, max_position_embeddings=24)
         special = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0, decoder_start_token_id=1)
         return dict(model_type=family, vocab_size=31, **sizes, **special)
-    sizes = dict(d_model=12, encoder_layers=2, decoder_layers=2, encoder_attention_heads=3, decoder_attention_heads=2)
+    sizes = dict(d_model=12, encoder_layers=1, decoder_layers=1, encoder_attention_heads=3, decoder_attention_heads=2)
     sizes |= dict(encoder_ffn_dim=14, decoder_ffn_dim=10, max_position_embeddings=24)
     special = dict(bos_token_id=0, eos_token_id=2, pad_token_id=1, decoder_start_token_id=2, forced_eos_token_id=2)
     if family == "marian":
@@ -155,7 +158,7 @@ def new_model(config: dict, seed: int, **options):
         (folder / "config.json").write_text(json.dumps(config))
         build = AutoModelForCausalLM.from_config if kind is AutoModelForCausalLM else kind._from_config
         loaded = AutoConfig.from_pretrained(folder)
-        model = build(loaded, attn_implementation="eager", dtype=torch.float32, **options)
+        model = build(loaded, **EAGER, **options)
         shutil.rmtree(folder)
     fill(model, seed)
     return model.eval()
@@ -179,9 +182,7 @@ def load(folder: Path):
         return kind.from_pretrained(folder)
     if kind.__name__ in ("BertModel", "RobertaModel", "XLMRobertaModel"):
         options["add_pooling_layer"] = "pooler.dense.weight" in load_file(folder / "model.safetensors")
-    model, info = kind.from_pretrained(
-        folder, attn_implementation="eager", dtype=torch.float32, output_loading_info=True, **options
-    )
+    model, info = kind.from_pretrained(folder, output_loading_info=True, **EAGER, **options)
     missing = set(info["missing_keys"]) - {"lm_head.weight"}  # absent where it is tied
     assert not missing and not info["mismatched_keys"], info
     return model.eval()

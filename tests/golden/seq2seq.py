@@ -50,6 +50,7 @@ def stored_sines(tensors: dict) -> dict:
 
 T5 = "T5ForConditionalGeneration"
 BART, MBART, MARIAN = "BartForConditionalGeneration", "MBartForConditionalGeneration", "MarianMTModel"
+LAYERS = {"encoder_layers": 2, "decoder_layers": 2}
 GATED = {"feed_forward_proj": "gated-gelu"}
 OLD_BART = {
     "normalize_before": False,
@@ -63,7 +64,7 @@ MBART_IDS = {"decoder_start_token_id": 5}
 
 CASES = {
     "t5": [
-        Case("relu", T5, "left", decoder="right"),
+        Case("relu", T5, "left", {"num_layers": 3, "num_decoder_layers": None}, decoder="right"),
         Case("relu_no_masks", T5, "bare", {"num_layers": 1, "num_decoder_layers": 3}, decoder="bare"),
         Case("gated_gelu_tied", T5, "right", GATED, decoder="left"),
         Case("gated_silu", T5, "holes", {"feed_forward_proj": "gated-silu", "layer_norm_epsilon": 1e-2}, decoder="holes"),
@@ -99,7 +100,7 @@ CASES = {
         Case("encoder", "UMT5EncoderModel", "holes", {"feed_forward_proj": "relu"}),
     ],
     "bart": [
-        Case("generate", BART, "left", decoder="right"),
+        Case("generate", BART, "left", LAYERS, decoder="right"),
         Case("scaled_embedding", BART, "right", {"scale_embedding": True, "activation_function": "relu"}, decoder="left"),
         Case("layers", BART, "holes", {"encoder_layers": 1, "decoder_layers": 3, "decoder_attention_heads": 6}, decoder="holes"),
         Case("no_masks", BART, "bare", {"activation_function": "gelu_new"}, decoder="bare"),
@@ -109,13 +110,13 @@ CASES = {
         Case("hub_names", BART, "left", OLD_BART, decoder="right", raw=True, edit=bart_hub),
         Case("bare_names_f16", BART, "right", OLD_BART | {"torch_dtype": "float16"}, decoder="right", raw=True,
              edit=bare_names, dtype=torch.float16),
-        Case("model", "BartModel", "left", decoder="right"),
+        Case("model", "BartModel", "left", LAYERS, decoder="right"),
         Case("model_no_decoder_ids", "BartModel", "plain", {"scale_embedding": True}),
         Case("classify", "BartForSequenceClassification", "right", {"classifier_dropout": 0.1}, pads=True, ends=True),
         Case("answer", "BartForQuestionAnswering", "right", pads=True),
     ],
     "mbart": [
-        Case("generate", MBART, "left", MBART_IDS, decoder="right"),
+        Case("generate", MBART, "left", LAYERS | MBART_IDS, decoder="right"),
         Case("scaled_embedding", MBART, "right", MBART_IDS | {"scale_embedding": True, "activation_function": "relu"},
              decoder="left"),
         Case("layers", MBART, "holes", MBART_IDS | {"encoder_layers": 1, "decoder_layers": 3}, decoder="holes"),
@@ -124,7 +125,7 @@ CASES = {
         Case("model_no_decoder_ids", "MBartModel", "right", MBART_IDS, pads=True, ends=True),
     ],
     "marian": [
-        Case("generate", MARIAN, "left", {"scale_embedding": True, "activation_function": "swish"}, decoder="right"),
+        Case("generate", MARIAN, "left", LAYERS | {"scale_embedding": True, "activation_function": "swish"}, decoder="right"),
         Case("unscaled", MARIAN, "right", {"encoder_layers": 3, "decoder_layers": 1}, decoder="left"),
         Case("holes", MARIAN, "holes", {"activation_function": "relu", "scale_embedding": True}, decoder="holes"),
         Case("no_masks_odd_width", MARIAN, "bare", {"d_model": 15, "decoder_attention_heads": 5}, decoder="bare"),
@@ -136,7 +137,7 @@ CASES = {
         Case("hub_names", MARIAN, "left", OLD_MARIAN | {"scale_embedding": True, "activation_function": "swish"},
              decoder="right", raw=True, edit=bart_hub),
         Case("hub_names_with_positions", MARIAN, "right", OLD_MARIAN, decoder="right", raw=True, edit=stored_sines),
-        Case("model", "MarianModel", "left", decoder="right"),
+        Case("model", "MarianModel", "left", LAYERS, decoder="right"),
     ],
 }  # fmt: skip
 
