@@ -91,9 +91,8 @@ def case_inputs(case: Case, config: dict, rng: random.Random) -> dict:
         inputs["token_type_ids"] = choose_types(rows, config.get("type_vocab_size", 2), rng)
     if case.decoder:
         kind = "right" if case.decoder == "holes" else case.decoder
-        targets = make_inputs(
-            kind, config.get("target_vocab_size", config.get("decoder_vocab_size", vocab)), rng, case.target
-        )
+        vocab = config.get("target_vocab_size") or config.get("decoder_vocab_size") or vocab
+        targets = make_inputs(kind, vocab, rng, case.target)
         ids, count = targets["input_ids"], len(rows)
         while len(ids) < count:
             ids.append([rng.randrange(vocab) for _ in ids[0]])
