@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use candle_core::{DType, Result, Var};
+use candle_core::{DType, Device, Result, Var};
 
 use crate::{Data, Param, Tensor};
 
@@ -36,6 +36,11 @@ pub(crate) fn fast(x: &Tensor) -> bool {
     x.device().is_cpu() && x.data().dtype() == DType::F32 && !FORCED.get()
 }
 
+/// As [`fast`], for operations whose only input is a parameter.
+pub(crate) fn fast_on(device: &Device) -> bool {
+    device.is_cpu() && !FORCED.get()
+}
+
 /// Records `f(inputs ++ params)` as one operation, differentiated by candle when its turn comes.
 pub(crate) fn composed(
     inputs: &[&Tensor],
@@ -44,7 +49,7 @@ pub(crate) fn composed(
 ) -> Result<Tensor> {
     let device = match inputs.first() {
         Some(x) => x.device().clone(),
-        None => params.first().map_or(candle_core::Device::Cpu, |p| p.weight().device()),
+        None => params.first().map_or(Device::Cpu, |p| p.weight().device()),
     };
     let numbers = {
         let (inputs, params): (Vec<Data>, Vec<Arc<Param>>) =

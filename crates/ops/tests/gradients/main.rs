@@ -9,4 +9,5 @@ mod elementwise;
 mod linear;
 mod loss;
 mod moves;
+mod relative;
 mod rows;
