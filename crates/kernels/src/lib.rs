@@ -4,6 +4,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod balance;
 mod chunk;
 pub mod elementwise;
 pub mod embed;
@@ -18,6 +19,7 @@ pub mod product;
 pub mod rng;
 pub mod roofline;
 pub mod rope;
+pub mod route;
 pub mod rows;
 mod simd;
 pub mod threads;

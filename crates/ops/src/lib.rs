@@ -6,10 +6,12 @@
 
 pub mod activation;
 pub mod attention;
+pub mod balance;
 pub mod checkpoint;
 pub mod cpu;
 pub mod elementwise;
 pub mod embedding;
+pub mod experts;
 pub mod linear;
 pub mod loss;
 pub mod norm;
@@ -17,6 +19,7 @@ mod param;
 pub mod plain;
 pub mod relative;
 pub mod rope;
+pub mod route;
 pub mod rows;
 mod tensor;
 
@@ -25,9 +28,11 @@ pub type Data = candle_core::Tensor;
 
 pub use activation::{activate, gated};
 pub use attention::{AttentionArgs, Visibility, attention};
+pub use balance::{Balance, balance, load_balance};
 pub use checkpoint::checkpoint;
 pub use elementwise::{Dropout, add, dropout, scale};
 pub use embedding::embedding;
+pub use experts::{Group, combine, dispatch, group_by_expert};
 pub use linear::{invariant_rows, linear};
 pub use loss::{CrossEntropy, cross_entropy, linear_cross_entropy};
 pub use norm::{layer_norm, rms_norm};
@@ -35,5 +40,6 @@ pub use param::{Mapped, Param, Weight};
 pub use phyla_kernels::product::MatRef;
 pub use relative::{RelativeBuckets, relative_bias};
 pub use rope::{RopeRows, rope};
-pub use rows::{broadcast_heads, concat_last, gather_rows, keep_rows, scale_rows, split_last};
+pub use route::{Groups, Routed, Routing, route};
+pub use rows::{broadcast_heads, concat_last, gather_rows, keep_rows, scale_rows, split_last, split_rows};
 pub use tensor::{InputGrads, Tensor, no_grad, recording};

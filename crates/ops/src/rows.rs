@@ -3,11 +3,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{D, DType, Result};
+use candle_core::{D, DType, Device, Result};
 use phyla_kernels::elementwise::alloc;
 use phyla_kernels::{embed, product::MatRef, rows as kernels};
 
-use crate::{Data, Tensor, cpu, plain};
+use crate::{Data, InputGrads, Tensor, cpu, plain};
 
 /// `y[i] = x[rows[i]]`, `[rows.len(), dim]`, where `x [.., dim]` is seen as rows along its last dimension. A row may be
 /// picked often, or never.
@@ -98,17 +98,7 @@ pub fn split_last(x: &Tensor, sizes: &[usize]) -> Result<Vec<Tensor>> {
         return starts(sizes).zip(sizes).map(piece).collect();
     }
     let input = x.data().contiguous()?;
-    let shape = input.shape().clone();
-    let sum: Arc<Mutex<Vec<f32>>> = Arc::default();
-    // All pieces hang on one node between them and `x`. The tape reaches it after every piece, with a gradient that
-    // says nothing: what counts is what the pieces have written.
-    let whole = {
-        let sum = sum.clone();
-        Tensor::record(input.clone(), &[x], false, move |_| {
-            let dx = std::mem::take(&mut *sum.lock().unwrap_or_else(PoisonError::into_inner));
-            Ok(vec![Some(cpu::tensor(dx, shape)?)])
-        })
-    };
+    let (whole, sum) = collector(x);
     let input = cpu::view::<f32>(&input)?;
     let piece = |(at, &dim): (usize, &usize)| {
         let mut y = alloc(rows * dim);
@@ -119,15 +109,63 @@ pub fn split_last(x: &Tensor, sizes: &[usize]) -> Result<Vec<Tensor>> {
         let sum = sum.clone();
         Ok(Tensor::record(cpu::tensor(y, dims)?, &[&whole], false, move |dy| {
             let dy = dy.contiguous()?;
-            let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-            if sum.is_empty() {
-                *sum = alloc(rows * wide);
-            }
-            kernels::put_columns(&mut sum, &cpu::view::<f32>(&dy)?, [rows, wide, at, dim]);
-            Ok(vec![Some(Data::zeros(0, DType::F32, dy.device())?)])
+            let dy = cpu::view::<f32>(&dy)?;
+            collect(&sum, rows * wide, |sum| kernels::put_columns(sum, &dy, [rows, wide, at, dim]))
         }))
     };
     starts(sizes).zip(sizes).map(piece).collect()
+}
+
+/// The first dimension cut into pieces of these sizes, which add up to it. Nothing is copied on the way forward; the
+/// pieces' gradients are collected as those of [`split_last`].
+pub fn split_rows(x: &Tensor, sizes: &[usize]) -> Result<Vec<Tensor>> {
+    let Some((&first, rest)) = x.dims().split_first().filter(|(first, _)| **first == sizes.iter().sum::<usize>())
+    else {
+        candle_core::bail!("pieces of {sizes:?} do not make up the first dimension of {:?}", x.dims());
+    };
+    if !plain::fast(x) {
+        let piece = |(at, &rows): (usize, &usize)| {
+            plain::composed(&[x], &[], move |args| args[0].narrow(0, at, rows)?.contiguous())
+        };
+        return starts(sizes).zip(sizes).map(piece).collect();
+    }
+    let dim: usize = rest.iter().product();
+    let input = x.data().contiguous()?;
+    let (whole, sum) = collector(x);
+    let piece = |(at, &rows): (usize, &usize)| {
+        let sum = sum.clone();
+        Ok(Tensor::record(input.narrow(0, at, rows)?, &[&whole], false, move |dy| {
+            let dy = dy.contiguous()?;
+            let dy = cpu::view::<f32>(&dy)?;
+            collect(&sum, first * dim, |sum| sum[at * dim..][..rows * dim].copy_from_slice(&dy))
+        }))
+    };
+    starts(sizes).zip(sizes).map(piece).collect()
+}
+
+/// Where the pieces of a tensor write their gradients, each at its place.
+type Collected = Arc<Mutex<Vec<f32>>>;
+
+/// A node between the pieces of `x` and `x`. The tape reaches it after every piece, with a gradient that says
+/// nothing: what counts is what the pieces have written.
+fn collector(x: &Tensor) -> (Tensor, Collected) {
+    let sum = Collected::default();
+    let (written, shape) = (sum.clone(), x.data().shape().clone());
+    let node = Tensor::record(x.data().clone(), &[x], false, move |_| {
+        let dx = std::mem::take(&mut *written.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(vec![Some(cpu::tensor(dx, shape)?)])
+    });
+    (node, sum)
+}
+
+/// Lets a piece write into `len` numbers, zeros at first, and answers the tape.
+fn collect(sum: &Collected, len: usize, write: impl FnOnce(&mut [f32])) -> Result<InputGrads> {
+    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+    if sum.is_empty() {
+        *sum = alloc(len);
+    }
+    write(&mut sum);
+    Ok(vec![Some(Data::zeros(0, DType::F32, &Device::Cpu)?)])
 }
 
 /// Where each piece starts.

@@ -6,6 +6,7 @@ mod attention;
 mod check;
 mod checkpoint;
 mod elementwise;
+mod experts;
 mod linear;
 mod loss;
 mod moves;
