@@ -1,21 +1,25 @@
 //! A tokenizer as it lies in a Hugging Face folder: text to ids and back, and its own files kept for saving.
 
+mod detailed;
 mod files;
 mod legacy;
 mod special;
 mod train;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokenizers::models::ModelWrapper;
 
+pub use detailed::Detailed;
+pub(crate) use detailed::Spelling;
 pub(crate) use files::{Files, MORE_TEMPLATES, kind};
 pub use special::{SpecialToken, SpecialTokens};
-pub use train::{BpeSettings, PreTokenizer, train_bpe};
+pub use train::{
+    Around, BpeSettings, PreTokenizer, UnigramSettings, WordPieceSettings, train_bpe, train_unigram, train_wordpiece,
+};
 
 use crate::error::{Error, Result};
 use crate::guard::quietly;
@@ -33,17 +37,6 @@ pub struct Tokenizer {
     templates: Templates,
     vocab_size: usize,
     cleans_up: bool,
-}
-
-/// What [`Tokenizer::encode_detailed`] returns: three vectors of equal length.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Detailed {
-    /// Token ids.
-    pub ids: Vec<u32>,
-    /// The vocabulary's spelling of each token (`Ġthe`, `##ing`, `▁a`).
-    pub pieces: Vec<String>,
-    /// The bytes of the input each token covers; empty for tokens the tokenizer added itself.
-    pub offsets: Vec<Range<usize>>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -114,19 +107,6 @@ impl Tokenizer {
     pub fn encode_pair(&self, first: &str, second: &str, add_special: bool) -> Result<(Vec<u32>, Vec<u32>)> {
         let encoding = guarded(|| self.inner.encode_fast((first, second), add_special))?;
         Ok((encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec()))
-    }
-
-    /// Text to ids, with each token's spelling and the bytes of `text` it covers.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::encode`].
-    pub fn encode_detailed(&self, text: &str, add_special: bool) -> Result<Detailed> {
-        let encoding = guarded(|| self.inner.encode(text, add_special)).map_err(|error| self.blame(text, error))?;
-        Ok(Detailed {
-            ids: encoding.get_ids().to_vec(),
-            pieces: encoding.get_tokens().to_vec(),
-            offsets: encoding.get_offsets().iter().map(|o| o.0..o.1).collect(),
-        })
     }
 
     /// Names the character that a vocabulary of characters lacks; the library names only the unknown token.
@@ -208,6 +188,21 @@ impl Tokenizer {
     /// The id that stands for what the vocabulary cannot spell.
     pub fn unk(&self) -> Option<u32> {
         self.special.unk.as_ref().map(|token| token.id)
+    }
+
+    /// The id that stands first and is read for classification.
+    pub fn cls(&self) -> Option<u32> {
+        self.special.cls.as_ref().map(|token| token.id)
+    }
+
+    /// The id that stands between two texts.
+    pub fn sep(&self) -> Option<u32> {
+        self.special.sep.as_ref().map(|token| token.id)
+    }
+
+    /// The id that hides a word to be guessed.
+    pub fn mask(&self) -> Option<u32> {
+        self.special.mask.as_ref().map(|token| token.id)
     }
 
     /// True when `skip_special` leaves this id out.

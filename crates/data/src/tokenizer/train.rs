@@ -1,17 +1,26 @@
-//! Makes tokenizers: byte-level BPE learnt from text, and one token per character.
+//! Makes tokenizers: byte-level BPE learnt from text, and one token per character; the other kinds lie below.
 
+mod count;
+mod expect;
 mod merge;
+mod seeds;
+mod unigram;
+mod wordpiece;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fancy_regex::Regex;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Tokenizer;
 use super::legacy::{added_token, byte_level};
 use crate::error::{Error, Result};
+use count::count;
+
+pub use unigram::{UnigramSettings, train_unigram};
+pub use wordpiece::{WordPieceSettings, train_wordpiece};
 
 /// How text is divided before merges are counted: no token ever crosses such a division.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,6 +56,71 @@ impl PreTokenizer {
     }
 }
 
+/// Which special tokens a tokenizer puts around a text when it is asked for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Around {
+    /// None, as GPT-2.
+    #[default]
+    Nothing,
+    /// `A </s>` and `A </s> B </s>` with the token in the role of `eos_token`, as T5 and Marian.
+    Eos,
+    /// `<s> A </s>` and `<s> A </s> </s> B </s>` with `cls_token` and `sep_token`, as RoBERTa.
+    ClsSep,
+}
+
+impl Around {
+    /// The post-processor; `id` finds the id of a special token.
+    fn json(self, settings: &BpeSettings) -> Result<Value> {
+        let role = |name: &str, token: &Option<String>| {
+            token.clone().ok_or_else(|| {
+                Error::Settings(format!("`around` puts the token in the role `{name}` around texts: set `{name}`"))
+            })
+        };
+        match self {
+            Self::Nothing => Ok(byte_level()),
+            Self::Eos => {
+                let eos = role("eos_token", &settings.eos_token)?;
+                let template = template(&["$A:0", &eos], &["$A:0", &eos, "$B:0", &eos], &settings.special_tokens);
+                Ok(json!({"type": "Sequence", "processors": [byte_level(), template]}))
+            }
+            Self::ClsSep => {
+                let (cls, sep) = (role("cls_token", &settings.cls_token)?, role("sep_token", &settings.sep_token)?);
+                let single = [cls.as_str(), "$A:0", &sep];
+                let template = template(&single, &[&cls, "$A:0", &sep, &sep, "$B:0", &sep], &settings.special_tokens);
+                Ok(json!({"type": "Sequence", "processors": [byte_level(), template]}))
+            }
+        }
+    }
+}
+
+/// A template post-processor from its pieces: `$A:0` is a text with its token type, `[SEP]:1` a token with its own,
+/// and a token without one has type 0. A special token's id is its place among `special`.
+fn template(single: &[&str], pair: &[&str], special: &[String]) -> Value {
+    let pieces = |pieces: &[&str]| -> Vec<Value> {
+        let piece = |piece: &&str| {
+            let (name, kind) = match piece.rsplit_once(':') {
+                Some((name, kind @ ("0" | "1"))) => (name, u32::from(kind == "1")),
+                _ => (*piece, 0),
+            };
+            match name.strip_prefix('$') {
+                Some(text) => json!({"Sequence": {"id": text, "type_id": kind}}),
+                None => json!({"SpecialToken": {"id": name, "type_id": kind}}),
+            }
+        };
+        pieces.iter().map(piece).collect()
+    };
+    let (single, pair) = (pieces(single), pieces(pair));
+    let used = |token: &String| pair.iter().any(|piece| piece["SpecialToken"]["id"] == json!(token));
+    let tokens: Map<String, Value> = special
+        .iter()
+        .enumerate()
+        .filter(|(_, token)| used(token))
+        .map(|(id, token)| (token.clone(), json!({"id": token, "ids": [id], "tokens": [token]})))
+        .collect();
+    json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens})
+}
+
 /// What [`train_bpe`] is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -65,6 +139,16 @@ pub struct BpeSettings {
     pub eos_token: Option<String>,
     /// Which special token fills up a batch.
     pub pad_token: Option<String>,
+    /// Which special token stands for what cannot be spelled (with bytes everything can, but some models expect one).
+    pub unk_token: Option<String>,
+    /// Which special token stands first and is read for classification.
+    pub cls_token: Option<String>,
+    /// Which special token stands between two texts.
+    pub sep_token: Option<String>,
+    /// Which special token hides a word to be guessed.
+    pub mask_token: Option<String>,
+    /// What a text is surrounded with on demand.
+    pub around: Around,
     /// A chat template to go with it.
     pub chat_template: Option<String>,
 }
@@ -80,13 +164,64 @@ impl Default for BpeSettings {
             bos_token: None,
             eos_token: Some(end.clone()),
             pad_token: Some(end),
+            unk_token: None,
+            cls_token: None,
+            sep_token: None,
+            mask_token: None,
+            around: Around::Nothing,
             chat_template: None,
         }
     }
 }
 
-/// Text counted at once, in bytes.
-const CHUNK: usize = 8 << 20;
+impl BpeSettings {
+    /// A vocabulary shared by both sides of a translation model: `<pad> <s> </s> <unk>` first, texts end with `</s>`.
+    pub fn translation(vocab_size: usize) -> Self {
+        let token = |token: &str| Some(token.to_owned());
+        Self {
+            vocab_size,
+            special_tokens: ["<pad>", "<s>", "</s>", "<unk>"].map(str::to_owned).to_vec(),
+            bos_token: token("<s>"),
+            eos_token: token("</s>"),
+            pad_token: token("<pad>"),
+            unk_token: token("<unk>"),
+            around: Around::Eos,
+            ..Self::default()
+        }
+    }
+
+    /// RoBERTa's roles: `<s> <pad> </s> <unk> <mask>` first, texts between `<s>` and `</s>`, GPT-2's division.
+    pub fn roberta(vocab_size: usize) -> Self {
+        let token = |token: &str| Some(token.to_owned());
+        Self {
+            vocab_size,
+            special_tokens: ["<s>", "<pad>", "</s>", "<unk>", "<mask>"].map(str::to_owned).to_vec(),
+            pre_tokenizer: PreTokenizer::Gpt2,
+            bos_token: token("<s>"),
+            eos_token: token("</s>"),
+            pad_token: token("<pad>"),
+            unk_token: token("<unk>"),
+            cls_token: token("<s>"),
+            sep_token: token("</s>"),
+            mask_token: token("<mask>"),
+            around: Around::ClsSep,
+            ..Self::default()
+        }
+    }
+
+    /// Role names as in `tokenizer_config.json`, with what fills them.
+    fn roles(&self) -> [(&'static str, Option<&str>); 7] {
+        [
+            ("bos_token", self.bos_token.as_deref()),
+            ("eos_token", self.eos_token.as_deref()),
+            ("pad_token", self.pad_token.as_deref()),
+            ("unk_token", self.unk_token.as_deref()),
+            ("cls_token", self.cls_token.as_deref()),
+            ("sep_token", self.sep_token.as_deref()),
+            ("mask_token", self.mask_token.as_deref()),
+        ]
+    }
+}
 
 /// Learns a byte-level BPE vocabulary (Sennrich, Haddow and Birch 2016, on bytes as in GPT-2).
 ///
@@ -113,12 +248,20 @@ pub fn train_bpe<S: AsRef<str>>(
             special.len()
         )));
     }
-    for token in [&settings.bos_token, &settings.eos_token, &settings.pad_token].into_iter().flatten() {
-        if !special.contains(token.as_str()) {
+    for token in settings.roles().into_iter().filter_map(|(_, token)| token) {
+        if !special.contains(token) {
             return Err(Error::Settings(format!("`{token}` has a role, so it should be among the special tokens")));
         }
     }
-    let words = count(texts, settings)?;
+    let post_processor = settings.around.json(settings)?;
+    let pattern = |error: fancy_regex::Error| Error::Tokenizer(format!("the pre-tokenizer's pattern: {error}"));
+    let regex = Regex::new(settings.pre_tokenizer.pattern()).map_err(pattern)?;
+    let words = count(texts, &settings.special_tokens, |text, word| {
+        regex.find_iter(text).try_for_each(|found| {
+            word(Cow::Borrowed(found.map_err(pattern)?.as_str()));
+            Ok(())
+        })
+    })?;
     let mut vocab = Map::new();
     for token in &settings.special_tokens {
         vocab.insert(token.clone(), json!(vocab.len()));
@@ -143,6 +286,7 @@ pub fn train_bpe<S: AsRef<str>>(
         &mut spelled,
         settings.vocab_size - first as usize,
         settings.min_frequency.max(1),
+        "",
         progress,
     );
     let merges: Vec<Value> =
@@ -157,30 +301,28 @@ pub fn train_bpe<S: AsRef<str>>(
             .map(|(id, token)| added_token(token, Some(id as u64), false)).collect::<Vec<_>>(),
         "normalizer": null,
         "pre_tokenizer": settings.pre_tokenizer.json(),
-        "post_processor": byte_level(),
+        "post_processor": post_processor,
         "decoder": byte_level(),
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
             "vocab": vocab, "merges": merges},
     });
-    assemble(&tokenizer, settings)
+    let template = settings.chat_template.as_ref().map(|template| ("chat_template", json!(template)));
+    assemble(&tokenizer, &settings.roles(), template)
 }
 
-fn assemble(tokenizer: &Value, settings: &BpeSettings) -> Result<Tokenizer> {
+/// The files of a tokenizer with these roles, loaded; `more` goes into the configuration as it is.
+fn assemble(
+    tokenizer: &Value,
+    roles: &[(&'static str, Option<&str>)],
+    more: impl IntoIterator<Item = (&'static str, Value)>,
+) -> Result<Tokenizer> {
     let mut config = Map::new();
+    // The class that takes `tokenizer.json` as it stands.
     config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
     config.insert("clean_up_tokenization_spaces".to_owned(), json!(false));
-    let roles = [
-        ("bos_token", &settings.bos_token),
-        ("eos_token", &settings.eos_token),
-        ("pad_token", &settings.pad_token),
-        ("chat_template", &settings.chat_template),
-    ];
-    for (role, value) in roles {
-        if let Some(value) = value {
-            config.insert(role.to_owned(), json!(value));
-        }
-    }
+    let filled = roles.iter().filter_map(|(role, token)| Some((*role, json!((*token)?))));
+    config.extend(filled.chain(more).map(|(key, value)| (key.to_owned(), value)));
     let bytes = |value: &Value| serde_json::to_vec_pretty(value).map_err(|error| Error::Tokenizer(error.to_string()));
     Tokenizer::from_memory(BTreeMap::from([
         ("tokenizer.json".to_owned(), bytes(tokenizer)?),
@@ -188,63 +330,8 @@ fn assemble(tokenizer: &Value, settings: &BpeSettings) -> Result<Tokenizer> {
     ]))
 }
 
-/// The pieces of all texts with how often each occurs, in alphabetical order.
-fn count<S: AsRef<str>>(
-    texts: impl IntoIterator<Item = Result<S>>,
-    settings: &BpeSettings,
-) -> Result<BTreeMap<Box<str>, u64>> {
-    let pattern = |error: fancy_regex::Error| Error::Tokenizer(format!("the pre-tokenizer's pattern: {error}"));
-    let regex = Regex::new(settings.pre_tokenizer.pattern()).map_err(pattern)?;
-    let mut words = BTreeMap::new();
-    let mut flush = |pending: &mut Vec<String>| -> Result<()> {
-        let counted: Vec<_> = pending
-            .par_iter()
-            .map(|text| {
-                let mut words = HashMap::<&str, u64>::new();
-                for part in between(text, &settings.special_tokens) {
-                    for word in regex.find_iter(part) {
-                        *words.entry(word.map_err(pattern)?.as_str()).or_default() += 1;
-                    }
-                }
-                Ok(words)
-            })
-            .collect::<Result<_>>()?;
-        for (word, count) in counted.into_iter().flatten() {
-            match words.get_mut(word) {
-                Some(total) => *total += count,
-                None => {
-                    words.insert(Box::from(word), count);
-                }
-            }
-        }
-        pending.clear();
-        Ok(())
-    };
-    let (mut pending, mut size) = (Vec::new(), 0);
-    for text in texts {
-        let text = text?;
-        size += text.as_ref().len();
-        pending.push(text.as_ref().to_owned());
-        if size >= CHUNK {
-            flush(&mut pending)?;
-            size = 0;
-        }
-    }
-    flush(&mut pending)?;
-    Ok(words)
-}
-
-/// The parts of a text between special tokens, which are never learnt from.
-fn between<'a>(text: &'a str, special: &[String]) -> Vec<&'a str> {
-    let mut parts = vec![text];
-    for token in special {
-        parts = parts.into_iter().flat_map(|part| part.split(token.as_str())).collect();
-    }
-    parts
-}
-
 /// GPT-2's spelling of bytes: printable ones as they are, the others moved up beyond Latin-1; sorted by letter.
-fn alphabet() -> Vec<(u8, char)> {
+pub(super) fn alphabet() -> Vec<(u8, char)> {
     let plain = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let moved = (0..=u8::MAX).filter(|&byte| !plain(byte)).zip('\u{100}'..);
     let mut letters: Vec<(u8, char)> =
@@ -283,8 +370,7 @@ impl Tokenizer {
                 "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
                 "vocab": vocab, "merges": []},
         });
-        let none = BpeSettings { bos_token: None, eos_token: None, pad_token: None, ..BpeSettings::default() };
-        assemble(&tokenizer, &none)
+        assemble(&tokenizer, &[], None)
     }
 }
 

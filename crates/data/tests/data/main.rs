@@ -6,6 +6,7 @@ mod shared;
 mod streams;
 mod templates;
 mod token_files;
+mod trained;
 mod vocabularies;
 
 use std::collections::BTreeMap;

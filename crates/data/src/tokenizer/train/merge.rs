@@ -10,12 +10,14 @@ type Word = (Vec<u32>, u64);
 
 /// Merges the most frequent pair until there are `size` tokens or no pair occurs `least` times.
 ///
-/// `spelled` holds the alphabet and is extended by the new tokens. Returns the pairs in order of merging.
+/// `spelled` holds the alphabet and is extended by the new tokens; `inside` is what the spelling of a token that
+/// does not begin a word begins with (`##`), and is dropped where two are joined. Returns the pairs in order of merging.
 pub(super) fn learn(
     mut words: Vec<Word>,
     spelled: &mut Vec<String>,
     size: usize,
     least: u64,
+    inside: &str,
     progress: &mut dyn FnMut(usize),
 ) -> Vec<Pair> {
     let mut known: HashMap<String, u32> = spelled.iter().cloned().zip(0..).collect();
@@ -48,7 +50,8 @@ pub(super) fn learn(
         if now < least {
             break;
         }
-        let spelling = format!("{}{}", spelled[pair.0 as usize], spelled[pair.1 as usize]);
+        let right = &spelled[pair.1 as usize];
+        let spelling = format!("{}{}", spelled[pair.0 as usize], right.strip_prefix(inside).unwrap_or(right));
         // "ab" + "c" and "a" + "bc" are one token, reached by two merges.
         let token = *known.entry(spelling.clone()).or_insert_with(|| {
             spelled.push(spelling);
