@@ -1,56 +1,59 @@
 //! An architecture as data: everything that a model file decides, and nothing that computes.
 
-use phyla_nn::{EmbeddingSpec, LayerSpec, NormSpec, SublayerSpec};
+use phyla_nn::{
+    EmbeddingSpec, Emits, HeadSpec, LinearSpec, Output, Reads, SublayerSpec, TiedBias, TokenTable, TowerSpec,
+    TransformSpec,
+};
+
+use crate::task::{Task, Wanted};
 
 /// What shapes a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arch {
-    /// Token vectors.
+    /// The table of token vectors that towers share.
     pub tokens: EmbeddingSpec,
-    /// Learned position vectors, added to the token vectors.
-    pub positions: Option<EmbeddingSpec>,
-    /// What `token_type_ids` add.
-    pub token_types: Option<TokenTypes>,
-    /// Dropout on the sum of the vectors.
-    pub dropout: f32,
-    /// The layers, first to last.
-    pub layers: Vec<LayerSpec>,
-    /// The norm after the last layer.
-    pub final_norm: Option<NormSpec>,
-    /// From the residual stream to the vocabulary.
-    pub head: Head,
-    /// Whether a token sees only what came before it.
-    pub causal: bool,
+    /// What runs.
+    pub towers: Towers,
+    /// What BERT's heads read: a map of the first token's state.
+    pub pooler: Option<TransformSpec>,
+    /// What becomes of the last hidden state.
+    pub heads: Vec<HeadSpec>,
+    /// What the heads answer.
+    pub task: Task,
+    /// Where tokens stand if nobody says so.
+    pub position_ids: PositionIds,
     /// Positions that the model was made for.
     pub context: usize,
     /// Whether more than `context` positions are an error (learned positions) or only untested (rotary ones).
     pub context_is_hard: bool,
 }
 
-/// Where vectors of token types come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenTypes {
-    /// They are token ids themselves (GPT-2).
-    TokenTable,
-}
-
-/// The language-model head.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Head {
-    /// Shares the token table.
-    Tied,
-    /// A map of its own.
-    Own {
-        /// Standard deviation of a fresh weight.
-        std: f32,
+/// The branches of the family tree.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Towers {
+    /// Reads a text, every token seeing all others.
+    Encoder(TowerSpec),
+    /// Writes a text, every token seeing those before it.
+    Decoder(TowerSpec),
+    /// Reads one text, writes another.
+    Both {
+        /// Reads.
+        encoder: TowerSpec,
+        /// Writes, attending to what the encoder says.
+        decoder: TowerSpec,
     },
 }
 
-impl Head {
-    /// Tied or not, as `tie_word_embeddings` says.
-    pub fn tied_if(tied: bool, std: f32) -> Self {
-        if tied { Self::Tied } else { Self::Own { std } }
-    }
+/// Where tokens stand if nobody says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PositionIds {
+    /// 0, 1, 2, … in each row.
+    Counted,
+    /// `pad + 1`, `pad + 2`, … over the tokens that are not `pad`, which stand at `pad` itself (RoBERTa).
+    AfterPadding {
+        /// `pad_token_id`.
+        pad: u32,
+    },
 }
 
 /// Dropout in place of the configuration's; absent ones stay as they are.
@@ -65,51 +68,180 @@ pub struct Dropouts {
 }
 
 impl Arch {
-    /// Replaces dropout probabilities.
-    pub fn set_dropouts(&mut self, dropouts: Dropouts) {
-        self.dropout = dropouts.embedding.unwrap_or(self.dropout);
-        for layer in &mut self.layers {
-            layer.dropout = dropouts.residual.unwrap_or(layer.dropout);
-            for sublayer in &mut layer.sublayers {
-                if let SublayerSpec::Attention(attention) = sublayer {
-                    attention.dropout = dropouts.attention.unwrap_or(attention.dropout);
-                }
-            }
-        }
-    }
-
     /// A causal decoder over rotary positions; learned ones are an option.
     pub fn decoder(vocab: usize, hidden: usize, context: usize, std: f32) -> Self {
+        Self::over(Towers::Decoder(TowerSpec::new(hidden, true)), vocab, hidden, context, std)
+    }
+
+    /// An encoder.
+    pub fn encoder(vocab: usize, hidden: usize, context: usize, std: f32) -> Self {
+        Self::over(Towers::Encoder(TowerSpec::new(hidden, false)), vocab, hidden, context, std)
+    }
+
+    /// An encoder and a decoder of the same size.
+    pub fn both(vocab: usize, hidden: usize, context: usize, std: f32) -> Self {
+        let towers = Towers::Both { encoder: TowerSpec::new(hidden, false), decoder: TowerSpec::new(hidden, true) };
+        Self::over(towers, vocab, hidden, context, std)
+    }
+
+    fn over(towers: Towers, vocab: usize, hidden: usize, context: usize, std: f32) -> Self {
         Self {
             tokens: EmbeddingSpec { rows: vocab, dim: hidden, std, padding: None },
-            positions: None,
-            token_types: None,
-            dropout: 0.,
-            layers: vec![],
-            final_norm: None,
-            head: Head::Tied,
-            causal: true,
+            towers,
+            pooler: None,
+            heads: vec![],
+            task: Task::Base,
+            position_ids: PositionIds::Counted,
             context,
             context_is_hard: false,
         }
     }
 
-    /// Numbers that a cache of keys and values keeps for each token; it keeps them in f32.
-    pub fn cache_numbers(&self) -> usize {
-        let of = |sublayer: &SublayerSpec| match sublayer {
-            SublayerSpec::Attention(attention) => 2 * attention.kv_heads * attention.head_dim,
-            SublayerSpec::Mlp(_) => 0,
-        };
-        self.layers.iter().flat_map(|layer| &layer.sublayers).map(of).sum()
+    /// The tower whose last state the heads read.
+    pub fn main(&self) -> &TowerSpec {
+        match &self.towers {
+            Towers::Encoder(tower) | Towers::Decoder(tower) | Towers::Both { decoder: tower, .. } => tower,
+        }
     }
 
-    /// Size of the vocabulary.
+    /// As [`Arch::main`], to be changed.
+    pub fn main_mut(&mut self) -> &mut TowerSpec {
+        match &mut self.towers {
+            Towers::Encoder(tower) | Towers::Decoder(tower) | Towers::Both { decoder: tower, .. } => tower,
+        }
+    }
+
+    /// The encoder of an encoder-decoder.
+    pub fn source(&self) -> Option<&TowerSpec> {
+        match &self.towers {
+            Towers::Both { encoder, .. } => Some(encoder),
+            _ => None,
+        }
+    }
+
+    /// All towers, with the paths of their parameters.
+    pub fn towers(&self) -> Vec<(&'static str, &TowerSpec)> {
+        match &self.towers {
+            Towers::Encoder(tower) => vec![("encoder", tower)],
+            Towers::Decoder(tower) => vec![("decoder", tower)],
+            Towers::Both { encoder, decoder } => vec![("encoder", encoder), ("decoder", decoder)],
+        }
+    }
+
+    fn towers_mut(&mut self) -> Vec<&mut TowerSpec> {
+        match &mut self.towers {
+            Towers::Encoder(tower) | Towers::Decoder(tower) => vec![tower],
+            Towers::Both { encoder, decoder } => vec![encoder, decoder],
+        }
+    }
+
+    /// Replaces dropout probabilities.
+    pub fn set_dropouts(&mut self, dropouts: Dropouts) {
+        for tower in self.towers_mut() {
+            tower.embed.dropout = dropouts.embedding.unwrap_or(tower.embed.dropout);
+            for layer in &mut tower.layers {
+                layer.dropout = dropouts.residual.unwrap_or(layer.dropout);
+                for sublayer in &mut layer.sublayers {
+                    if let SublayerSpec::Attention(attention) | SublayerSpec::Cross(attention) = sublayer {
+                        attention.dropout = dropouts.attention.unwrap_or(attention.dropout);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The language-model head, if there is one.
+    pub fn lm_head(&self) -> Option<&HeadSpec> {
+        self.heads.iter().find(|head| head.is_lm())
+    }
+
+    /// Path of the token table that the main tower reads.
+    pub fn table(&self) -> &'static str {
+        match self.main().embed.tokens {
+            TokenTable::Shared => "tokens.weight",
+            TokenTable::Own(_) => "decoder.tokens.weight",
+        }
+    }
+
+    /// Whether the language-model head is the token table.
+    pub fn tied(&self) -> bool {
+        self.lm_head().is_some_and(|head| matches!(head.output, Output::Tied { .. }))
+    }
+
+    /// Gives the language-model head a map of its own.
+    pub fn untie(&mut self) {
+        let linear = LinearSpec { input: self.hidden(), output: self.vocab(), bias: false, std: self.tokens.std };
+        for head in self.heads.iter_mut().filter(|head| head.is_lm()) {
+            if let Output::Tied { bias } = head.output {
+                head.output = Output::Own(LinearSpec { bias: bias != TiedBias::None, ..linear });
+            }
+        }
+    }
+
+    /// Numbers that a cache of keys and values keeps for each token; it keeps them in f32.
+    pub fn cache_numbers(&self) -> usize {
+        if matches!(self.towers, Towers::Encoder(_)) {
+            return 0;
+        }
+        self.main().layers.iter().flat_map(|layer| &layer.sublayers).map(SublayerSpec::cache_numbers).sum()
+    }
+
+    /// Whether tokens come with types.
+    pub fn has_token_types(&self) -> bool {
+        self.main().embed.token_types != phyla_nn::TokenTypes::None
+    }
+
+    /// Size of the vocabulary that the main tower reads and a language-model head writes.
     pub fn vocab(&self) -> usize {
-        self.tokens.rows
+        match self.main().embed.tokens {
+            TokenTable::Shared => self.tokens.rows,
+            TokenTable::Own(table) => table.rows,
+        }
     }
 
     /// Size of the residual stream.
     pub fn hidden(&self) -> usize {
-        self.tokens.dim
+        self.main().hidden
     }
+}
+
+/// The heads of a decoder, as transformers' generic classes have them.
+pub(crate) fn decoder_heads(arch: &Arch, wanted: &Wanted, tied: bool, pad: Option<u32>) -> Vec<HeadSpec> {
+    let linear = |output, bias| LinearSpec { input: arch.hidden(), output, bias, std: arch.tokens.std };
+    match wanted.task {
+        Task::CausalLm => vec![lm(if tied {
+            Output::Tied { bias: TiedBias::None }
+        } else {
+            Output::Own(linear(arch.vocab(), false))
+        })],
+        Task::SequenceClassification => {
+            vec![HeadSpec { reads: Reads::Last { pad }, ..own("score", linear(wanted.labels, false)) }]
+        }
+        Task::TokenClassification => vec![own("tags", linear(wanted.labels, true))],
+        Task::QuestionAnswering => vec![span(linear(2, true))],
+        _ => vec![],
+    }
+}
+
+/// The language-model head: every token's state to the vocabulary.
+pub(crate) fn lm(output: Output) -> HeadSpec {
+    HeadSpec {
+        name: "head",
+        reads: Reads::Tokens,
+        scale: 1.,
+        transform: None,
+        dropout: 0.,
+        output,
+        emits: Emits::One("logits"),
+    }
+}
+
+/// A head of one map over every token.
+pub(crate) fn own(name: &'static str, linear: LinearSpec) -> HeadSpec {
+    HeadSpec { name, ..lm(Output::Own(linear)) }
+}
+
+/// The head of question answering.
+pub(crate) fn span(linear: LinearSpec) -> HeadSpec {
+    HeadSpec { emits: Emits::Pair("start_logits", "end_logits"), ..own("span", linear) }
 }

@@ -98,6 +98,14 @@ pub(crate) fn count(field: &str, value: usize, kind: &str) -> Result<usize, Conf
     Ok(value)
 }
 
+/// A size that a number of parts must divide.
+pub(crate) fn divides(parts_field: &str, parts: usize, field: &str, size: usize) -> Result<(), ConfigError> {
+    if parts == 0 || !size.is_multiple_of(parts) {
+        return Err(invalid(field, format!("{size} is not a multiple of {parts} ({parts_field})")));
+    }
+    Ok(())
+}
+
 /// An activation by its name in transformers.
 pub(crate) fn activation(field: &str, name: &str) -> Result<Act, ConfigError> {
     Act::from_name(name).map_err(|e| invalid(field, e.to_string()))

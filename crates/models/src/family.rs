@@ -4,19 +4,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::config::invalid;
+use crate::config::{invalid, refused};
 use crate::names::Rule;
+use crate::task::{Task, Wanted};
 use crate::{Arch, ConfigError};
 
 /// A family: its configuration, field for field, the names of its weights and the way to an architecture.
 pub trait Family: DeserializeOwned + Serialize {
     /// `model_type` in `config.json`.
     const MODEL_TYPE: &'static str;
-    /// `architectures` of a causal language model.
-    const ARCHITECTURE: &'static str;
+    /// The tasks it has heads for, as `architectures` names them; the first is what a configuration without that
+    /// field means.
+    const ARCHITECTURES: &'static [(Task, &'static str)];
     /// Ours to theirs.
     const NAMES: &'static [Rule];
-    /// What stands before every name but the head's; checkpoints of the bare model leave it out.
+    /// What stands before every name but the heads'; checkpoints of the bare model leave it out.
     const PREFIX: &'static str;
     /// Ends of names that may stand in a checkpoint and mean nothing (buffers of old versions).
     const BUFFERS: &'static [&'static str] = &[];
@@ -25,8 +27,8 @@ pub trait Family: DeserializeOwned + Serialize {
     /// Fields that transformers knows for this family and that have no effect on the model's values.
     const IGNORED: &'static [&'static str] = &[];
 
-    /// The architecture that the configuration describes.
-    fn arch(&self) -> Result<Arch, ConfigError>;
+    /// The architecture that the configuration describes, with the head that is wanted.
+    fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError>;
 }
 
 /// A family, its type forgotten: a line of the registry.
@@ -34,15 +36,15 @@ pub trait Family: DeserializeOwned + Serialize {
 pub struct Entry {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
-    /// `architectures` of a causal language model.
-    pub architecture: &'static str,
+    /// See [`Family::ARCHITECTURES`].
+    pub architectures: &'static [(Task, &'static str)],
     /// Ours to theirs.
     pub names: &'static [Rule],
     /// See [`Family::PREFIX`].
     pub prefix: &'static str,
     /// See [`Family::BUFFERS`].
     pub buffers: &'static [&'static str],
-    parse: fn(&Map<String, Value>) -> Result<Parsed, ConfigError>,
+    parse: fn(&Map<String, Value>, Option<Task>) -> Result<Parsed, ConfigError>,
 }
 
 /// What a configuration says.
@@ -59,7 +61,7 @@ impl Entry {
     pub const fn of<F: Family>() -> Self {
         Self {
             model_type: F::MODEL_TYPE,
-            architecture: F::ARCHITECTURE,
+            architectures: F::ARCHITECTURES,
             names: F::NAMES,
             prefix: F::PREFIX,
             buffers: F::BUFFERS,
@@ -67,9 +69,14 @@ impl Entry {
         }
     }
 
-    /// Reads a configuration of this family.
-    pub fn parse(&self, config: &Map<String, Value>) -> Result<Parsed, ConfigError> {
-        (self.parse)(config)
+    /// Reads a configuration of this family, for the task that `architectures` names or for another.
+    pub fn parse(&self, config: &Map<String, Value>, task: Option<Task>) -> Result<Parsed, ConfigError> {
+        (self.parse)(config, task)
+    }
+
+    /// How `architectures` names a task.
+    pub fn architecture(&self, task: Task) -> Option<&'static str> {
+        self.architectures.iter().find(|(known, _)| *known == task).map(|(_, name)| *name)
     }
 }
 
@@ -145,7 +152,62 @@ fn culprit<F: Family>(config: &Map<String, Value>, reason: &str) -> String {
     config.keys().find(|name| !fails_without(name)).cloned().unwrap_or_else(|| "a field".into())
 }
 
-fn parse<F: Family>(config: &Map<String, Value>) -> Result<Parsed, ConfigError> {
+/// The task that a configuration names, or the one asked for.
+fn task<F: Family>(config: &Map<String, Value>, asked: Option<Task>) -> Result<Task, ConfigError> {
+    let known = || F::ARCHITECTURES.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+    if let Some(task) = asked {
+        return match F::ARCHITECTURES.iter().any(|(known, _)| *known == task) {
+            true => Ok(task),
+            false => Err(refused(
+                "architectures",
+                format!("{} has no head for {}; it has {}", F::MODEL_TYPE, task.describe(), known()),
+            )),
+        };
+    }
+    let default = F::ARCHITECTURES.first().map_or(Task::Base, |(task, _)| *task);
+    let named = match config.get("architectures") {
+        None | Some(Value::Null) => return Ok(default),
+        Some(Value::Array(names)) if names.is_empty() => return Ok(default),
+        Some(Value::Array(names)) => names[0].as_str(),
+        Some(_) => None,
+    };
+    let Some(named) = named else {
+        return Err(invalid("architectures", "expected a list of names"));
+    };
+    match F::ARCHITECTURES.iter().find(|(_, name)| *name == named) {
+        Some((task, _)) => Ok(*task),
+        None => Err(refused(
+            "architectures",
+            format!(
+                "{:?} is none of the heads of {}: {}",
+                named.chars().take(80).collect::<String>(),
+                F::MODEL_TYPE,
+                known()
+            ),
+        )),
+    }
+}
+
+/// Labels beyond this are a mistake.
+const MOST_LABELS: u64 = 1 << 22;
+
+/// The number of labels: `num_labels`, or as many as `id2label` names; two if neither stands there.
+fn labels(config: &Map<String, Value>) -> Result<usize, ConfigError> {
+    let named = config.get("id2label").and_then(Value::as_object).map(|names| names.len() as u64);
+    let counted = match config.get("num_labels") {
+        None | Some(Value::Null) => None,
+        Some(value) => {
+            Some(value.as_u64().ok_or_else(|| invalid("num_labels", format!("expected a count, found {value}")))?)
+        }
+    };
+    match named.or(counted).unwrap_or(2) {
+        labels @ 1..=MOST_LABELS => Ok(labels as usize),
+        other => Err(invalid("num_labels", format!("expected 1 to {MOST_LABELS}, found {other}"))),
+    }
+}
+
+fn parse<F: Family>(config: &Map<String, Value>, asked: Option<Task>) -> Result<Parsed, ConfigError> {
+    let wanted = Wanted { task: task::<F>(config, asked)?, labels: labels(config)? };
     let mut config = config.clone();
     for (alias, name) in F::ALIASES {
         if let Some(value) = config.remove(*alias) {
@@ -180,5 +242,7 @@ fn parse<F: Family>(config: &Map<String, Value>) -> Result<Parsed, ConfigError> 
         })
         .map(|(name, _)| name)
         .collect();
-    Ok(Parsed { arch: parsed.arch()?, unknown })
+    let mut arch = parsed.arch(&wanted)?;
+    arch.task = wanted.task;
+    Ok(Parsed { arch, unknown })
 }

@@ -11,7 +11,7 @@ use phyla_nn::{Init, Source};
 use phyla_ops::{Data, Param, Weight, cpu};
 use serde_json::{Map, Value};
 
-use crate::{Dropouts, LoadError, LoadOptions, Model, registry};
+use crate::{LoadError, LoadOptions, Model, registry};
 
 /// A model of this configuration with fresh f32 weights.
 pub fn fresh(config: &Map<String, Value>, seed: u64, device: &Device) -> std::result::Result<Model, LoadError> {
@@ -26,7 +26,8 @@ pub fn fresh_as(
     dtype: DType,
     device: &Device,
 ) -> std::result::Result<Model, LoadError> {
-    fresh_with(config, seed, &LoadOptions { device: device.clone(), dtype: Some(dtype), dropouts: Dropouts::default() })
+    let options = LoadOptions { device: device.clone(), dtype: Some(dtype), ..LoadOptions::default() };
+    fresh_with(config, seed, &options)
 }
 
 /// As [`fresh_as`], with everything that loading lets one choose.
@@ -35,15 +36,21 @@ pub fn fresh_with(
     seed: u64,
     options: &LoadOptions,
 ) -> std::result::Result<Model, LoadError> {
-    let (family, mut parsed) = registry::parse(config)?;
-    parsed.arch.set_dropouts(options.dropouts);
-    let rng = Rng::new(seed).split("weights");
-    let dtype = options.dtype.unwrap_or(DType::F32);
-    if options.device.is_cpu() {
-        room(config, dtype.size_in_bytes(), memory())?;
+    let mut config = config.clone();
+    if let Some(head) = &options.head {
+        config.extend(head.config.clone());
     }
-    let mut source = Fresh { rng, dtype, device: options.device.clone(), params: HashMap::new(), bytes: 0 };
-    Ok(Model::build(parsed.arch, family, config.clone(), &mut source)?)
+    let (family, mut parsed) = registry::parse_as(&config, options.head.as_ref().map(|head| head.task))?;
+    if options.head.is_some()
+        && let Some(name) = family.architecture(parsed.arch.task)
+    {
+        config.insert("architectures".into(), serde_json::json!([name]));
+    }
+    parsed.arch.set_dropouts(options.dropouts);
+    if options.device.is_cpu() {
+        room(&config, options.dtype.unwrap_or(DType::F32).size_in_bytes(), memory())?;
+    }
+    Ok(Model::build(parsed.arch, family, config, &mut Fresh::new(seed, options))?)
 }
 
 /// An error if the weights take more than `memory` bytes: before the first is drawn, since a system that promises
@@ -71,12 +78,25 @@ fn memory() -> Option<usize> {
     Some((kib("MemTotal:")? + kib("SwapTotal:").unwrap_or(0)) << 10)
 }
 
-struct Fresh {
+/// Draws parameters.
+pub(crate) struct Fresh {
     rng: Rng,
     dtype: DType,
     device: Device,
     params: HashMap<String, Arc<Param>>,
     bytes: usize,
+}
+
+impl Fresh {
+    pub fn new(seed: u64, options: &LoadOptions) -> Self {
+        Self {
+            rng: Rng::new(seed).split("weights"),
+            dtype: options.dtype.unwrap_or(DType::F32),
+            device: options.device.clone(),
+            params: HashMap::new(),
+            bytes: 0,
+        }
+    }
 }
 
 /// More than any machine this runs on holds; a configuration that asks for it is a mistake.
@@ -117,7 +137,7 @@ fn draw<T: WithDType>(mut rng: Rng, path: &str, shape: &[usize], init: Init, of:
         candle_core::bail!("{path}: no memory for a weight of shape {shape:?}");
     }
     match init {
-        Init::Zeros => values.resize(count, of(0.)),
+        Init::Zeros | Init::Fixed => values.resize(count, of(0.)),
         Init::Ones => values.resize(count, of(1.)),
         Init::Normal { std, zero_row } => {
             let mut piece = vec![0f32; count.min(PIECE)];

@@ -1,14 +1,14 @@
 //! GPT-2: pre-norm decoder with learned positions, layer norm and a plain GELU MLP (Radford et al. 2019); its
 //! checkpoints store linear maps transposed, and q, k, v as one.
 
-use phyla_nn::{AttentionSpec, EmbeddingSpec, LayerSpec, MlpSpec, NormSpec};
+use phyla_nn::{AttentionSpec, EmbeddingSpec, LayerSpec, MlpSpec, NormSpec, Positions, TokenTypes};
 use serde::{Deserialize, Serialize};
 
-use crate::arch::TokenTypes;
+use crate::arch::decoder_heads;
 use crate::config::{self, ConfigError, count, invalid, refused};
 use crate::family::Family;
 use crate::names::{Rule, part_t, whole, whole_t};
-use crate::{Arch, Head};
+use crate::{Arch, Task, Wanted};
 
 /// `config.json`, field for field.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +32,7 @@ pub struct Config {
     reorder_and_upcast_attn: bool,
     add_cross_attention: bool,
     tie_word_embeddings: bool,
+    pad_token_id: Option<i64>,
     is_causal: bool,
 }
 
@@ -55,6 +56,7 @@ impl Default for Config {
             reorder_and_upcast_attn: false,
             add_cross_attention: false,
             tie_word_embeddings: true,
+            pad_token_id: None,
             is_causal: true,
         }
     }
@@ -62,10 +64,16 @@ impl Default for Config {
 
 impl Family for Config {
     const MODEL_TYPE: &'static str = "gpt2";
-    const ARCHITECTURE: &'static str = "GPT2LMHeadModel";
+    const ARCHITECTURES: &'static [(Task, &'static str)] = &[
+        (Task::CausalLm, "GPT2LMHeadModel"),
+        (Task::SequenceClassification, "GPT2ForSequenceClassification"),
+        (Task::TokenClassification, "GPT2ForTokenClassification"),
+        (Task::QuestionAnswering, "GPT2ForQuestionAnswering"),
+        (Task::Base, "GPT2Model"),
+    ];
     const NAMES: &'static [Rule] = &[
         whole("tokens", "transformer.wte"),
-        whole("positions", "transformer.wpe"),
+        whole("decoder.positions", "transformer.wpe"),
         whole("decoder.layers.{}.attn_norm", "transformer.h.{}.ln_1"),
         part_t("decoder.layers.{}.attn.q", "transformer.h.{}.attn.c_attn", 0, 3),
         part_t("decoder.layers.{}.attn.k", "transformer.h.{}.attn.c_attn", 1, 3),
@@ -76,6 +84,9 @@ impl Family for Config {
         whole_t("decoder.layers.{}.mlp.down", "transformer.h.{}.mlp.c_proj"),
         whole("decoder.norm", "transformer.ln_f"),
         whole("head", "lm_head"),
+        whole("score", "score"),
+        whole("tags", "classifier"),
+        whole("span", "qa_outputs"),
     ];
     const PREFIX: &'static str = "transformer.";
     const BUFFERS: &'static [&'static str] = &[".attn.bias", ".attn.masked_bias"];
@@ -88,7 +99,6 @@ impl Family for Config {
     const IGNORED: &'static [&'static str] = &[
         "n_ctx",
         "hidden_act",
-        "pad_token_id",
         "summary_type",
         "summary_use_proj",
         "summary_activation",
@@ -96,7 +106,7 @@ impl Family for Config {
         "summary_first_dropout",
     ];
 
-    fn arch(&self) -> Result<Arch, ConfigError> {
+    fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         self.check()?;
         let (std, hidden, layers) = (config::std(self.initializer_range)?, self.n_embd, self.n_layer);
         // Residual branches start smaller, so that their sum over the layers keeps its size (section 2.3).
@@ -118,14 +128,18 @@ impl Family for Config {
             LayerSpec { dropout, ..LayerSpec::pre_norm(hidden, norm, [attention.into(), mlp.into()]) }
         };
         let mut arch = Arch::decoder(self.vocab_size, hidden, self.n_positions, std);
-        arch.positions = Some(EmbeddingSpec { rows: self.n_positions, dim: hidden, std, padding: None });
         arch.context_is_hard = true;
-        arch.token_types = Some(TokenTypes::TokenTable);
-        arch.dropout = config::probability("embd_pdrop", self.embd_pdrop)?;
-        arch.layers = (0..layers).map(layer).collect();
-        arch.final_norm = Some(norm);
-        arch.head = Head::tied_if(self.tie_word_embeddings, std);
-        arch.causal = self.is_causal;
+        // The table has no row without gradient; the id tells a classifier where a text ends.
+        let pad = config::padding(self.pad_token_id, self.vocab_size)?;
+        arch.heads = decoder_heads(&arch, wanted, self.tie_word_embeddings, pad);
+        let tower = arch.main_mut();
+        let table = EmbeddingSpec { rows: self.n_positions, dim: hidden, std, padding: None };
+        tower.embed.positions = Positions::Learned { table, offset: 0 };
+        tower.embed.token_types = TokenTypes::TokenTable;
+        tower.embed.dropout = config::probability("embd_pdrop", self.embd_pdrop)?;
+        tower.layers = (0..layers).map(layer).collect();
+        tower.final_norm = Some(norm);
+        tower.causal = self.is_causal;
         Ok(arch)
     }
 }

@@ -14,21 +14,25 @@ mod model;
 pub mod names;
 mod naming;
 pub mod registry;
+mod run;
 mod save;
 mod survey;
+mod task;
 mod windows;
 
+mod bert;
 mod gpt2;
 mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
 
-pub use arch::{Arch, Dropouts, Head};
+pub use arch::{Arch, Dropouts, Towers};
 pub use config::ConfigError;
 pub use fresh::{fresh, fresh_as, fresh_with};
 pub use input::Input;
-pub use load::{LoadError, LoadOptions, LoadReport, load, read_config};
+pub use load::{LoadError, LoadOptions, LoadReport, NewHead, load, read_config};
 pub use model::Model;
 pub use save::save;
 pub use survey::{Found, Slot, Survey, survey};
+pub use task::{Task, Wanted};

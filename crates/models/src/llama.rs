@@ -6,10 +6,11 @@ use std::sync::Arc;
 use phyla_nn::{AttentionSpec, LayerSpec, MlpSpec, NormSpec, RopeSpec};
 use serde::{Deserialize, Serialize};
 
+use crate::arch::decoder_heads;
 use crate::config::{self, ConfigError, RopeFields, count, invalid};
 use crate::family::Family;
 use crate::names::{Rule, whole};
-use crate::{Arch, Head};
+use crate::{Arch, Task, Wanted};
 
 /// `config.json`, field for field.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -77,18 +78,25 @@ pub(crate) const NAMES: &[Rule] = &[
     whole("decoder.layers.{}.mlp.down", "model.layers.{}.mlp.down_proj"),
     whole("decoder.norm", "model.norm"),
     whole("head", "lm_head"),
+    whole("score", "score"),
+    whole("tags", "score"),
 ];
 
 impl Family for Config {
     const MODEL_TYPE: &'static str = "llama";
-    const ARCHITECTURE: &'static str = "LlamaForCausalLM";
+    const ARCHITECTURES: &'static [(Task, &'static str)] = &[
+        (Task::CausalLm, "LlamaForCausalLM"),
+        (Task::SequenceClassification, "LlamaForSequenceClassification"),
+        (Task::TokenClassification, "LlamaForTokenClassification"),
+        (Task::Base, "LlamaModel"),
+    ];
     const NAMES: &'static [Rule] = NAMES;
     const PREFIX: &'static str = "model.";
     const BUFFERS: &'static [&'static str] = &[".rotary_emb.inv_freq"];
     const IGNORED: &'static [&'static str] =
         &["sliding_window", "layer_types", "use_sliding_window", "max_window_layers", "rope_interleaved"];
 
-    fn arch(&self) -> Result<Arch, ConfigError> {
+    fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         if self.num_attention_heads == 0 || !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return Err(invalid(
                 "hidden_size",
@@ -118,7 +126,7 @@ impl Family for Config {
             context: self.max_position_embeddings,
             causal: self.is_causal,
         }
-        .arch()
+        .arch(wanted)
     }
 }
 
@@ -148,7 +156,7 @@ pub(crate) struct Decoder<'a> {
 
 impl Decoder<'_> {
     /// The architecture, once the numbers make sense.
-    pub fn arch(self) -> Result<Arch, ConfigError> {
+    pub fn arch(self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         self.check()?;
         let (std, norm) = (config::std(self.std)?, NormSpec::Rms { eps: self.eps });
         let attention = AttentionSpec {
@@ -167,10 +175,11 @@ impl Decoder<'_> {
         };
         let mut arch = Arch::decoder(self.vocab, self.hidden, self.context, std);
         arch.tokens.padding = config::padding(self.padding, self.vocab)?;
-        arch.layers = self.windows.iter().map(layer).collect();
-        arch.final_norm = Some(norm);
-        arch.head = Head::tied_if(self.tied, std);
-        arch.causal = self.causal;
+        arch.heads = decoder_heads(&arch, wanted, self.tied, arch.tokens.padding);
+        let tower = arch.main_mut();
+        tower.layers = self.windows.iter().map(layer).collect();
+        tower.final_norm = Some(norm);
+        tower.causal = self.causal;
         Ok(arch)
     }
 

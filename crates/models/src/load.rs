@@ -13,9 +13,10 @@ use serde_json::{Map, Value};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorView, nearest};
 use crate::family::Entry;
+use crate::fresh::Fresh;
 use crate::names::Place;
 use crate::naming::{Naming, TiedHead};
-use crate::{Arch, ConfigError, Dropouts, Head, Model, config, registry};
+use crate::{Arch, ConfigError, Dropouts, Model, Task, config, registry};
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -26,11 +27,24 @@ pub struct LoadOptions {
     pub dtype: Option<DType>,
     /// Dropout in place of the configuration's.
     pub dropouts: Dropouts,
+    /// Another head than the one that `architectures` names.
+    pub head: Option<NewHead>,
+}
+
+/// A head for a model that was trained with another one, or with none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewHead {
+    /// What it answers.
+    pub task: Task,
+    /// Fields to put into the configuration: `id2label`, `label2id`, `problem_type`.
+    pub config: Map<String, Value>,
+    /// Seed of the weights that the checkpoint lacks; without one, that they are lacking is an error.
+    pub seed: Option<u64>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: None, dropouts: Dropouts::default() }
+        Self { device: Device::Cpu, dtype: None, dropouts: Dropouts::default(), head: None }
     }
 }
 
@@ -66,8 +80,11 @@ pub struct LoadReport {
 
 /// Loads a folder that holds `config.json` and safetensors.
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<(Model, LoadReport), LoadError> {
-    let config = config::read(&folder.join("config.json"))?;
-    let (family, parsed) = registry::parse(&config)?;
+    let mut config = config::read(&folder.join("config.json"))?;
+    if let Some(head) = &options.head {
+        config.extend(head.config.clone());
+    }
+    let (family, parsed) = registry::parse_as(&config, options.head.as_ref().map(|head| head.task))?;
     let checkpoint = Checkpoint::open(folder)?;
     let mut report = LoadReport::default();
     for field in &parsed.unknown {
@@ -77,6 +94,11 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<(Model, LoadReport),
     arch.set_dropouts(options.dropouts);
     let mut source = FromCheckpoint::new(&checkpoint, family, options);
     source.settle_head(&mut arch, &mut report)?;
+    if options.head.is_some()
+        && let Some(name) = family.architecture(arch.task)
+    {
+        config.insert("architectures".into(), serde_json::json!([name]));
+    }
     let model =
         Model::build(arch, family, config, &mut source).map_err(|e| source.failure.take().unwrap_or(e.into()))?;
     source.finish(&mut report);
@@ -92,6 +114,9 @@ struct FromCheckpoint<'a> {
     params: HashMap<String, Arc<Param>>,
     used: BTreeSet<String>,
     places: Vec<(String, Place)>,
+    /// Parameters of a new head.
+    drawn: Vec<String>,
+    fresh: Option<Fresh>,
     mapped_bytes: usize,
     /// The error in full; candle's own type carries only text.
     failure: Option<LoadError>,
@@ -107,6 +132,8 @@ impl<'a> FromCheckpoint<'a> {
             params: HashMap::new(),
             used: BTreeSet::new(),
             places: vec![],
+            drawn: vec![],
+            fresh: options.head.as_ref().and_then(|head| head.seed).map(|seed| Fresh::new(seed, options)),
             mapped_bytes: 0,
             failure: None,
         }
@@ -114,16 +141,18 @@ impl<'a> FromCheckpoint<'a> {
 
     /// Takes a head that stands in the file although the configuration ties it; see [`TiedHead`].
     fn settle_head(&mut self, arch: &mut Arch, report: &mut LoadReport) -> Result<(), LoadError> {
-        match self.naming.tied_head(arch.head)? {
+        report.warnings.extend(self.naming.settle_pooler(arch));
+        let table = arch.table();
+        match self.naming.tied_head(arch.tied(), table)? {
             TiedHead::AsConfigured => {}
             TiedHead::Same { head } => _ = self.used.insert(head),
             TiedHead::Lent { head } => {
-                let param = self.read("tokens.weight", &[arch.vocab(), arch.hidden()], &head)?;
-                self.params.insert("tokens.weight".into(), param);
+                let param = self.read(table, &[arch.vocab(), arch.tokens.dim], &head)?;
+                self.params.insert(table.into(), param);
             }
             TiedHead::Own { warning } => {
                 report.warnings.push(warning);
-                arch.head = Head::Own { std: arch.tokens.std };
+                arch.untie();
             }
         }
         Ok(())
@@ -193,7 +222,14 @@ impl<'a> FromCheckpoint<'a> {
     }
 
     fn finish(self, report: &mut LoadReport) {
-        report.unused = self.naming.unused(&self.used);
+        report.unused = self.naming.unused(&self.used, &self.places);
+        if !self.drawn.is_empty() {
+            report.warnings.push(format!(
+                "{} weights of the new head are not in the checkpoint and begin at random: {}",
+                self.drawn.len(),
+                self.drawn.join(", ")
+            ));
+        }
         if !report.unused.is_empty() {
             let shown: Vec<&str> = report.unused.iter().take(5).map(String::as_str).collect();
             let more = report.unused.len().saturating_sub(shown.len());
@@ -210,11 +246,22 @@ impl<'a> FromCheckpoint<'a> {
 }
 
 impl Source for FromCheckpoint<'_> {
-    fn param(&mut self, path: &str, shape: &[usize], _: Init) -> candle_core::Result<Arc<Param>> {
+    fn param(&mut self, path: &str, shape: &[usize], init: Init) -> candle_core::Result<Arc<Param>> {
         if let Some(param) = self.params.get(path) {
             return Ok(param.clone());
         }
-        let read = match self.naming.place(path) {
+        let place = self.naming.place(path);
+        let missing = |place: &Place| !self.checkpoint.contains(&place.tensor);
+        if !path.starts_with("encoder.")
+            && !path.starts_with("decoder.")
+            && !path.starts_with("tokens.")
+            && place.as_ref().is_some_and(missing)
+            && let Some(fresh) = &mut self.fresh
+        {
+            self.drawn.push(path.to_string());
+            return fresh.param(path, shape, init);
+        }
+        let read = match place {
             Some(place) => self.read(path, shape, &place),
             None => {
                 Err(LoadError::Weights(format!("{}: no name for {path} in the family's table", self.family.model_type)))

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Arch;
 use crate::config::{ConfigError, RopeFields, count, invalid, refused};
 use crate::family::Family;
 use crate::llama::{Decoder, NAMES};
 use crate::names::Rule;
+use crate::{Arch, Task, Wanted};
 
 /// `config.json`, field for field.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,13 +63,18 @@ impl Default for Config {
 
 impl Family for Config {
     const MODEL_TYPE: &'static str = "mistral";
-    const ARCHITECTURE: &'static str = "MistralForCausalLM";
+    const ARCHITECTURES: &'static [(Task, &'static str)] = &[
+        (Task::CausalLm, "MistralForCausalLM"),
+        (Task::SequenceClassification, "MistralForSequenceClassification"),
+        (Task::TokenClassification, "MistralForTokenClassification"),
+        (Task::Base, "MistralModel"),
+    ];
     const NAMES: &'static [Rule] = NAMES;
     const PREFIX: &'static str = "model.";
     const BUFFERS: &'static [&'static str] = &[".rotary_emb.inv_freq"];
     const IGNORED: &'static [&'static str] = &["attention_bias", "mlp_bias"];
 
-    fn arch(&self) -> Result<Arch, ConfigError> {
+    fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         if !self.layer_types.is_null() {
             return Err(refused("layer_types", "with it the file describes ministral, another architecture"));
         }
@@ -100,6 +105,6 @@ impl Family for Config {
             context: self.max_position_embeddings,
             causal: self.is_causal,
         }
-        .arch()
+        .arch(wanted)
     }
 }

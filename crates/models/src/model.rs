@@ -4,13 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_nn::{Embedding, Linear, Norm, Pass, Scope, Source, Stack};
+use phyla_nn::{Embedding, Emits, Head, Init, Memory, Pass, Reads, Scope, Source, Tower, Transform};
 use phyla_ops::{CrossEntropy, Param, Tensor};
 use serde_json::{Map, Value};
 
-use crate::arch::TokenTypes;
 use crate::family::Entry;
-use crate::{Arch, Head};
+use crate::{Arch, Input, Task};
 
 /// A model that can run.
 #[derive(Debug)]
@@ -21,24 +20,33 @@ pub struct Model {
     pub family: &'static Entry,
     /// Its `config.json`, unknown fields included.
     pub config: Map<String, Value>,
-    tokens: Embedding,
-    positions: Option<Embedding>,
-    stack: Stack,
-    norm: Option<Norm>,
-    head: Linear,
+    /// The encoder of an encoder-decoder.
+    source: Option<Tower>,
+    main: Tower,
+    pooler: Option<Transform>,
+    heads: Vec<Head>,
     params: Vec<Arc<Param>>,
+    /// Paths of parameters that are never trained.
+    fixed: HashSet<String>,
 }
+
+/// A result and its name in transformers.
+pub type Named = (&'static str, Tensor);
 
 /// Hands through the parameters of a source and remembers them in order.
 struct Remember<'a> {
     source: &'a mut dyn Source,
     params: Vec<Arc<Param>>,
     known: HashSet<*const Param>,
+    fixed: HashSet<String>,
 }
 
 impl Source for Remember<'_> {
-    fn param(&mut self, path: &str, shape: &[usize], init: phyla_nn::Init) -> Result<Arc<Param>> {
+    fn param(&mut self, path: &str, shape: &[usize], init: Init) -> Result<Arc<Param>> {
         let param = self.source.param(path, shape, init)?;
+        if init == Init::Fixed {
+            self.fixed.insert(path.to_string());
+        }
         // By address: a search through the list would take minutes for ten thousand layers.
         if self.known.insert(Arc::as_ptr(&param)) {
             self.params.push(param.clone());
@@ -55,22 +63,19 @@ impl Model {
         config: Map<String, Value>,
         source: &mut dyn Source,
     ) -> Result<Self> {
-        let mut source = Remember { source, params: vec![], known: HashSet::new() };
-        let mut root = Scope::root(&mut source);
-        let tokens = Embedding::new(arch.tokens, &mut root.at("tokens"))?;
-        let positions = arch.positions.map(|spec| Embedding::new(spec, &mut root.at("positions"))).transpose()?;
-        let stack = Stack::new(&arch.layers, &mut root.at("decoder"))?;
-        let norm =
-            arch.final_norm.map(|norm| Norm::new(norm, arch.hidden(), &mut root.at("decoder.norm"))).transpose()?;
-        let head = match arch.head {
-            Head::Tied => Linear::tied(tokens.weight().clone()),
-            Head::Own { std } => {
-                let spec = phyla_nn::LinearSpec { input: arch.hidden(), output: arch.vocab(), bias: false, std };
-                Linear::new(spec, &mut root.at("head"))?
-            }
-        };
-        let params = source.params;
-        Ok(Self { arch, family, config, tokens, positions, stack, norm, head, params })
+        let mut remember = Remember { source, params: vec![], known: HashSet::new(), fixed: HashSet::new() };
+        let mut root = Scope::root(&mut remember);
+        let tokens = Arc::new(Embedding::new(arch.tokens, &mut root.at("tokens"))?);
+        let mut towers = vec![];
+        for (name, spec) in arch.towers() {
+            towers.push(Tower::new(spec, &tokens, &mut root.at(name))?);
+        }
+        let Some(main) = towers.pop() else { candle_core::bail!("a model needs a tower") };
+        let pooler = arch.pooler.map(|spec| Transform::new(spec, &mut root.at("pooler"))).transpose()?;
+        let heads: Vec<Head> =
+            arch.heads.iter().map(|spec| Head::new(spec, main.table(), &mut root)).collect::<Result<_>>()?;
+        let Remember { params, fixed, .. } = remember;
+        Ok(Self { arch, family, config, source: towers.pop(), main, pooler, heads, params, fixed })
     }
 
     /// The parameters, each once, in the order of the blocks.
@@ -78,49 +83,93 @@ impl Model {
         &self.params
     }
 
+    /// Whether a parameter stays as it is in training: a buffer of the reference, such as BART's bias on the logits.
+    pub fn is_fixed(&self, param: &Param) -> bool {
+        self.fixed.contains(param.path())
+    }
+
     /// Number of weights.
     pub fn count(&self) -> usize {
         self.params.iter().map(|param| param.count()).sum()
     }
 
-    /// `ids[batch · time]` to the last hidden state, `[batch, time, hidden]`.
+    /// `ids[batch · time]` to the last hidden state of the main tower, `[batch, time, hidden]`: of an encoder-decoder
+    /// the decoder's, whose pass attends to what [`Model::encode`] gave.
     ///
     /// With a cache in the pass, `ids` are the new tokens only.
     pub fn forward(&self, ids: &[u32], token_types: Option<&[u32]>, pass: &mut Pass) -> Result<Tensor> {
-        let shape = [pass.batch(), pass.time()];
         self.check(ids, pass)?;
-        let mut x = self.tokens.forward(ids, &shape)?; // [batch, time, hidden]
-        if let Some(positions) = &self.positions {
-            x = phyla_ops::add(&x, &positions.forward(pass.positions(), &shape)?)?;
-        }
-        match (token_types, self.arch.token_types) {
-            (None, _) => {}
-            (Some(types), Some(TokenTypes::TokenTable)) => {
-                x = phyla_ops::add(&x, &self.tokens.forward(types, &shape)?)?
+        self.main.forward(ids, token_types, pass)
+    }
+
+    /// What the encoder of an encoder-decoder says of `source`, for [`Pass::attending`] or a cache.
+    pub fn encode(&self, source: &Input, pass: &mut Pass) -> Result<Memory> {
+        let Some(encoder) = &self.source else {
+            candle_core::bail!("{} has no encoder besides the model itself", self.family.model_type);
+        };
+        check(&source.ids, self.arch.tokens.rows, pass)?;
+        self.check_positions(pass)?;
+        let states = encoder.forward(&source.ids, source.token_types.as_deref(), pass)?;
+        Ok(Memory::new(states, source.attention_mask.clone()))
+    }
+
+    /// What the heads make of the main tower's last hidden state, and the pooler's result, by their names in
+    /// transformers; `input` is what the main tower read.
+    pub fn outputs(&self, hidden: &Tensor, input: &Input, pass: &mut Pass) -> Result<Vec<Named>> {
+        let mut results = vec![];
+        let pooled = match &self.pooler {
+            Some(pooler) => Some(pooler.forward(&rows(hidden, &input.first())?, pass)?),
+            None => None,
+        };
+        for head in &self.heads {
+            let x = match (head.spec.reads, &pooled) {
+                (Reads::Tokens, _) => hidden.clone(),
+                (Reads::First, _) => rows(hidden, &input.first())?,
+                (Reads::Last { pad }, _) => rows(hidden, &input.last(pad))?,
+                (Reads::End { eos }, _) => rows(hidden, &input.end(eos)?)?,
+                (Reads::Pooled, Some(pooled)) => pooled.clone(),
+                (Reads::Pooled, None) => candle_core::bail!("{} reads a pooler that is not there", head.spec.name),
+            };
+            let y = head.forward(&x, pass)?;
+            match head.spec.emits {
+                Emits::One(name) if self.arch.task == Task::MultipleChoice => {
+                    results.push((name, y.reshape((input.batch / input.choices.max(1), input.choices.max(1)))?));
+                }
+                Emits::One(name) => results.push((name, y)),
+                Emits::Pair(first, second) => {
+                    let (shape, last) = (&y.dims()[..y.dims().len() - 1], y.dims().len() - 1);
+                    results.push((first, y.narrow(last, 0, 1)?.reshape(shape)?));
+                    results.push((second, y.narrow(last, 1, 1)?.reshape(shape)?));
+                }
             }
-            (Some(_), None) => candle_core::bail!("token_type_ids were given, and {} has none", self.family.model_type),
         }
-        x = pass.drop(x, self.arch.dropout)?;
-        x = self.stack.forward(x, pass)?;
-        if let Some(norm) = &self.norm {
-            x = norm.forward(&x)?;
+        results.extend(pooled.map(|pooled| ("pooler_output", pooled)).filter(|_| self.arch.task == Task::Base));
+        Ok(results)
+    }
+
+    /// The head that answers with tokens.
+    ///
+    /// # Errors
+    /// When the model has none.
+    pub fn lm_head(&self) -> Result<&Head> {
+        match self.heads.iter().find(|head| head.spec.is_lm()) {
+            Some(head) => Ok(head),
+            None => candle_core::bail!(
+                "this model is for {} and has no language-model head: `architectures` in config.json says so",
+                self.arch.task.describe()
+            ),
         }
-        if let Some(states) = &mut pass.hidden_states {
-            states.push(x.clone());
-        }
-        pass.finish();
-        Ok(x)
     }
 
     /// Hidden states `[.., hidden]` to logits `[.., vocab]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head.forward(hidden)
+        self.lm_head()?.forward(hidden, &mut Pass::idle())
     }
 
     /// The language-model loss of `hidden[.., hidden]` against `targets`, one for each row; see
     /// [`phyla_ops::linear_cross_entropy`].
     pub fn loss(&self, hidden: &Tensor, targets: &[i32], args: CrossEntropy) -> Result<Tensor> {
-        self.head.cross_entropy(hidden, targets, args)
+        self.lm_head()?.cross_entropy(hidden, targets, args, &mut Pass::idle())
     }
 
     /// What [`Model::forward`] checks first: the number of ids, the vocabulary, the learned positions.
@@ -128,24 +177,33 @@ impl Model {
     /// # Errors
     /// Names the id or position that does not fit.
     pub fn check(&self, ids: &[u32], pass: &Pass) -> Result<()> {
-        let (expected, vocab) = (pass.batch() * pass.time(), self.arch.vocab());
-        if ids.len() != expected {
-            candle_core::bail!(
-                "expected {expected} token ids ({} x {}), found {}",
-                pass.batch(),
-                pass.time(),
-                ids.len()
-            );
-        }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-            candle_core::bail!(
-                "token id {id} is outside the vocabulary of {vocab}; is this the model's own tokenizer?"
-            );
-        }
+        check(ids, self.arch.vocab(), pass)?;
+        self.check_positions(pass)
+    }
+
+    fn check_positions(&self, pass: &Pass) -> Result<()> {
         let limit = self.arch.context;
         match pass.positions().iter().find(|&&p| self.arch.context_is_hard && p as usize >= limit) {
             Some(p) => candle_core::bail!("position {p} is beyond the {limit} that this model has learned"),
             None => Ok(()),
         }
     }
+}
+
+fn check(ids: &[u32], vocab: usize, pass: &Pass) -> Result<()> {
+    let expected = pass.batch() * pass.time();
+    if ids.len() != expected {
+        candle_core::bail!("expected {expected} token ids ({} x {}), found {}", pass.batch(), pass.time(), ids.len());
+    }
+    match ids.iter().find(|&&id| id as usize >= vocab) {
+        Some(id) => {
+            candle_core::bail!("token id {id} is outside the vocabulary of {vocab}; is this the model's own tokenizer?")
+        }
+        None => Ok(()),
+    }
+}
+
+/// The states of some tokens, `[rows, hidden]`.
+fn rows(hidden: &Tensor, tokens: &[u32]) -> Result<Tensor> {
+    phyla_ops::gather_rows(hidden, tokens)
 }

@@ -2,7 +2,7 @@
 
 /// One line of a family's table: which module of theirs, or which part of it, is ours.
 ///
-/// `{}` stands for a layer's number. Both names are of modules; `.weight` or `.bias` follows.
+/// `{}` stands for a number: of a layer, or of an expert. Both names are of modules; `.weight` or `.bias` follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Our module.
@@ -13,11 +13,25 @@ pub struct Rule {
     pub part: (usize, usize),
     /// Their weight is `[in, out]`.
     pub transposed: bool,
+    /// The names are of parameters, not of modules.
+    pub exact: bool,
+    /// Their tensor has a leading dimension of 1 more.
+    pub row: bool,
 }
 
 /// Ours is theirs.
 pub const fn whole(ours: &'static str, theirs: &'static str) -> Rule {
-    Rule { ours, theirs, part: (0, 1), transposed: false }
+    Rule { ours, theirs, part: (0, 1), transposed: false, exact: false, row: false }
+}
+
+/// This one parameter of ours is this tensor of theirs.
+pub const fn exact(ours: &'static str, theirs: &'static str) -> Rule {
+    Rule { exact: true, ..whole(ours, theirs) }
+}
+
+/// As [`exact`], theirs being a matrix of one row.
+pub const fn row(ours: &'static str, theirs: &'static str) -> Rule {
+    Rule { row: true, ..exact(ours, theirs) }
 }
 
 /// Ours is theirs, transposed.
@@ -39,6 +53,8 @@ pub struct Place {
     pub part: (usize, usize),
     /// Whether the tensor is stored transposed (matrices only).
     pub transposed: bool,
+    /// Whether it has a leading dimension of 1 more.
+    pub row: bool,
 }
 
 impl Place {
@@ -51,30 +67,46 @@ impl Place {
         if self.transposed && shape.len() == 2 {
             shape.reverse();
         }
+        if self.row {
+            shape.insert(0, 1);
+        }
         shape
     }
 }
 
 /// The place of our parameter `path`, by the first rule that fits.
 pub fn place(rules: &[Rule], path: &str) -> Option<Place> {
-    let (module, kind) = path.rsplit_once('.')?;
-    rules.iter().find_map(|rule| {
-        let layer = capture(rule.ours, module)?;
-        let module = match layer {
-            Some(layer) => rule.theirs.replacen("{}", layer, 1),
-            None => rule.theirs.to_string(),
-        };
-        Some(Place { tensor: format!("{module}.{kind}"), part: rule.part, transposed: rule.transposed })
+    places(rules, path).next()
+}
+
+/// The places of our parameter `path` by every rule that fits: where checkpoints of different ages keep it. Saving
+/// uses the first.
+pub fn places(rules: &[Rule], path: &str) -> impl Iterator<Item = Place> {
+    rules.iter().filter_map(move |rule| {
+        let (name, kind) = if rule.exact { (path, None) } else { path.rsplit_once('.').map(|(m, k)| (m, Some(k)))? };
+        let mut tensor = rule.theirs.to_string();
+        for number in capture(rule.ours, name)? {
+            tensor = tensor.replacen("{}", number, 1);
+        }
+        if let Some(kind) = kind {
+            tensor = format!("{tensor}.{kind}");
+        }
+        Some(Place { tensor, part: rule.part, transposed: rule.transposed, row: rule.row })
     })
 }
 
-/// Matches `name` with `pattern`; the inner option is the layer's number if the pattern has one.
-fn capture<'a>(pattern: &str, name: &'a str) -> Option<Option<&'a str>> {
-    let Some((before, after)) = pattern.split_once("{}") else {
-        return (pattern == name).then_some(None);
-    };
-    let layer = name.strip_prefix(before)?.strip_suffix(after)?;
-    (!layer.is_empty() && layer.bytes().all(|b| b.is_ascii_digit())).then_some(Some(layer))
+/// Matches `name` with `pattern`; gives the numbers that stand for its `{}`.
+fn capture<'a>(pattern: &str, name: &'a str) -> Option<Vec<&'a str>> {
+    let mut parts = pattern.split("{}");
+    let mut rest = name.strip_prefix(parts.next()?)?;
+    let mut numbers = vec![];
+    for part in parts {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, after) = rest.split_at(digits);
+        rest = after.strip_prefix(part)?;
+        numbers.push(number);
+    }
+    (rest.is_empty() && numbers.iter().all(|number| !number.is_empty())).then_some(numbers)
 }
 
 #[cfg(test)]
@@ -85,9 +117,17 @@ mod tests {
     fn a_rule_names_the_place() {
         let rules = [whole("tokens", "model.embed"), part_t("l.{}.attn.k", "h.{}.c_attn", 1, 3)];
         let found = place(&rules, "l.12.attn.k.bias");
-        assert_eq!(found, Some(Place { tensor: "h.12.c_attn.bias".into(), part: (1, 3), transposed: true }));
+        assert_eq!(
+            found,
+            Some(Place { tensor: "h.12.c_attn.bias".into(), part: (1, 3), transposed: true, row: false })
+        );
         assert_eq!(found.map(|p| (p.stored_shape(&[4, 2]), p.stored_shape(&[4]))), Some((vec![2, 12], vec![12])));
         assert_eq!(place(&rules, "l.x.attn.k.bias"), None);
         assert_eq!(place(&rules, "tokens.weight").map(|p| p.tensor), Some("model.embed.weight".into()));
+        let rules = [whole("l.{}.experts.{}.up", "h.{}.e.{}.w3"), row("head.bias", "logits_bias"), whole("head", "lm")];
+        assert_eq!(place(&rules, "l.2.experts.13.up.weight").map(|p| p.tensor), Some("h.2.e.13.w3.weight".into()));
+        let bias: Vec<String> = places(&rules, "head.bias").map(|p| p.tensor).collect();
+        assert_eq!(bias, ["logits_bias", "lm.bias"], "every age of checkpoint");
+        assert_eq!(place(&rules, "head.bias").map(|p| p.stored_shape(&[7])), Some(vec![1, 7]));
     }
 }

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::Head;
+use crate::Arch;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::family::Entry;
-use crate::names::{Place, place};
+use crate::names::{Place, places};
 
 /// The names of a family as a checkpoint uses them.
 pub(crate) struct Naming<'a> {
@@ -35,21 +35,57 @@ impl<'a> Naming<'a> {
         Self { checkpoint, family, bare }
     }
 
-    /// The place of our parameter `path`; `None` if the family's table lacks it.
+    /// The place of our parameter `path`: of those where checkpoints keep it the first that is there, or the first;
+    /// `None` if the family's table lacks it.
     pub fn place(&self, path: &str) -> Option<Place> {
-        let mut place = place(self.family.names, path)?;
-        if self.bare
-            && let Some(bare) = place.tensor.strip_prefix(self.family.prefix)
-        {
-            place.tensor = bare.to_string();
-        }
-        Some(place)
+        let mut places = self.places(path).peekable();
+        let first = places.peek().cloned();
+        places.find(|place| self.checkpoint.contains(&place.tensor)).or(first)
     }
 
-    /// What the file makes of a head that is configured as `head`.
-    pub fn tied_head(&self, head: Head) -> Result<TiedHead, CheckpointError> {
-        let (Head::Tied, Some(head), Some(tokens)) = (head, self.place("head.weight"), self.place("tokens.weight"))
-        else {
+    fn places(&self, path: &str) -> impl Iterator<Item = Place> {
+        places(self.family.names, path).flat_map(|mut place| {
+            if self.bare
+                && let Some(bare) = place.tensor.strip_prefix(self.family.prefix)
+            {
+                place.tensor = bare.to_string();
+            }
+            // TensorFlow's names of a norm's weights, which the first checkpoints of BERT kept.
+            let older = match place.tensor.rsplit_once('.') {
+                Some((norm, "weight")) => Some(format!("{norm}.gamma")),
+                Some((norm, "bias")) => Some(format!("{norm}.beta")),
+                _ => None,
+            };
+            let older = older.map(|tensor| Place { tensor, ..place.clone() });
+            std::iter::once(place).chain(older)
+        })
+    }
+
+    /// Drops the pooler of a model without heads if the file has none, and says so: many encoders are published
+    /// without.
+    pub fn settle_pooler(&self, arch: &mut Arch) -> Option<String> {
+        let place = self.place("pooler.dense.weight").filter(|_| arch.pooler.is_some() && arch.heads.is_empty())?;
+        if self.checkpoint.contains(&place.tensor) {
+            return None;
+        }
+        arch.pooler = None;
+        Some(format!("the checkpoint has no pooler ({}): there is no pooler_output", place.tensor))
+    }
+
+    /// Whether a tensor repeats the one that a parameter was read from, under another name of the same parameter.
+    fn repeats(&self, tensor: &str, read: &[(String, Place)]) -> bool {
+        read.iter().any(|(path, place)| {
+            self.places(path).any(|other| other.tensor == tensor)
+                && match (self.checkpoint.get(tensor), self.checkpoint.get(&place.tensor)) {
+                    (Ok(a), Ok(b)) => a.dtype == b.dtype && a.bytes() == b.bytes(),
+                    _ => false,
+                }
+        })
+    }
+
+    /// What the file makes of a head that is configured as `tied` or not; `table` is the path of the token table.
+    pub fn tied_head(&self, tied: bool, table: &str) -> Result<TiedHead, CheckpointError> {
+        let (true, Some(head), Some(tokens)) = (tied, self.place("head.weight"), self.place(table)) else {
             return Ok(TiedHead::AsConfigured);
         };
         if !self.checkpoint.contains(&head.tensor) {
@@ -69,9 +105,10 @@ impl<'a> Naming<'a> {
         Ok(TiedHead::Own { warning })
     }
 
-    /// The tensors that are neither in `used` nor known to mean nothing.
-    pub fn unused(&self, used: &BTreeSet<String>) -> Vec<String> {
+    /// The tensors that are neither in `used`, nor copies of one that was read, nor known to mean nothing.
+    pub fn unused(&self, used: &BTreeSet<String>, read: &[(String, Place)]) -> Vec<String> {
         let buffer = |name: &str| self.family.buffers.iter().any(|end| name.ends_with(end));
-        (self.checkpoint.names()).filter(|name| !used.contains(*name) && !buffer(name)).map(str::to_string).collect()
+        let unread = (self.checkpoint.names()).filter(|name| !used.contains(*name) && !buffer(name));
+        unread.filter(|name| !self.repeats(name, read)).map(str::to_string).collect()
     }
 }

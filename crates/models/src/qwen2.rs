@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Arch;
 use crate::config::{ConfigError, RopeFields, count, invalid};
 use crate::family::Family;
 use crate::llama::{Decoder, NAMES};
 use crate::names::Rule;
 use crate::windows;
+use crate::{Arch, Task, Wanted};
 
 /// `config.json`, field for field.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,16 +100,21 @@ impl Config {
 
 impl Family for Config {
     const MODEL_TYPE: &'static str = "qwen2";
-    const ARCHITECTURE: &'static str = "Qwen2ForCausalLM";
+    const ARCHITECTURES: &'static [(Task, &'static str)] = &[
+        (Task::CausalLm, "Qwen2ForCausalLM"),
+        (Task::SequenceClassification, "Qwen2ForSequenceClassification"),
+        (Task::TokenClassification, "Qwen2ForTokenClassification"),
+        (Task::Base, "Qwen2Model"),
+    ];
     const NAMES: &'static [Rule] = NAMES;
     const PREFIX: &'static str = "model.";
     const BUFFERS: &'static [&'static str] = &[".rotary_emb.inv_freq"];
     const IGNORED: &'static [&'static str] = &["attention_bias", "mlp_bias"];
 
-    fn arch(&self) -> Result<Arch, ConfigError> {
+    fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         if self.num_attention_heads == 0 {
             return Err(invalid("num_attention_heads", "expected at least 1, found 0"));
         }
-        self.decoder(self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads))?.arch()
+        self.decoder(self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads))?.arch(wanted)
     }
 }

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Arch;
 use crate::config::ConfigError;
 use crate::family::Family;
 use crate::llama::{Decoder, NAMES};
 use crate::names::Rule;
 use crate::qwen2;
+use crate::{Arch, Task, Wanted};
 
 /// `config.json`, field for field: Qwen2's and one more.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -23,15 +23,20 @@ const HEAD_DIM: usize = 128;
 
 impl Family for Config {
     const MODEL_TYPE: &'static str = "qwen3";
-    const ARCHITECTURE: &'static str = "Qwen3ForCausalLM";
+    const ARCHITECTURES: &'static [(Task, &'static str)] = &[
+        (Task::CausalLm, "Qwen3ForCausalLM"),
+        (Task::SequenceClassification, "Qwen3ForSequenceClassification"),
+        (Task::TokenClassification, "Qwen3ForTokenClassification"),
+        (Task::Base, "Qwen3Model"),
+    ];
     const NAMES: &'static [Rule] = NAMES;
     const PREFIX: &'static str = "model.";
     const BUFFERS: &'static [&'static str] = &[".rotary_emb.inv_freq"];
     const IGNORED: &'static [&'static str] = &["mlp_bias"];
 
-    fn arch(&self) -> Result<Arch, ConfigError> {
+    fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         let head_dim = self.base.stated_head_dim().unwrap_or(HEAD_DIM);
         let base = self.base.decoder(head_dim)?;
-        Decoder { qkv_bias: self.attention_bias, o_bias: self.attention_bias, qk_norm: true, ..base }.arch()
+        Decoder { qkv_bias: self.attention_bias, o_bias: self.attention_bias, qk_norm: true, ..base }.arch(wanted)
     }
 }

@@ -2,12 +2,14 @@
 
 use serde_json::{Map, Value};
 
+use crate::Task;
 use crate::checkpoint::nearest;
 use crate::family::{Entry, Parsed};
-use crate::{ConfigError, gpt2, llama, mistral, qwen2, qwen3};
+use crate::{ConfigError, bert, gpt2, llama, mistral, qwen2, qwen3};
 
 /// Every family that can be built.
 pub const FAMILIES: &[Entry] = &[
+    Entry::of::<bert::Config>(),
     Entry::of::<gpt2::Config>(),
     Entry::of::<llama::Config>(),
     Entry::of::<mistral::Config>(),
@@ -46,6 +48,11 @@ pub fn family(config: &Map<String, Value>) -> Result<&'static Entry, ConfigError
 
 /// The family and what the configuration says.
 pub fn parse(config: &Map<String, Value>) -> Result<(&'static Entry, Parsed), ConfigError> {
+    parse_as(config, None)
+}
+
+/// As [`parse`], for another task than the configuration names.
+pub fn parse_as(config: &Map<String, Value>, task: Option<Task>) -> Result<(&'static Entry, Parsed), ConfigError> {
     let family = family(config)?;
-    Ok((family, family.parse(config)?))
+    Ok((family, family.parse(config, task)?))
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::checkpoint::{Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write};
 use crate::load::Cut;
 use crate::names::{Place, place};
-use crate::{LoadError, Model};
+use crate::{LoadError, Model, Task};
 
 /// Writes `config.json` and the weights (in `dtype`) into `folder`.
 ///
@@ -32,7 +32,9 @@ pub fn save(model: &Model, folder: &Path, dtype: DType) -> Result<(), LoadError>
     writer.finish()?;
     let mut config = model.config.clone();
     config.insert("model_type".into(), json!(model.family.model_type));
-    config.entry("architectures").or_insert(json!([model.family.architecture]));
+    if let Some(name) = model.family.architecture(model.arch.task) {
+        config.insert("architectures".into(), json!([name]));
+    }
     config.remove("torch_dtype");
     config.insert(
         "dtype".into(),
@@ -43,8 +45,8 @@ pub fn save(model: &Model, folder: &Path, dtype: DType) -> Result<(), LoadError>
         }),
     );
     // A head that the file made its own stays so.
-    let tied = matches!(model.arch.head, crate::Head::Tied);
-    if config.contains_key("tie_word_embeddings") || !tied {
+    let tied = model.arch.tied();
+    if model.arch.lm_head().is_some() && (config.contains_key("tie_word_embeddings") || !tied) {
         config.insert("tie_word_embeddings".into(), json!(tied));
     }
     let text = serde_json::to_vec_pretty(&Value::Object(config))
@@ -63,13 +65,18 @@ struct Group {
 fn groups(model: &Model) -> Result<Vec<Group>, LoadError> {
     let mut groups: Vec<Group> = vec![];
     for (index, param) in model.params().iter().enumerate() {
-        let Some(place) = place(model.family.names, param.path()) else {
+        let Some(mut place) = place(model.family.names, param.path()) else {
             return Err(LoadError::Weights(format!(
                 "{}: no name for {} in the family's table",
                 model.family.model_type,
                 param.path()
             )));
         };
+        if model.arch.task == Task::Base
+            && let Some(bare) = place.tensor.strip_prefix(model.family.prefix)
+        {
+            place.tensor = bare.to_string();
+        }
         match groups.iter_mut().rev().take(8).find(|group| group.tensor == place.tensor) {
             Some(group) => group.parts.push((index, place)),
             None => {

@@ -13,7 +13,7 @@ use crate::checkpoint::{Checkpoint, Dtype, nearest};
 use crate::family::Entry;
 use crate::names::{Place, place};
 use crate::naming::{Naming, TiedHead};
-use crate::{Arch, Head, LoadError, Model, registry};
+use crate::{Arch, LoadError, Model, registry};
 
 /// A model that need not be there.
 #[derive(Debug)]
@@ -89,15 +89,16 @@ pub fn survey(config: &Map<String, Value>, checkpoint: Option<&Checkpoint>) -> R
         |field: &String| format!("config.json: {field} is not a field of {} and has no effect", family.model_type);
     let mut warnings: Vec<String> = parsed.unknown.iter().map(unknown).collect();
     let naming = checkpoint.map(|checkpoint| Naming::new(checkpoint, family));
-    let mut source = Hollow { family, checkpoint, naming, lent: None, slots: vec![], params: HashMap::new() };
-    let mut used = BTreeSet::new();
-    match source.naming.as_ref().map(|naming| naming.tied_head(arch.head)).transpose()? {
+    let (mut used, table) = (BTreeSet::new(), arch.table());
+    let mut source = Hollow { family, checkpoint, naming, lent: None, table, slots: vec![], params: HashMap::new() };
+    warnings.extend(source.naming.as_ref().and_then(|naming| naming.settle_pooler(&mut arch)));
+    match source.naming.as_ref().map(|naming| naming.tied_head(arch.tied(), table)).transpose()? {
         None | Some(TiedHead::AsConfigured) => {}
         Some(TiedHead::Same { head }) => _ = used.insert(head),
         Some(TiedHead::Lent { head }) => source.lent = Some(head),
         Some(TiedHead::Own { warning }) => {
             warnings.push(warning);
-            arch.head = Head::Own { std: arch.tokens.std };
+            arch.untie();
         }
     }
     Model::build(arch.clone(), family, Map::new(), &mut source).map_err(|error| {
@@ -108,7 +109,8 @@ pub fn survey(config: &Map<String, Value>, checkpoint: Option<&Checkpoint>) -> R
         })
     })?;
     used.extend(source.slots.iter().map(|slot| slot.place.tensor.clone()));
-    let unused = source.naming.as_ref().map(|naming| naming.unused(&used)).unwrap_or_default();
+    let read: Vec<(String, Place)> = source.slots.iter().map(|slot| (slot.path.clone(), slot.place.clone())).collect();
+    let unused = source.naming.as_ref().map(|naming| naming.unused(&used, &read)).unwrap_or_default();
     for slot in source.slots.iter_mut().filter(|slot| matches!(slot.found, Found::Missing(_))).take(EXPLAINED) {
         slot.found = Found::Missing(nearest(&slot.place.tensor, unused.iter().map(String::as_str)));
     }
@@ -122,6 +124,8 @@ struct Hollow<'a> {
     naming: Option<Naming<'a>>,
     /// The head that stands for the token table.
     lent: Option<Place>,
+    /// Path of the token table.
+    table: &'static str,
     slots: Vec<Slot>,
     params: HashMap<String, Arc<Param>>,
 }
@@ -149,7 +153,7 @@ impl Source for Hollow<'_> {
         if shape.iter().try_fold(4usize, |bytes, &size| bytes.checked_mul(size)).is_none() {
             candle_core::bail!("{path}: shape {shape:?} is too large for any machine");
         }
-        let lent = self.lent.clone().filter(|_| path == "tokens.weight");
+        let lent = self.lent.clone().filter(|_| path == self.table);
         let place = lent.or_else(|| match &self.naming {
             Some(naming) => naming.place(path),
             None => place(self.family.names, path),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_ops::{AttentionArgs, Tensor};
+use phyla_ops::{AttentionArgs, Tensor, Visibility};
 
 use crate::{Linear, LinearSpec, Norm, NormSpec, Pass, RopeSpec, Scope};
 
@@ -96,11 +96,9 @@ impl Attention {
     /// `x[batch, time, hidden]` to the same shape.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let spec = &self.spec;
-        let (batch, time) = (pass.batch(), pass.time());
-        let split = |y: Tensor, heads: usize| y.reshape((batch, time, heads, spec.head_dim));
-        let mut q = split(self.q.forward(x)?, spec.heads)?; // [batch, time, heads, head_dim]
-        let mut k = split(self.k.forward(x)?, spec.kv_heads)?; // [batch, time, kv_heads, head_dim]
-        let v = split(self.v.forward(x)?, spec.kv_heads)?;
+        let mut q = self.split(self.q.forward(x)?, spec.heads)?; // [batch, time, heads, head_dim]
+        let mut k = self.split(self.k.forward(x)?, spec.kv_heads)?; // [batch, time, kv_heads, head_dim]
+        let v = self.split(self.v.forward(x)?, spec.kv_heads)?;
         if let Some((q_norm, k_norm)) = &self.norms {
             (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
         }
@@ -109,9 +107,45 @@ impl Attention {
             (q, k) = (phyla_ops::rope(&q, &rows)?, phyla_ops::rope(&k, &rows)?);
         }
         let (k, v) = pass.extend(k, v)?; // [batch, keys, kv_heads, head_dim]
-        let bias = if spec.relative { Some(pass.relative()?) } else { None };
-        let args = AttentionArgs { dropout: pass.dropout(spec.dropout), ..AttentionArgs::scaled(spec.scale) };
-        let y = phyla_ops::attention(&q, &k, &v, &pass.visibility(spec.window), &args)?;
+        let bias = if spec.relative { Some(pass.relative()?.clone()) } else { None };
+        let visible = pass.visibility(spec.window);
+        self.attend(&q, [&k, &v], bias, &visible, pass)
+    }
+
+    /// As [`Attention::forward`], with keys and values from the encoder's states, the same for all queries of a row.
+    pub fn forward_cross(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let spec = &self.spec;
+        let q = self.split(self.q.forward(x)?, spec.heads)?; // [batch, time, heads, head_dim]
+        let [k, v] = pass.memory_keys(&|states| {
+            let split = |y: Tensor| self.split(y, spec.kv_heads);
+            Ok([split(self.k.forward(states)?)?, split(self.v.forward(states)?)?])
+        })?; // [rows of the memory, source, kv_heads, head_dim]
+        let visible = pass.memory_visibility()?;
+        // Rows that share a memory row (beams) are queries of it side by side: nothing is copied for them.
+        let rows = k.dims()[0];
+        let queries = pass.batch() * pass.time() / rows.max(1);
+        let q = q.reshape((rows, queries, spec.heads, spec.head_dim))?;
+        self.attend(&q, [&k, &v], None, &visible, pass)?.reshape(x.dims())
+    }
+
+    /// `y[batch, time, heads · head_dim]` to `[batch, time, heads, head_dim]`.
+    fn split(&self, y: Tensor, heads: usize) -> Result<Tensor> {
+        let (batch, time) = (y.dims()[0], y.dims()[1]);
+        y.reshape((batch, time, heads, self.spec.head_dim))
+    }
+
+    fn attend(
+        &self,
+        q: &Tensor,
+        [k, v]: [&Tensor; 2],
+        bias: Option<Tensor>,
+        visible: &Visibility,
+        pass: &mut Pass,
+    ) -> Result<Tensor> {
+        let spec = &self.spec;
+        let args = AttentionArgs { bias, dropout: pass.dropout(spec.dropout), ..AttentionArgs::scaled(spec.scale) };
+        let y = phyla_ops::attention(q, k, v, visible, &args)?;
+        let (batch, time) = (y.dims()[0], y.dims()[1]);
         self.o.forward(&y.reshape((batch, time, spec.heads * spec.head_dim))?)
     }
 }

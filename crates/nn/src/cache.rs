@@ -2,9 +2,12 @@
 //! different length stand side by side without padding.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::{DType, Result};
-use phyla_ops::{Data, cpu};
+use phyla_ops::{Data, Tensor, Visibility, cpu};
+
+use crate::Memory;
 
 /// The cache of a batch.
 #[derive(Debug, Default)]
@@ -13,6 +16,18 @@ pub struct Cache {
     layers: Vec<Option<(Data, Data)>>,
     /// Tokens held by each row.
     lengths: Vec<usize>,
+    /// What a decoder attends to besides itself.
+    memory: Option<CachedMemory>,
+}
+
+/// An encoder's states, and what each layer has made of them.
+#[derive(Debug)]
+struct CachedMemory {
+    memory: Arc<Memory>,
+    /// By layer: keys and values of all the memory's rows; empty until the layer first runs.
+    layers: Vec<Option<(Data, Data)>>,
+    /// The memory's row for each row of the cache.
+    rows: Vec<usize>,
 }
 
 /// Some rows of a cache, for a pass over just those.
@@ -29,7 +44,14 @@ const FIRST: usize = 64;
 impl Cache {
     /// An empty cache of `rows` sequences.
     pub fn new(rows: usize) -> Self {
-        Self { layers: vec![], lengths: vec![0; rows] }
+        Self { layers: vec![], lengths: vec![0; rows], memory: None }
+    }
+
+    /// An empty cache of a decoder: a sequence for each row of the encoder's states.
+    pub fn attending(memory: Memory) -> Self {
+        let rows = memory.rows();
+        let memory = CachedMemory { memory: Arc::new(memory), layers: vec![], rows: (0..rows).collect() };
+        Self { memory: Some(memory), ..Self::new(rows) }
     }
 
     /// Tokens held by each row.
@@ -46,7 +68,8 @@ impl Cache {
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
         let bytes = |data: &Data| data.elem_count() * data.dtype().size_in_bytes();
-        self.layers.iter().flatten().map(|(k, v)| bytes(k) + bytes(v)).sum()
+        let memory = self.memory.iter().flat_map(|memory| &memory.layers);
+        self.layers.iter().chain(memory).flatten().map(|(k, v)| bytes(k) + bytes(v)).sum()
     }
 
     /// Shortens a row to `length` tokens.
@@ -63,7 +86,14 @@ impl Cache {
             .iter()
             .map(|layer| layer.as_ref().map(|(k, v)| Ok((pick(k)?, pick(v)?))).transpose())
             .collect::<Result<_>>()?;
-        Ok(Cache { layers, lengths: rows.iter().map(|&r| self.lengths[r]).collect() })
+        let lengths = rows.iter().map(|&r| self.lengths[r]).collect();
+        // What the encoder said is not copied: rows only remember which of it is theirs.
+        let memory = self.memory.as_ref().map(|memory| CachedMemory {
+            memory: memory.memory.clone(),
+            layers: memory.layers.clone(),
+            rows: rows.iter().map(|&r| memory.rows[r]).collect(),
+        });
+        Ok(Cache { layers, lengths, memory })
     }
 
     fn reserve(&mut self, layer: usize, k: &Data, v: &Data, tokens: usize) -> Result<()> {
@@ -116,12 +146,78 @@ impl CacheRows<'_> {
         Ok((view(keys)?, view(values)?))
     }
 
+    /// Keys and values of the encoder's states for these rows, `[memory rows, source, heads, dim]`; a memory row may
+    /// stand for several neighbouring rows of the cache, all memory rows for equally many.
+    pub fn memory_keys(
+        &mut self,
+        layer: usize,
+        project: &dyn Fn(&Tensor) -> Result<[Tensor; 2]>,
+    ) -> Result<[Tensor; 2]> {
+        let Some(memory) = &mut self.cache.memory else {
+            candle_core::bail!("a decoder that attends to an encoder was given a cache without its states");
+        };
+        if memory.layers.len() <= layer {
+            memory.layers.resize_with(layer + 1, || None);
+        }
+        let (k, v) = match &memory.layers[layer] {
+            Some((k, v)) => (k.clone(), v.clone()),
+            None => {
+                let [k, v] = project(&memory.memory.states)?;
+                let made = (k.into_data().contiguous()?, v.into_data().contiguous()?);
+                memory.layers[layer] = Some(made.clone());
+                made
+            }
+        };
+        let rows = memory_rows(&memory.rows[self.rows.clone()]);
+        let pick = |data: Data| -> Result<Tensor> {
+            let consecutive = rows.windows(2).all(|pair| pair[1] == pair[0] + 1);
+            Ok(Tensor::from(match rows.first() {
+                Some(&first) if consecutive => data.narrow(0, first, rows.len())?,
+                _ => {
+                    let ids: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+                    data.index_select(&Data::from_slice(&ids, ids.len(), data.device())?, 0)?
+                }
+            }))
+        };
+        Ok([pick(k)?, pick(v)?])
+    }
+
+    /// Which of the encoder's states the queries of these rows see, `time` of each.
+    pub fn memory_visibility(&self, time: usize) -> Result<Visibility> {
+        let Some(memory) = &self.cache.memory else {
+            candle_core::bail!("a decoder that attends to an encoder was given a cache without its states");
+        };
+        let (all, rows) = (&memory.rows[self.rows.clone()], memory_rows(&memory.rows[self.rows.clone()]));
+        let queries = time * all.len() / rows.len().max(1);
+        let (mut ranges, mut valid) = (vec![], vec![]);
+        for row in rows {
+            let visible = memory.memory.visibility(row..row + 1, queries);
+            ranges.extend_from_slice(&visible.ranges);
+            match visible.key_valid {
+                Some(row) => valid.extend_from_slice(&row),
+                None => valid.resize(valid.len() + memory.memory.time(), 1),
+            }
+        }
+        let key_valid = valid.contains(&0).then(|| Arc::new(valid));
+        Ok(Visibility { ranges: Arc::new(ranges), key_valid })
+    }
+
     /// Counts `time` tokens more in each row, once all layers have appended theirs.
     pub fn advance(&mut self, time: usize) {
         for length in &mut self.cache.lengths[self.rows.clone()] {
             *length += time;
         }
     }
+}
+
+/// The memory rows to read for these rows of a cache: each once if neighbours share one and all are shared alike.
+fn memory_rows(rows: &[usize]) -> Vec<usize> {
+    let mut once: Vec<usize> = rows.to_vec();
+    once.dedup();
+    let group = rows.len() / once.len().max(1);
+    let even =
+        rows.len() == group * once.len() && rows.chunks(group.max(1)).all(|same| same.iter().all(|r| r == &same[0]));
+    if even { once } else { rows.to_vec() }
 }
 
 /// Copies `new[i]` into row `rows.start + i` of `all`, behind its first `lengths[i]` tokens.

@@ -19,6 +19,8 @@ pub enum Residual {
 pub enum SublayerSpec {
     /// Self-attention, named `attn`.
     Attention(AttentionSpec),
+    /// Attention to the encoder's states, named `cross`.
+    Cross(AttentionSpec),
     /// Feed-forward, named `mlp`.
     Mlp(MlpSpec),
 }
@@ -55,6 +57,11 @@ impl LayerSpec {
     pub fn pre_norm(hidden: usize, norm: NormSpec, sublayers: impl Into<Vec<SublayerSpec>>) -> Self {
         Self { hidden, residual: Residual::PreNorm, norm, sublayers: sublayers.into(), dropout: 0. }
     }
+
+    /// Norm after each sublayer, no dropout.
+    pub fn post_norm(hidden: usize, norm: NormSpec, sublayers: impl Into<Vec<SublayerSpec>>) -> Self {
+        Self { residual: Residual::PostNorm, ..Self::pre_norm(hidden, norm, sublayers) }
+    }
 }
 
 /// What a sublayer computes.
@@ -62,6 +69,8 @@ impl LayerSpec {
 pub enum Sublayer {
     /// Self-attention.
     Attention(Box<Attention>),
+    /// Attention to the encoder's states.
+    Cross(Box<Attention>),
     /// Feed-forward.
     Mlp(Mlp),
 }
@@ -70,6 +79,7 @@ impl Sublayer {
     fn new(spec: &SublayerSpec, scope: &mut Scope) -> Result<Self> {
         Ok(match spec {
             SublayerSpec::Attention(spec) => Self::Attention(Box::new(Attention::new(spec, scope)?)),
+            SublayerSpec::Cross(spec) => Self::Cross(Box::new(Attention::new(spec, scope)?)),
             SublayerSpec::Mlp(spec) => Self::Mlp(Mlp::new(spec, scope)?),
         })
     }
@@ -77,16 +87,42 @@ impl Sublayer {
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         match self {
             Self::Attention(attention) => attention.forward(x, pass),
-            Self::Mlp(mlp) => mlp.forward(x),
+            Self::Cross(attention) => attention.forward_cross(x, pass),
+            Self::Mlp(mlp) => mlp.forward(x, pass),
         }
     }
 }
 
 impl SublayerSpec {
+    /// Keys that a token after `past` others sees, if it attends to them.
+    pub fn keys_seen(&self, past: usize) -> usize {
+        match self {
+            Self::Attention(attention) => (past + 1).min(attention.window.unwrap_or(usize::MAX)),
+            Self::Cross(_) | Self::Mlp(_) => 0,
+        }
+    }
+
+    /// Multiplications and additions of scoring a key and adding its value, over all heads.
+    pub fn score_operations(&self) -> usize {
+        match self {
+            Self::Attention(attention) => 4 * attention.heads * attention.head_dim,
+            Self::Cross(_) | Self::Mlp(_) => 0,
+        }
+    }
+
+    /// Numbers that a cache keeps for each token.
+    pub fn cache_numbers(&self) -> usize {
+        match self {
+            Self::Attention(attention) => 2 * attention.kv_heads * attention.head_dim,
+            Self::Cross(_) | Self::Mlp(_) => 0,
+        }
+    }
+
     /// The name under which the sublayer's parameters stand; its norm is `<name>_norm`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Attention(_) => "attn",
+            Self::Cross(_) => "cross",
             Self::Mlp(_) => "mlp",
         }
     }

@@ -37,8 +37,8 @@ impl Linear {
     }
 
     /// A linear map over a weight that another block owns (a tied head).
-    pub fn tied(weight: Arc<Param>) -> Self {
-        Self { weight, bias: None }
+    pub fn over(weight: Arc<Param>, bias: Option<Arc<Param>>) -> Self {
+        Self { weight, bias }
     }
 
     /// The weight, `[output, input]`.

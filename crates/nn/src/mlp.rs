@@ -3,7 +3,7 @@
 use candle_core::Result;
 use phyla_ops::Tensor;
 
-use crate::{Act, Linear, LinearSpec, Scope};
+use crate::{Act, Linear, LinearSpec, Pass, Scope};
 
 /// What shapes a feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,6 +18,8 @@ pub struct MlpSpec {
     pub gated: bool,
     /// Whether the linear maps have biases.
     pub bias: bool,
+    /// Dropout on what lies in between.
+    pub dropout: f32,
     /// Standard deviation of fresh weights going up.
     pub std: f32,
     /// Standard deviation of the fresh weight back to the residual stream.
@@ -27,7 +29,7 @@ pub struct MlpSpec {
 impl MlpSpec {
     /// `down(act(up(x)))`.
     pub fn plain(hidden: usize, inner: usize, act: Act, std: f32) -> Self {
-        Self { hidden, inner, act, gated: false, bias: true, std, down_std: std }
+        Self { hidden, inner, act, gated: false, bias: true, dropout: 0., std, down_std: std }
     }
 
     /// `down(act(gate(x)) · up(x))`, without biases.
@@ -40,6 +42,7 @@ impl MlpSpec {
 #[derive(Debug)]
 pub struct Mlp {
     act: Act,
+    dropout: f32,
     gate: Option<Linear>,
     up: Linear,
     down: Linear,
@@ -53,6 +56,7 @@ impl Mlp {
         let gate = spec.gated.then(|| Linear::new(up, &mut scope.at("gate"))).transpose()?;
         Ok(Self {
             act: spec.act,
+            dropout: spec.dropout,
             gate,
             up: Linear::new(up, &mut scope.at("up"))?,
             down: Linear::new(down, &mut scope.at("down"))?,
@@ -60,12 +64,12 @@ impl Mlp {
     }
 
     /// `x[batch, time, hidden]` to the same shape.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let up = self.up.forward(x)?; // [batch, time, inner]
         let inner = match &self.gate {
             Some(gate) => phyla_ops::gated(&gate.forward(x)?, &up, self.act)?,
             None => phyla_ops::activate(&up, self.act)?,
         };
-        self.down.forward(&inner)
+        self.down.forward(&pass.drop(inner, self.dropout)?)
     }
 }

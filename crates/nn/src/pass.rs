@@ -6,13 +6,16 @@ use candle_core::Result;
 use phyla_kernels::rng::Rng;
 use phyla_ops::{Data, Dropout, RopeRows, Tensor, Visibility};
 
-use crate::{CacheRows, Mask, RopeSpec};
+use crate::{CacheRows, Mask, Memory, RopeSpec};
 
 /// Positions, mask, cache and randomness of one pass over `[batch, time]` tokens.
 pub struct Pass<'a> {
     tokens: Arc<Tokens>,
     cache: Option<CacheRows<'a>>,
+    memory: Option<Memory>,
     randomness: Option<Randomness>,
+    /// What the tower's layers share about relative positions: a bias on the scores, or a table of vectors.
+    pub relative: Option<Tensor>,
     /// Filled with every layer's input, when wanted.
     pub hidden_states: Option<Vec<Tensor>>,
     /// Keep only the layers' inputs and compute them again in the backward pass.
@@ -27,6 +30,7 @@ struct Tokens {
     time: usize,
     positions: Vec<u32>,
     mask: Mask,
+    valid: Option<Vec<u8>>,
     windows: Mutex<Vec<(Option<usize>, Visibility)>>,
     ropes: Mutex<Vec<(Arc<RopeSpec>, RopeRows)>>,
 }
@@ -43,15 +47,28 @@ pub struct Randomness {
 impl<'a> Pass<'a> {
     /// A pass over `batch` rows of `time` tokens, at `positions[batch · time]`.
     pub fn new(batch: usize, time: usize, positions: Vec<u32>, mask: Mask) -> Self {
-        let tokens = Tokens { batch, time, positions, mask, windows: Mutex::default(), ropes: Mutex::default() };
+        Self::hiding(batch, time, positions, mask, None)
+    }
+
+    /// A pass in which `valid` (`[batch, time]`, 0 = padding) tells blocks which tokens mean nothing; the mask is to
+    /// say so, too.
+    pub fn hiding(batch: usize, time: usize, positions: Vec<u32>, mask: Mask, valid: Option<Vec<u8>>) -> Self {
+        let (windows, ropes) = (Mutex::default(), Mutex::default());
         Self {
-            tokens: Arc::new(tokens),
+            tokens: Arc::new(Tokens { batch, time, positions, mask, valid, windows, ropes }),
             cache: None,
+            memory: None,
+            relative: None,
             randomness: None,
             hidden_states: None,
             checkpointing: false,
             layer: 0,
         }
+    }
+
+    /// A pass over nothing: for heads, outside training.
+    pub fn idle() -> Self {
+        Self::new(0, 0, vec![], Mask::new(0, 0, false, None, None))
     }
 
     /// A pass that extends a cache by `time` tokens in each of its rows.
@@ -68,6 +85,11 @@ impl<'a> Pass<'a> {
         Self { randomness: Some(Randomness { rng, site: 0 }), ..self }
     }
 
+    /// Lets the decoder attend to an encoder's states, a row of them for each row of the pass. A cache brings its own.
+    pub fn attending(self, memory: Memory) -> Self {
+        Self { memory: Some(memory), ..self }
+    }
+
     /// Rows.
     pub fn batch(&self) -> usize {
         self.tokens.batch
@@ -81,6 +103,38 @@ impl<'a> Pass<'a> {
     /// `[batch, time]`.
     pub fn positions(&self) -> &[u32] {
         &self.tokens.positions
+    }
+
+    /// `[batch, time]`: 0 is padding; `None` if nothing is.
+    pub fn valid(&self) -> Option<&[u8]> {
+        self.tokens.valid.as_deref()
+    }
+
+    /// What the tower has computed for all its layers.
+    pub fn relative(&self) -> Result<&Tensor> {
+        match &self.relative {
+            Some(relative) => Ok(relative),
+            None => candle_core::bail!("a layer asks for relative positions, and its tower has none"),
+        }
+    }
+
+    /// Keys and values that `project` makes of the encoder's states, `[rows, source, heads, dim]`: with a cache, made
+    /// once.
+    pub fn memory_keys(&mut self, project: &dyn Fn(&Tensor) -> Result<[Tensor; 2]>) -> Result<[Tensor; 2]> {
+        match (&mut self.cache, &self.memory) {
+            (Some(cache), _) => cache.memory_keys(self.layer, project),
+            (None, Some(memory)) => project(&memory.states),
+            (None, None) => candle_core::bail!("a decoder that attends to an encoder was run without its states"),
+        }
+    }
+
+    /// Which of the encoder's states each query sees.
+    pub fn memory_visibility(&self) -> Result<Visibility> {
+        match (&self.cache, &self.memory) {
+            (Some(cache), _) => cache.memory_visibility(self.time()),
+            (None, Some(memory)) => Ok(memory.visibility(0..memory.rows(), self.time())),
+            (None, None) => candle_core::bail!("a decoder that attends to an encoder was run without its states"),
+        }
     }
 
     /// The dropout of the next site; `None` outside training or at probability 0.
@@ -145,10 +199,25 @@ impl<'a> Pass<'a> {
         Pass {
             tokens: self.tokens.clone(),
             cache: None,
+            memory: self.memory.clone(),
+            relative: self.relative.clone(),
             randomness: self.randomness.clone(),
             hidden_states: None,
             checkpointing: false,
             layer: self.layer,
+        }
+    }
+
+    /// The tensors from outside a layer that it reads: what it is given again when computed again.
+    pub(crate) fn shared(&self) -> Vec<&Tensor> {
+        self.relative.iter().chain(self.memory.as_ref().map(|memory| &memory.states)).collect()
+    }
+
+    /// Puts other tensors in the place of [`Pass::shared`]'s.
+    pub(crate) fn share(&mut self, tensors: &[Tensor]) {
+        let memory = self.memory.as_mut().map(|memory| &mut memory.states);
+        for (place, tensor) in self.relative.iter_mut().chain(memory).zip(tensors) {
+            *place = tensor.clone();
         }
     }
 

@@ -12,6 +12,8 @@ pub enum Init {
     Zeros,
     /// All 1: norm weights.
     Ones,
+    /// All 0, and never trained: a buffer.
+    Fixed,
     /// Normal with mean 0.
     Normal {
         /// Standard deviation.

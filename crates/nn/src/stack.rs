@@ -44,14 +44,16 @@ impl Stack {
     }
 }
 
-/// Runs a layer of which only the input is kept.
+/// Runs a layer of which only the inputs are kept.
 fn recomputed(layer: &Arc<Layer>, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
     let (layer, start) = (layer.clone(), pass.replay());
     let sites = Arc::new(AtomicU64::new(pass.sites()));
     let seen = sites.clone();
-    let y = phyla_ops::checkpoint(&[x], move |x| {
+    let inputs: Vec<&Tensor> = std::iter::once(x).chain(pass.shared()).collect();
+    let y = phyla_ops::checkpoint(&inputs, move |inputs| {
         let mut pass = start.replay();
-        let y = layer.forward(&x[0], &mut pass)?;
+        pass.share(&inputs[1..]);
+        let y = layer.forward(&inputs[0], &mut pass)?;
         seen.store(pass.sites(), Ordering::Relaxed);
         Ok(y)
     })?;

@@ -25,7 +25,7 @@
 //!
 //! // Forward: logits of a batch.
 //! let output = session.forward(&Input::row(&[5, 6, 7]))?;
-//! assert_eq!(output.logits.dims(), [1, 3, 300]);
+//! assert_eq!(output.get("logits").map(|logits| logits.dims()), Some(&[1, 3, 300][..]));
 //!
 //! // Generate.
 //! let settings = GenerationConfig { max_new_tokens: Some(8), temperature: Some(0.8), ..GenerationConfig::default() };

@@ -40,10 +40,19 @@ pub struct Session {
 /// What a forward pass gives.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// `[batch, time, vocabulary]`.
-    pub logits: Data,
-    /// `[batch, time, hidden]`, after the final norm.
-    pub last_hidden_state: Data,
+    results: Vec<(String, Data)>,
+}
+
+impl Output {
+    /// A result by its name in transformers: `logits`, `last_hidden_state`, `pooler_output`, `start_logits`, …
+    pub fn get(&self, name: &str) -> Option<&Data> {
+        self.results.iter().find(|(known, _)| known == name).map(|(_, result)| result)
+    }
+
+    /// All results.
+    pub fn results(&self) -> &[(String, Data)] {
+        &self.results
+    }
 }
 
 impl Session {
@@ -70,17 +79,14 @@ impl Session {
         Ok(Self { model, tokenizer, config, warnings, load: start.elapsed() })
     }
 
-    /// One pass over a batch, nothing recorded.
+    /// One pass over a batch, nothing recorded: what the heads give and `last_hidden_state`, by their names in
+    /// transformers; see [`Model::run`].
     ///
     /// # Errors
     /// Ids outside the vocabulary, masks and positions of other sizes, rows longer than the model has positions for.
     pub fn forward(&self, input: &Input) -> Result<Output, Error> {
-        let mut pass = input.pass(&self.model.arch)?;
-        no_grad(|| {
-            let hidden = self.model.forward(&input.ids, input.token_types.as_deref(), &mut pass)?;
-            let logits = self.model.logits(&hidden)?;
-            Ok(Output { logits: logits.into_data(), last_hidden_state: hidden.into_data() })
-        })
+        let results = no_grad(|| self.model.run(input, false))?;
+        Ok(Output { results: results.into_iter().map(|(name, result)| (name, result.into_data())).collect() })
     }
 
     /// Continues a text; `settings` go before the model's own.

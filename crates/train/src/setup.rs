@@ -100,7 +100,7 @@ fn model(
         residual: as_f32(given.residual),
         embedding: as_f32(given.embedding),
     };
-    let options = LoadOptions { device: device.clone(), dtype: Some(DType::F32), dropouts };
+    let options = LoadOptions { device: device.clone(), dtype: Some(DType::F32), dropouts, ..LoadOptions::default() };
     let model = match start {
         Start::Folder(path) => {
             let (model, report) = load(&path, &options)?;
@@ -132,7 +132,7 @@ fn mark(recipe: &Recipe, model: &Model) -> Result<(), TrainError> {
     let paths: Vec<&str> = model.params().iter().map(|param| param.path()).collect();
     full.check_paths(&paths)?;
     for param in model.params() {
-        param.set_trainable(!full.is_frozen(param.path()))?;
+        param.set_trainable(!full.is_frozen(param.path()) && !model.is_fixed(param))?;
         // Matrices alone: norms and biases are cheap and need their digits.
         let low = recipe.dtype == Dtype::Bf16 && param.dims().len() >= 2;
         param.set_compute_dtype(low.then_some(DType::BF16))?;

@@ -45,7 +45,7 @@ impl<'a> Batch<'a> {
 
     fn over(model: &'a Model, cache: Cache) -> Self {
         let rows = cache.lengths().len();
-        let length_dependent = model.arch.layers.iter().flat_map(|layer| &layer.sublayers).any(|sublayer| {
+        let length_dependent = model.arch.main().layers.iter().flat_map(|layer| &layer.sublayers).any(|sublayer| {
             matches!(sublayer, SublayerSpec::Attention(attention) if attention.rope.as_ref().is_some_and(|rope| {
                 matches!(rope.scaling, RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. })
             }))

@@ -9,6 +9,7 @@ use candle_core::Device;
 use phyla::device::Choice;
 use phyla_models::checkpoint::{self, SafetensorsWriter, TensorSpec, Values};
 use phyla_models::{Input, Model};
+use phyla_nn::TokenTypes;
 use phyla_ops::{Tensor, cpu};
 use serde_json::json;
 
@@ -25,11 +26,15 @@ use super::output;
 ids.json is an object of nested lists, a row for each sequence:
   {\"input_ids\": [[15, 7, 2], [3, 9, 0]], \"attention_mask\": [[1, 1, 1], [1, 1, 0]]}
 It may also hold position_ids, token_type_ids, and document_ids: packed rows, where a token sees the
-tokens of its own document only.
+tokens of its own document only. An encoder-decoder needs decoder_input_ids too, perhaps with
+decoder_attention_mask; num_choices says how many rows are the choices of one question.
 
-The output holds, in f32, `logits` [rows, tokens, vocabulary] and `last_hidden_state` [rows, tokens,
-hidden]; with --hidden-states also `hidden_states.N`: the embeddings and what each layer gives, the
-last one after the final norm. What stands at padding means nothing.")]
+The output holds, in f32, what the head that `architectures` names gives: `logits`, for instance
+[rows, tokens, vocabulary], or `start_logits` and `end_logits`, `prediction_logits` and
+`seq_relationship_logits`, `pooler_output`; and `last_hidden_state` [rows, tokens, hidden], with
+`encoder_last_hidden_state` of an encoder-decoder. --hidden-states adds `hidden_states.N` (or
+`encoder_hidden_states.N` and `decoder_hidden_states.N`): the embeddings and what each layer gives,
+the last one after the final norm. What stands at padding means nothing.")]
 pub struct Args {
     /// A folder, or a hub id such as org/name
     #[arg(long, value_name = "DIR|HUB_ID")]
@@ -78,23 +83,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Everything to be written, by name.
 fn tensors(model: &Model, input: &Input, hidden_states: bool) -> anyhow::Result<Vec<(String, Tensor)>> {
-    let mut pass = input.pass(&model.arch).map_err(mistaken)?;
-    model.check(&input.ids, &pass).map_err(mistaken)?;
-    if input.token_types.is_some() && model.arch.token_types.is_none() {
-        let family = model.family.model_type;
-        return Err(usage(format!("token_type_ids are given, and {family} has none"), "leave token_type_ids out"));
-    }
     let rows = model.arch.vocab();
-    if let Some(id) = input.token_types.iter().flatten().find(|&&id| id as usize >= rows) {
+    if model.arch.main().embed.token_types == TokenTypes::TokenTable
+        && let Some(id) = input.token_types.iter().flatten().find(|&&id| id as usize >= rows)
+    {
         let wrong = format!("token_type_ids: {id} is outside the token table of {rows} rows, which it indexes here");
         return Err(usage(wrong, "give ids of tokens, for instance of the speakers"));
     }
-    pass.hidden_states = hidden_states.then(Vec::new);
-    let last = model.forward(&input.ids, input.token_types.as_deref(), &mut pass)?;
-    let mut tensors = vec![("logits".to_string(), model.logits(&last)?), ("last_hidden_state".to_string(), last)];
-    let states = pass.hidden_states.unwrap_or_default();
-    tensors.extend(states.into_iter().enumerate().map(|(i, state)| (format!("hidden_states.{i}"), state)));
-    Ok(tensors)
+    phyla_ops::no_grad(|| model.run(input, hidden_states)).map_err(mistaken)
 }
 
 /// Ids that do not fit the model are the user's.

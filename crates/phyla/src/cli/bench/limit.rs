@@ -2,7 +2,7 @@
 
 use candle_core::DType;
 use phyla_kernels::roofline::Roofline;
-use phyla_models::{Arch, Head, Model};
+use phyla_models::{Arch, Model};
 use phyla_nn::SublayerSpec;
 
 /// What a step must do, and nothing that it could leave out.
@@ -70,9 +70,9 @@ struct Products {
 fn products(model: &Model) -> Products {
     let mut products = Products { body: 0, head: 0, bytes: 0 };
     for param in model.params() {
-        let tied = model.arch.head == Head::Tied && param.path() == "tokens.weight";
+        let tied = model.arch.tied() && param.path() == model.arch.table();
         // Of a table a token reads one row.
-        if !tied && matches!(param.path(), "tokens.weight" | "positions.weight") {
+        if !tied && (param.path().ends_with("tokens.weight") || param.path().ends_with("positions.weight")) {
             continue;
         }
         products.bytes += param.count() * param.compute().dtype().size_in_bytes();
@@ -91,22 +91,20 @@ fn dtype(model: &Model) -> Option<DType> {
     largest.map(|param| param.compute().dtype())
 }
 
-/// For each attention of the model: its numbers, and how many keys a token after `past` others sees.
-fn attentions(arch: &Arch, past: usize) -> impl Iterator<Item = (&phyla_nn::AttentionSpec, f64)> {
-    arch.layers.iter().flat_map(|layer| &layer.sublayers).filter_map(move |sublayer| match sublayer {
-        SublayerSpec::Attention(spec) => Some((spec, (past + 1).min(spec.window.unwrap_or(usize::MAX)) as f64)),
-        SublayerSpec::Mlp(_) => None,
-    })
+/// For each sublayer of the model, how many keys a token after `past` others sees in it.
+fn attentions(arch: &Arch, past: usize) -> impl Iterator<Item = (&SublayerSpec, f64)> {
+    let sublayers = arch.main().layers.iter().flat_map(|layer| &layer.sublayers);
+    sublayers.map(move |sublayer| (sublayer, sublayer.keys_seen(past) as f64))
 }
 
 /// Operations of `q kᵀ` and of its product with `v`, for a token after `past` others.
 fn attention(arch: &Arch, past: usize) -> f64 {
-    attentions(arch, past).map(|(spec, keys)| 4. * keys * (spec.heads * spec.head_dim) as f64).sum()
+    attentions(arch, past).map(|(spec, keys)| keys * spec.score_operations() as f64).sum()
 }
 
 /// Numbers of the cache that a token after `past` others reads.
 fn seen(arch: &Arch, past: usize) -> f64 {
-    attentions(arch, past).map(|(spec, keys)| 2. * keys * (spec.kv_heads * spec.head_dim) as f64).sum()
+    attentions(arch, past).map(|(spec, keys)| keys * spec.cache_numbers() as f64).sum()
 }
 
 #[cfg(test)]
@@ -127,7 +125,9 @@ mod tests {
             });
             let config = config.as_object()?.clone();
             let model = phyla_models::fresh_as(&config, 0, dtype, &Device::Cpu).ok()?;
-            (model.arch.positions.is_none() && model.count() == 2 * BODY + 2 * 80 + 5 * 8).then_some(model)
+            (model.arch.main().embed.positions == phyla_nn::Positions::None
+                && model.count() == 2 * BODY + 2 * 80 + 5 * 8)
+                .then_some(model)
         });
         config.unwrap()
     }

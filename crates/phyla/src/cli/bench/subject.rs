@@ -46,7 +46,7 @@ pub struct Subject {
 impl Subject {
     /// Loads or draws the model, its matrices in `dtype` (or as they are stored or configured).
     pub fn open(&self, dtype: Option<DType>, dropouts: Dropouts) -> anyhow::Result<Model> {
-        let options = LoadOptions { device: model::device(self.device)?, dtype, dropouts };
+        let options = LoadOptions { device: model::device(self.device)?, dtype, dropouts, ..LoadOptions::default() };
         let file = match (&self.config, &self.model) {
             (Some(file), _) => file,
             (None, Some(reference)) => {

@@ -69,5 +69,6 @@ fn batch(ids: Vec<u32>, rows: usize, time: usize) -> Batch {
         batch: rows,
         time,
         tokens: rows * time,
+        ..Batch::default()
     }
 }

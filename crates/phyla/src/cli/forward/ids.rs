@@ -9,7 +9,16 @@ use serde_json::{Map, Value};
 
 use crate::cli::error::usage;
 
-const KEYS: [&str; 5] = ["input_ids", "attention_mask", "token_type_ids", "position_ids", "document_ids"];
+const KEYS: [&str; 8] = [
+    "input_ids",
+    "attention_mask",
+    "token_type_ids",
+    "position_ids",
+    "document_ids",
+    "decoder_input_ids",
+    "decoder_attention_mask",
+    "num_choices",
+];
 const EXAMPLE: &str = "expected, for instance, {\"input_ids\": [[15, 7, 2]]}";
 
 /// Reads a batch from a file, or from standard input for `-`.
@@ -41,9 +50,22 @@ fn batch(file: &str, object: &Map<String, Value>) -> anyhow::Result<Input> {
     if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
         return Err(unknown(file, key));
     }
-    let ids = match object.get("input_ids") {
-        Some(ids) => table(file, "input_ids", ids, u32::MAX)?,
-        None => return Err(usage(format!("{file} has no input_ids"), EXAMPLE)),
+    let given = |key: &str| object.get(key).filter(|value| !value.is_null());
+    let Some(ids) = given("input_ids") else { return Err(usage(format!("{file} has no input_ids"), EXAMPLE)) };
+    let ids = table(file, "input_ids", ids, u32::MAX)?;
+    let decoder = match given("decoder_input_ids") {
+        Some(ids) => Some(Box::new(decoder(file, ids, given("decoder_attention_mask"))?)),
+        None => None,
+    };
+    let choices = match given("num_choices").map(Value::as_u64) {
+        None => 0,
+        Some(Some(choices)) if choices > 0 && ids.rows.is_multiple_of(choices as usize) => choices as usize,
+        Some(_) => {
+            return Err(usage(
+                format!("{file}: num_choices should divide the {} rows", ids.rows),
+                "give the choices of a question as neighbouring rows",
+            ));
+        }
     };
     let beside = |key: &str, largest: u32| -> anyhow::Result<Option<Vec<u32>>> {
         let Some(value) = object.get(key).filter(|value| !value.is_null()) else { return Ok(None) };
@@ -65,16 +87,29 @@ fn batch(file: &str, object: &Map<String, Value>) -> anyhow::Result<Input> {
         batch: ids.rows,
         time: ids.time,
         ids: ids.values,
+        choices,
+        decoder,
     })
 }
 
-fn unknown(file: &str, key: &str) -> anyhow::Error {
-    if key.starts_with("decoder_") {
-        return usage(
-            format!("{file}: {key} needs an encoder-decoder model, and none of the known families is one"),
-            format!("leave {key} out"),
-        );
+/// What the decoder of an encoder-decoder reads.
+fn decoder(file: &str, ids: &Value, mask: Option<&Value>) -> anyhow::Result<Input> {
+    let ids = table(file, "decoder_input_ids", ids, u32::MAX)?;
+    let mask = mask.map(|mask| table(file, "decoder_attention_mask", mask, 1)).transpose()?;
+    if let Some(mask) = mask.as_ref().filter(|mask| (mask.rows, mask.time) != (ids.rows, ids.time)) {
+        return Err(usage(
+            format!(
+                "{file}: decoder_attention_mask is {} x {}, and decoder_input_ids {} x {}",
+                mask.rows, mask.time, ids.rows, ids.time
+            ),
+            "give one value of decoder_attention_mask for each id",
+        ));
     }
+    let attention_mask = mask.map(|mask| mask.values.into_iter().map(|seen| u8::from(seen != 0)).collect());
+    Ok(Input { batch: ids.rows, time: ids.time, ids: ids.values, attention_mask, ..Input::default() })
+}
+
+fn unknown(file: &str, key: &str) -> anyhow::Error {
     let score = |known: &&str| strsim::normalized_damerau_levenshtein(key, known);
     let nearest = KEYS.into_iter().max_by(|a, b| score(a).total_cmp(&score(b))).unwrap_or(KEYS[0]);
     usage(

@@ -133,11 +133,11 @@ impl Inspected {
         let Survey { family, arch, slots, unused, warnings } = &self.survey;
         let mut value = json!({
             "model_type": family.model_type,
-            "architecture": family.architecture,
+            "architecture": family.architecture(arch.task),
             "parameters": self.survey.count(),
             "vocabulary": arch.vocab(),
             "hidden": arch.hidden(),
-            "layers": arch.layers.len(),
+            "layers": arch.main().layers.len(),
             "context": arch.context,
             "context_is_hard": arch.context_is_hard,
             "cache_bytes_per_token": self.cache_bytes(),

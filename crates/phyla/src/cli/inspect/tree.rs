@@ -37,7 +37,7 @@ impl Node {
     /// The tree of everything surveyed.
     pub fn new(survey: &Survey) -> Self {
         let mut root = Node { name: survey.family.model_type.into(), times: 1, ..Node::default() };
-        root.note = survey.family.architecture.into();
+        root.note = survey.family.architecture(survey.arch.task).unwrap_or_default().into();
         for slot in &survey.slots {
             root.insert(&survey.arch, slot, 0);
         }
