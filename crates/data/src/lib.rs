@@ -6,6 +6,7 @@ mod error;
 mod guard;
 pub mod stories;
 pub mod stream;
+pub mod supervised;
 pub mod template;
 pub mod tokenizer;
 pub mod tokens;
