@@ -105,6 +105,14 @@ impl<'a> Pass<'a> {
         &self.tokens.positions
     }
 
+    /// Tokens that lie before this pass's: of each row of its cache, or 0 for all rows at once.
+    pub fn past(&self) -> Vec<u32> {
+        match &self.cache {
+            Some(cache) => cache.lengths().iter().map(|&length| length as u32).collect(),
+            None => vec![0],
+        }
+    }
+
     /// `[batch, time]`: 0 is padding; `None` if nothing is.
     pub fn valid(&self) -> Option<&[u8]> {
         self.tokens.valid.as_deref()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_ops::{Param, Tensor};
+use phyla_ops::{Param, RelativeBuckets, Tensor};
 
 use crate::{Embedding, EmbeddingSpec, Init, Norm, NormSpec, Pass, Scope};
 
@@ -12,14 +12,10 @@ use crate::{Embedding, EmbeddingSpec, Init, Norm, NormSpec, Pass, Scope};
 pub enum RelativeSpec {
     /// A learned bias for each head and bucket of distances (Raffel et al. 2020, section 2.1).
     Buckets {
-        /// Number of buckets.
-        buckets: usize,
-        /// Distance from which on all share the last bucket.
-        max_distance: usize,
+        /// How distances fall into buckets.
+        rule: RelativeBuckets,
         /// Heads.
         heads: usize,
-        /// Whether keys may lie behind the query.
-        both_ways: bool,
         /// Standard deviation of a fresh table.
         std: f32,
     },
@@ -39,8 +35,8 @@ pub enum Relative {
     Buckets {
         /// `[buckets, heads]`.
         table: Arc<Param>,
-        /// What shapes it.
-        spec: RelativeSpec,
+        /// How distances fall into buckets.
+        rule: RelativeBuckets,
     },
     /// See [`RelativeSpec::Table`].
     Table {
@@ -55,8 +51,8 @@ impl Relative {
     /// Takes `weight`, and `norm` if asked for, from the scope.
     pub fn new(spec: &RelativeSpec, scope: &mut Scope) -> Result<Self> {
         Ok(match *spec {
-            RelativeSpec::Buckets { buckets, heads, std, .. } => {
-                Self::Buckets { table: scope.param("weight", &[buckets, heads], Init::normal(std))?, spec: *spec }
+            RelativeSpec::Buckets { rule, heads, std } => {
+                Self::Buckets { table: scope.param("weight", &[rule.buckets, heads], Init::normal(std))?, rule }
             }
             RelativeSpec::Table { table: vectors, norm } => Self::Table {
                 table: Embedding::new(vectors, scope)?,
@@ -68,11 +64,11 @@ impl Relative {
     /// The bias, `[1 or batch, heads, queries, keys]`, or the vectors, `[rows, dim]`.
     pub fn forward(&self, pass: &Pass) -> Result<Tensor> {
         match self {
-            Self::Buckets { table, spec: RelativeSpec::Buckets { max_distance, both_ways, .. } } => {
-                let _ = (table, max_distance, both_ways, pass);
-                candle_core::bail!("relative buckets")
+            Self::Buckets { table, rule } => {
+                let past = pass.past();
+                let keys = past.iter().max().copied().unwrap_or(0) as usize + pass.time();
+                phyla_ops::relative_bias(table, *rule, &past, pass.time(), keys)
             }
-            Self::Buckets { .. } => candle_core::bail!("a table of buckets needs its own specification"),
             Self::Table { table, norm } => {
                 let rows: Vec<u32> = (0..table.weight().dims()[0] as u32).collect();
                 let vectors = table.forward(&rows, &[rows.len()])?;
