@@ -2,7 +2,8 @@
 //! machine. `cargo bench -p phyla-kernels --bench attention [one]` (`one`: one thread and its processor time).
 #![expect(unsafe_code, reason = "the processor time of a thread has no safe call in std")]
 
-use phyla_kernels::attention::{Attention, AttentionShape, Gradients, Visible, backward, forward};
+use phyla_kernels::attention::{Attention, AttentionShape, Dropped, Gradients, Visible, backward, forward};
+use phyla_kernels::rng::Rng;
 use phyla_kernels::roofline;
 use std::hint::black_box;
 use std::time::Instant;
@@ -63,6 +64,31 @@ fn main() {
             7.0 * product / (there + back)
         );
     }
+    let rng = Rng::new(1);
+    for time in [32, 64, 128, 256, 512] {
+        let shape = AttentionShape { batch: 2, time_q: time, keys: time, heads: 4, kv_heads: 4, dim: 64, v_dim: 64 };
+        let ranges = vec![(0, time as u32); 2 * time];
+        let [q, k, v] = [shape.q_len(), shape.k_len(), shape.v_len()].map(|n| vec![0.1f32; n]);
+        let [mut dq, mut dk, mut dv] = [shape.q_len(), shape.k_len(), shape.v_len()].map(|n| vec![0f32; n]);
+        let (mut out, mut lse) = (vec![0f32; shape.out_len()], vec![0f32; shape.lse_len()]);
+        let [kept, dropped] = [None, Some(Dropped { p: 0.1, rng: &rng, offset: 0 })].map(|dropped| {
+            let a = Attention { dropped, ..attention(shape, &ranges) };
+            let there = best(|| forward(black_box(&mut out), Some(&mut lse), &q, &k, &v, &a));
+            let back = best(|| {
+                let g = Gradients { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: None };
+                backward(black_box(g), &out, &q, &k, &v, &out, &lse, &a);
+            });
+            [there, back]
+        });
+        println!(
+            "dropout b2 t{time} h4 d64: forward {:.3} -> {:.3} ms, backward {:.3} -> {:.3} ms, both x{:.2}",
+            kept[0] * 1e3,
+            dropped[0] * 1e3,
+            kept[1] * 1e3,
+            dropped[1] * 1e3,
+            (dropped[0] + dropped[1]) / (kept[0] + kept[1])
+        );
+    }
     for (batch, keys, heads, kv_heads, dim) in [(1, 1024, 14, 2, 64), (1, 8192, 14, 2, 64), (8, 1024, 12, 12, 64)] {
         let shape = AttentionShape { batch, time_q: 1, keys, heads, kv_heads, dim, v_dim: dim };
         let ranges = vec![(0, keys as u32); batch];
@@ -92,5 +118,6 @@ fn attention(shape: AttentionShape, ranges: &[(u32, u32)]) -> Attention<'_> {
         scale: 0.125,
         softcap: None,
         bias: None,
+        dropped: None,
     }
 }

@@ -2,11 +2,14 @@
 
 mod backward;
 mod decode;
+mod dropout;
 mod forward;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 mod tiles;
+
+pub use dropout::Dropped;
 
 use crate::isa::{Isa, isa};
 use crate::threads::Shared;
@@ -55,7 +58,8 @@ pub struct Bias<'a> {
     pub values: &'a [f32],
 }
 
-/// Everything but the tensors: `score = softcap(scale * q·k) + bias`, where `softcap(s) = c * tanh(s / c)`.
+/// Everything but the tensors: `score = softcap(scale * q·k) + bias`, where `softcap(s) = c * tanh(s / c)`; weights
+/// `softmax(score)`, some dropped.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
     /// Sizes.
@@ -72,6 +76,8 @@ pub struct Attention<'a> {
     pub softcap: Option<f32>,
     /// Additive bias (T5's relative positions, ALiBi).
     pub bias: Option<Bias<'a>>,
+    /// Dropout on the weights.
+    pub dropped: Option<Dropped<'a>>,
 }
 
 impl AttentionShape {
@@ -152,7 +158,8 @@ pub fn backward(g: Gradients, dout: &[f32], q: &[f32], k: &[f32], v: &[f32], out
 fn forward_on(isa: Isa, out: &mut [f32], lse: Option<&mut [f32]>, q: &[f32], k: &[f32], v: &[f32], a: &Attention) {
     let (out, lse) = (Shared(out.as_mut_ptr()), lse.map(|lse| Shared(lse.as_mut_ptr())));
     let f = forward::Forward { a, q, k, v, out, lse };
-    if a.shape.time_q <= decode::FEW {
+    // Training drops, decoding does not: the path for few queries need not know how.
+    if a.shape.time_q <= decode::FEW && a.dropped.is_none() {
         decode::run(isa, &f);
     } else {
         forward::run(isa, &f);

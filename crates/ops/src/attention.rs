@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use candle_core::{D, Result};
-use phyla_kernels::attention::{self as kernels, Attention, AttentionShape, Bias, Gradients, Strided, Visible};
+use phyla_kernels::attention::{
+    self as kernels, Attention, AttentionShape, Bias, Dropped, Gradients, Strided, Visible,
+};
 use phyla_kernels::elementwise::alloc;
 
 use crate::elementwise::Dropout;
@@ -51,15 +53,15 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility, args:
     check_bias(args.bias.as_ref(), shape)?;
     let mut inputs = vec![q, k, v];
     inputs.extend(&args.bias);
-    if !plain::fast(q) || args.dropout.is_some() {
-        // Dropped attention weights need the whole matrix: training with it takes the slow road.
+    if !plain::fast(q) {
         let (visible, args) = (visible.clone(), AttentionArgs { bias: None, ..args.clone() });
         return plain::composed(&inputs, &[], move |x| reference(x, shape, &visible, &args));
     }
     let (qd, (kd, ks), (vd, vs)) = (q.data().contiguous()?, strided(k.data())?, strided(v.data())?);
     let bias = args.bias.as_ref().map(|bias| bias.data().contiguous()).transpose()?;
     let tracked = crate::recording() && inputs.iter().any(|x| x.tracked());
-    let call = Call { shape, k: ks, v: vs, visible: visible.clone(), scale: args.scale, softcap: args.softcap };
+    let (scale, softcap, dropout) = (args.scale, args.softcap, args.dropout.clone());
+    let call = Call { shape, k: ks, v: vs, visible: visible.clone(), scale, softcap, dropout };
     let mut out = alloc(shape.out_len());
     let mut lse = tracked.then(|| alloc(shape.lse_len()));
     kernels::forward(
@@ -105,6 +107,7 @@ struct Call {
     visible: Visibility,
     scale: f32,
     softcap: Option<f32>,
+    dropout: Option<Dropout>,
 }
 
 impl Call {
@@ -120,6 +123,7 @@ impl Call {
             scale: self.scale,
             softcap: self.softcap,
             bias: bias.map(|values| Bias { values }),
+            dropped: self.dropout.as_ref().map(|drop| Dropped { p: drop.p, rng: &drop.rng, offset: drop.offset }),
         }
     }
 }
@@ -222,7 +226,12 @@ fn reference(x: &[Data], s: AttentionShape, visible: &Visibility, args: &Attenti
     let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?.broadcast_mul(&seen)?;
     let weights = match &args.dropout {
-        Some(dropout) => (&weights * dropout.mask(weights.dims(), device)?.to_dtype(weights.dtype())?)?,
+        Some(dropout) => {
+            // Rows of whole Philox blocks, beginning with one: see `Dropped`.
+            let dropout = Dropout { offset: dropout.offset.next_multiple_of(4), ..dropout.clone() };
+            let rows = [s.batch, s.kv_heads, group, s.time_q, s.keys.next_multiple_of(4)];
+            (&weights * dropout.mask(&rows, device)?.narrow(4, 0, s.keys)?.to_dtype(weights.dtype())?)?
+        }
         None => weights,
     };
     let out = weights.reshape((all, s.time_q, s.keys))?.to_dtype(v3.dtype())?.matmul(&v3)?;

@@ -5,6 +5,7 @@
 //! products in all. Both sum in the same order and give the same bits.
 
 use super::Attention;
+use super::dropout::Tosses;
 use super::tiles::{BK, BQ, Block, Scores, Seen, pack, turn, with_scratch};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -121,6 +122,8 @@ impl Task<'_, '_> {
         let (slope, dst) = rest.split_at_mut(BK * BQ);
         let lanes = at.nq.next_multiple_of(S::LANES);
         let seen = Seen::new(a, at);
+        let tosses = Tosses::new(a, at);
+        let keep = a.dropped.map_or(1.0, |dropped| dropped.keep());
         let row = (at.b * s.time_q + at.q0) * s.heads + at.h;
         let (mut lse, mut delta) = ([0f32; BQ], [0f32; BQ]);
         for i in 0..at.nq {
@@ -155,12 +158,24 @@ impl Task<'_, '_> {
                         S::store(at, S::exp(S::sub(S::load(at), lse)));
                     }
                 }
+                let mut left = st;
+                if let Some(tosses) = &tosses {
+                    // What is dropped is negative from here on; `left` is what is not, as the forward pass had it.
+                    tosses.drop::<S>(st, k0, nk, lanes, -1.0);
+                    left = dst;
+                    for i in (0..nk).filter(|_| self.makes != Makes::Queries) {
+                        for q in (0..lanes).step_by(S::LANES) {
+                            let p = S::max(S::load(st.add(i * BQ + q)), S::splat(0.0));
+                            S::store(dst.add(i * BQ + q), S::mul(p, S::splat(keep)));
+                        }
+                    }
+                }
                 // The products below: (rows, columns, depth), then a, b and c with their strides.
                 if self.makes != Makes::Queries {
                     let c = g.dv.0.add(key_row * s.v_dim);
                     let (b_row, c_row) = (s.heads * s.v_dim, s.kv_heads * s.v_dim);
                     let (m, n, k) = (nk, s.v_dim, at.nq);
-                    S::tile(&Tile { m, n, k, a: st, a_i: BQ, a_p: 1, b: dout, b_row, c, c_row, start: Start::Add });
+                    S::tile(&Tile { m, n, k, a: left, a_i: BQ, a_p: 1, b: dout, b_row, c, c_row, start: Start::Add });
                 }
                 let (m, n, depth, b) = (nk, lanes, s.v_dim, dot.as_ptr());
                 let (values, a_i) = (v.add(k0 * a.v.time), a.v.time);
@@ -170,8 +185,13 @@ impl Task<'_, '_> {
                     let delta = S::load(delta.as_ptr().add(q));
                     for i in 0..nk {
                         let at = i * BQ + q;
-                        let ds = S::mul(S::load(st.add(at)), S::sub(S::load(dst.add(at)), delta));
-                        S::store(dst.add(at), ds);
+                        let (mut p, mut dp) = (S::load(st.add(at)), S::load(dst.add(at)));
+                        if tosses.is_some() {
+                            let zero = S::splat(0.0);
+                            dp = S::select_lt(p, zero, zero, S::mul(dp, S::splat(keep)));
+                            p = S::max(p, S::sub(zero, p));
+                        }
+                        S::store(dst.add(at), S::mul(p, S::sub(dp, delta)));
                     }
                 }
                 if let (Some(dbias), true) = (g.dbias, self.makes != Makes::Keys) {

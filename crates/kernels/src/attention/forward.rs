@@ -2,6 +2,7 @@
 //! and sum (Milakov and Gimelshein 2018; FlashAttention-2, algorithm 1). Few queries go to `decode` instead.
 
 use super::Attention;
+use super::dropout::Tosses;
 use super::tiles::{BK, BQ, Block, LOWEST, Scores, Seen, pack, with_scratch};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -53,6 +54,7 @@ impl Kernel for Task<'_, '_> {
         let (mut max, mut total, mut alpha) = ([LOWEST; BQ], [0f32; BQ], [0f32; BQ]);
         let lanes = at.nq.next_multiple_of(S::LANES);
         let seen = Seen::new(a, at);
+        let tosses = Tosses::new(a, at);
         // SAFETY: `check` compared every length with the shape; scratch is as large as `run` asked for.
         unsafe {
             let row = ((at.b * s.time_q + at.q0) * s.heads + at.h) * s.dim;
@@ -80,6 +82,10 @@ impl Kernel for Task<'_, '_> {
                     let total = total.as_mut_ptr().add(q);
                     S::store(total, S::fma(S::load(total), factor, sum));
                 }
+                if let Some(tosses) = &tosses {
+                    // The sum is that of all weights, the product is of those that are left.
+                    tosses.drop::<S>(st.as_mut_ptr(), k0, nk, lanes, 0.0);
+                }
                 S::tile(&Tile {
                     m: at.nq,
                     n: s.v_dim,
@@ -94,10 +100,11 @@ impl Kernel for Task<'_, '_> {
                     start: Start::Scale(alpha.as_ptr()),
                 });
             }
+            let keep = a.dropped.map_or(1.0, |dropped| dropped.keep());
             for i in 0..at.nq {
                 let row = ((at.b * s.time_q + at.q0 + i) * s.heads + at.h) * s.v_dim;
                 let out = f.out.slice(row, s.v_dim);
-                let factor = if total[i] > 0.0 { 1.0 / total[i] } else { 0.0 };
+                let factor = if total[i] > 0.0 { keep / total[i] } else { 0.0 };
                 for (out, sum) in out.iter_mut().zip(&sums[i * s.v_dim..]) {
                     *out = sum * factor;
                 }

@@ -39,6 +39,12 @@ fn log_sum_exp(scores: &[(f64, f64)]) -> f64 {
     if max == f64::NEG_INFINITY { max } else { max + scores.iter().map(|s| (s.0 - max).exp()).sum::<f64>().ln() }
 }
 
+/// What dropout multiplies the weights of one query by.
+fn factors(a: &Attention, b: usize, t: usize, h: usize) -> Vec<f64> {
+    let factor = |j| a.dropped.map_or(1.0, |dropped| dropped.factor(dropped.row(a, b, h, t), j));
+    (0..a.shape.keys).map(|j| f64::from(factor(j))).collect()
+}
+
 /// See [`super::forward`].
 pub fn forward(out: &mut [f32], mut lse: Option<&mut [f32]>, q: &[f32], k: &[f32], v: &[f32], a: &Attention) {
     let s = &a.shape;
@@ -51,8 +57,9 @@ pub fn forward(out: &mut [f32], mut lse: Option<&mut [f32]>, q: &[f32], k: &[f32
                     lse[(b * s.heads + h) * s.time_q + t] = total as f32;
                 }
                 let mut sum = vec![0f64; s.v_dim];
+                let kept = factors(a, b, t, h);
                 for (j, score) in scores.iter().enumerate().filter(|(_, score)| score.0 > f64::NEG_INFINITY) {
-                    let p = (score.0 - total).exp();
+                    let p = (score.0 - total).exp() * kept[j];
                     let vrow = &v[b * a.v.batch + j * a.v.time + h / (s.heads / s.kv_heads) * s.v_dim..][..s.v_dim];
                     for (sum, v) in sum.iter_mut().zip(vrow) {
                         *sum += p * f64::from(*v);
@@ -84,16 +91,18 @@ pub fn backward(g: Gradients, dout: &[f32], q: &[f32], k: &[f32], v: &[f32], out
                 let (dout, out) = (&dout[row * s.v_dim..][..s.v_dim], &out[row * s.v_dim..][..s.v_dim]);
                 let delta: f64 = dout.iter().zip(out).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
                 let total = f64::from(lse[(b * s.heads + h) * s.time_q + t]);
+                let kept = factors(a, b, t, h);
                 for (j, (score, slope)) in scores(a, q, k, b, t, h).into_iter().enumerate() {
                     if score == f64::NEG_INFINITY {
                         continue;
                     }
                     let p = (score - total).exp();
                     let vrow = &v[b * a.v.batch + j * a.v.time + kv * s.v_dim..][..s.v_dim];
-                    let dp: f64 = dout.iter().zip(vrow).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+                    let dp: f64 =
+                        dout.iter().zip(vrow).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>() * kept[j];
                     let dv = &mut dv[((b * s.keys + j) * s.kv_heads + kv) * s.v_dim..][..s.v_dim];
                     for (dv, dout) in dv.iter_mut().zip(dout) {
-                        *dv += (p * f64::from(*dout)) as f32;
+                        *dv += (p * kept[j] * f64::from(*dout)) as f32;
                     }
                     let ds = p * (dp - delta);
                     if let (Some(dbias), Some(bias)) = (dbias.as_deref_mut(), a.bias) {

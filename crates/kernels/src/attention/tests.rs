@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use crate::rng::Rng;
 use crate::threads::tests::with_threads;
 
 fn values(n: usize, seed: u64) -> Vec<f32> {
@@ -31,6 +32,7 @@ struct Case {
     valid: Option<Vec<u8>>,
     bias: Option<Vec<f32>>,
     softcap: Option<f32>,
+    dropped: Option<(f32, Rng, u64)>,
     tensors: [Vec<f32>; 3],
 }
 
@@ -44,6 +46,7 @@ impl Case {
             scale: 1.5 / (self.shape.dim as f32).sqrt(),
             softcap: self.softcap,
             bias: self.bias.as_ref().map(|values| Bias { values }),
+            dropped: self.dropped.as_ref().map(|(p, rng, offset)| Dropped { p: *p, rng, offset: *offset }),
         }
     }
 
@@ -77,7 +80,7 @@ impl Case {
         };
         let softcap = (kind == 3).then_some(2.0);
         let tensors = [values(shape.q_len(), 1), values(batch * k.batch, 2), values(batch * v.batch, 3)];
-        Case { shape, k, v, ranges, valid, bias, softcap, tensors }
+        Case { shape, k, v, ranges, valid, bias, softcap, dropped: None, tensors }
     }
 
     fn forward(&self, isa: Option<Isa>) -> (Vec<f32>, Vec<f32>) {
@@ -146,9 +149,66 @@ fn forward_and_backward_match_plain_loops() {
     }
 }
 
+/// The case with some of its weights dropped.
+fn dropping(case: Case, p: f32, offset: u64) -> Case {
+    Case { dropped: Some((p, Rng::new(5).split("dropout"), offset)), ..case }
+}
+
+#[test]
+fn dropped_weights_match_plain_loops() {
+    for sizes in SIZES {
+        for (kind, p, offset) in [(0, 0.5, 0), (2, 0.1, 5), (3, 0.9, 1 << 40), (4, 1.0, 0), (1, 0.0, 3)] {
+            let case = dropping(Case::new(sizes, kind, 1), p, offset);
+            let (out, lse) = case.forward(None);
+            assert!(p < 1.0 || out.iter().all(|x| *x == 0.0));
+            let want = case.backward(None, &out, &lse);
+            for isa in Isa::all_available() {
+                let what = format!("{isa:?} {sizes:?} kind {kind} dropping {p}");
+                let (got_out, got_lse) = case.forward(Some(isa));
+                close(&got_out, &out, &format!("out {what}"));
+                close(&got_lse, &lse, &format!("lse {what}"));
+                let got = case.backward(Some(isa), &out, &lse);
+                for (name, (got, want)) in ["dq", "dk", "dv", "dbias"].iter().zip(got.iter().zip(&want)) {
+                    close(got, want, &format!("{name} {what}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn each_weight_has_a_toss_of_its_own() {
+    // Equal scores and values that are a unit vector for each key: the output is the mask.
+    let (batch, time, keys, heads) = (2, 37, 41, 3);
+    let shape = AttentionShape { batch, time_q: time, keys, heads, kv_heads: heads, dim: 1, v_dim: keys };
+    let mut case = Case::new([batch, time, keys, heads, heads, 1, keys], 0, 0);
+    case.tensors[0].fill(0.0);
+    case.tensors[2] = (0..shape.v_len()).map(|i| f32::from(u8::from(i % keys == i / keys / heads % keys))).collect();
+    let case = dropping(case, 0.25, 8);
+    let (out, _) = case.forward(Some(isa()));
+    let rng = Rng::new(5).split("dropout");
+    let mut count = 0;
+    for (i, got) in out.iter().enumerate() {
+        let (row, key) = (i / keys, i % keys);
+        let (b, t, h) = (row / heads / time, row / heads % time, row % heads);
+        // Rows of 41 keys take 44 words; a quarter of the words is below 2^30.
+        let dropped = rng.word_at(8 + (((b * heads + h) * time + t) * 44 + key) as u64) < 1 << 30;
+        let want = if dropped { 0.0 } else { 1.0 / 0.75 / keys as f32 };
+        assert!((got - want).abs() < 1e-6, "{b} {t} {h} {key}: {got} for {want}");
+        count += usize::from(dropped);
+    }
+    // Five standard deviations of a share.
+    let share = count as f64 / out.len() as f64;
+    assert!((share - 0.25).abs() < 5.0 * (0.1875 / out.len() as f64).sqrt(), "{share}");
+}
+
 #[test]
 fn gradients_agree_with_differences() {
-    let case = Case::new([1, 10, 12, 2, 1, 5, 4], 3, 0);
+    differences(Case::new([1, 10, 12, 2, 1, 5, 4], 3, 0));
+    differences(dropping(Case::new([1, 10, 12, 2, 1, 5, 4], 3, 0), 0.4, 0));
+}
+
+fn differences(case: Case) {
     let (out, lse) = case.forward(None);
     let grads = case.backward(None, &out, &lse);
     let dout = values(case.shape.out_len(), 4);
@@ -200,7 +260,10 @@ fn one_thread_and_many_give_the_same_bits() {
     // The last shape has fewer key heads than threads: its backward pass is cut the other way.
     for sizes in [[2, 1, 1200, 4, 2, 64, 64], [2, 130, 130, 4, 2, 32, 32], [1, 200, 200, 3, 1, 64, 64]] {
         for kind in [1, 3] {
-            let case = Case::new(sizes, kind, 0);
+            let mut case = Case::new(sizes, kind, 0);
+            if kind == 3 {
+                case = dropping(case, 0.3, 0);
+            }
             let all = |threads| {
                 with_threads(threads, || {
                     let (out, lse) = case.forward(Some(isa()));
