@@ -216,13 +216,12 @@ pub fn is_in_top(scores: &[f32], reference: usize, k: usize) -> Result<bool> {
 /// As [`is_in_top`]; no samples; scores that are not `classes` for each reference.
 pub fn top_k_accuracy(scores: &[f32], classes: usize, references: &[usize], k: usize) -> Result<f64> {
     same_length("scores (samples x classes)", references.len().saturating_mul(classes), scores.len())?;
-    let mut hits = 0u64;
-    // A class number of 0 has failed already unless there are no samples either.
-    for (row, &reference) in scores.chunks(classes.max(1)).zip(references) {
-        hits += u64::from(is_in_top(row, reference, k)?);
-    }
-    if classes == 0 && !references.is_empty() {
+    if classes == 0 {
         return Err(Error::Input("top-k accuracy: expected at least one class, found 0".to_owned()));
+    }
+    let mut hits = 0u64;
+    for (row, &reference) in scores.chunks(classes).zip(references) {
+        hits += u64::from(is_in_top(row, reference, k)?);
     }
     mean(hits as f64, references.len() as u64, "top-k accuracy", "sample")
 }
