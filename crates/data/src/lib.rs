@@ -4,6 +4,7 @@ pub mod batch;
 pub mod dataset;
 mod error;
 mod guard;
+pub mod pretrain;
 pub mod stories;
 pub mod stream;
 pub mod supervised;
