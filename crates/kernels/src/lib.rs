@@ -8,6 +8,7 @@ pub mod balance;
 mod chunk;
 pub mod elementwise;
 pub mod embed;
+pub mod heads;
 pub mod isa;
 pub mod loss;
 pub mod map;

@@ -7,6 +7,7 @@ mod check;
 mod checkpoint;
 mod elementwise;
 mod experts;
+mod heads;
 mod linear;
 mod loss;
 mod moves;
