@@ -7,9 +7,14 @@
 
 pub mod classify;
 pub mod labels;
+pub mod lengths;
 pub mod loader;
+pub mod multiple_choice;
+pub mod qa;
 pub mod records;
 mod rows;
+pub mod seq2seq;
 pub mod table;
 #[cfg(test)]
 mod testing;
+pub mod token_classify;
