@@ -27,6 +27,16 @@ pub fn scale(x: &Tensor, factor: f64) -> Result<Tensor> {
     Ok(Tensor::record(y, &[x], false, move |dy| Ok(vec![Some((dy * factor)?)])))
 }
 
+/// `y` itself, with `loss` hung on it: in the backward pass the loss gets the gradient 1, wherever `y` is in a larger
+/// computation. For losses of single layers.
+pub fn attach(y: &Tensor, loss: &Tensor) -> Result<Tensor> {
+    if loss.data().elem_count() != 1 {
+        candle_core::bail!("a loss is one number, found shape {:?}", loss.dims());
+    }
+    let one = loss.data().ones_like()?;
+    Ok(Tensor::record(y.data().clone(), &[y, loss], false, move |dy| Ok(vec![Some(dy), Some(one)])))
+}
+
 /// Where one dropout draws its random numbers: the same place gives the same mask, also when a forward pass
 /// is computed again in the backward pass.
 #[derive(Clone, Debug)]

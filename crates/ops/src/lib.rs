@@ -31,7 +31,7 @@ pub use activation::{activate, gated};
 pub use attention::{AttentionArgs, Visibility, attention};
 pub use balance::{Balance, balance, load_balance};
 pub use checkpoint::checkpoint;
-pub use elementwise::{Dropout, add, dropout, scale};
+pub use elementwise::{Dropout, add, attach, dropout, scale};
 pub use embedding::embedding;
 pub use experts::{Group, combine, dispatch, group_by_expert};
 pub use heads::{per_head_down, per_head_up};
