@@ -56,6 +56,16 @@ pub enum PositionIds {
     },
 }
 
+impl PositionIds {
+    /// The position of a text's first token.
+    pub fn first(self) -> u32 {
+        match self {
+            Self::Counted => 0,
+            Self::AfterPadding { pad } => pad + 1,
+        }
+    }
+}
+
 /// Dropout in place of the configuration's; absent ones stay as they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Dropouts {

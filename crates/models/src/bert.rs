@@ -2,7 +2,7 @@
 //! other positions and heads.
 
 use phyla_nn::{
-    AttentionSpec, EmbeddingSpec, HeadSpec, LayerSpec, LinearSpec, MlpSpec, NormSpec, Output, Positions, Reads,
+    Act, AttentionSpec, EmbeddingSpec, HeadSpec, LayerSpec, LinearSpec, MlpSpec, NormSpec, Output, Positions, Reads,
     TiedBias, TokenTypes, TransformSpec,
 };
 use serde::{Deserialize, Serialize};
@@ -105,22 +105,21 @@ impl Family for Config {
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         let mut arch = self.body()?;
-        let dense =
-            TransformSpec { dropout: 0., dense: self.linear(self.hidden_size)?, act: phyla_nn::Act::Tanh, norm: None };
         let pooled = matches!(
             wanted.task,
             Task::Base | Task::NextSentence | Task::PreTraining | Task::SequenceClassification | Task::MultipleChoice
         );
-        arch.pooler = pooled.then_some(dense);
+        arch.pooler = pooled.then(|| self.transform(0., Act::Tanh)).transpose()?;
         let dropout = self.classifier_dropout()?;
+        let mlm = || self.mlm(config::activation("hidden_act", &self.hidden_act)?);
         let pooled = |name, labels| -> Result<HeadSpec, ConfigError> {
             Ok(HeadSpec { reads: Reads::Pooled, dropout, ..own(name, self.linear(labels)?) })
         };
         arch.heads = match wanted.task {
-            Task::MaskedLm | Task::CausalLm => vec![self.mlm()?],
+            Task::MaskedLm | Task::CausalLm => vec![mlm()?],
             Task::NextSentence => vec![HeadSpec { dropout: 0., ..pooled("nsp", 2)? }],
             Task::PreTraining => vec![
-                HeadSpec { emits: phyla_nn::Emits::One("prediction_logits"), ..self.mlm()? },
+                HeadSpec { emits: phyla_nn::Emits::One("prediction_logits"), ..mlm()? },
                 HeadSpec { dropout: 0., emits: phyla_nn::Emits::One("seq_relationship_logits"), ..pooled("nsp", 2)? },
             ],
             Task::SequenceClassification => vec![pooled("classifier", wanted.labels)?],
@@ -139,7 +138,7 @@ impl Config {
         self.check()?;
         let (std, hidden) = (config::std(self.initializer_range)?, self.hidden_size);
         let norm = NormSpec::Layer { eps: self.layer_norm_eps };
-        let dropout = config::probability("hidden_dropout_prob", self.hidden_dropout_prob)?;
+        let dropout = self.dropout()?;
         let attention = AttentionSpec {
             qkv_bias: true,
             o_bias: true,
@@ -172,13 +171,9 @@ impl Config {
     }
 
     /// The head over every token: a map of the same size, then the token table with a bias.
-    pub(crate) fn mlm(&self) -> Result<HeadSpec, ConfigError> {
-        let transform = TransformSpec {
-            dropout: 0.,
-            dense: self.linear(self.hidden_size)?,
-            act: config::activation("hidden_act", &self.hidden_act)?,
-            norm: Some(NormSpec::Layer { eps: self.layer_norm_eps }),
-        };
+    pub(crate) fn mlm(&self, act: Act) -> Result<HeadSpec, ConfigError> {
+        let norm = Some(NormSpec::Layer { eps: self.layer_norm_eps });
+        let transform = TransformSpec { norm, ..self.transform(0., act)? };
         let output = match self.tie_word_embeddings {
             true => Output::Tied { bias: TiedBias::Trained },
             false => Output::Own(self.linear(self.vocab_size)?),
@@ -189,6 +184,15 @@ impl Config {
     /// A map from the residual stream, with a bias.
     pub(crate) fn linear(&self, output: usize) -> Result<LinearSpec, ConfigError> {
         Ok(LinearSpec { input: self.hidden_size, output, bias: true, std: config::std(self.initializer_range)? })
+    }
+
+    /// A map of the same size, after dropout.
+    pub(crate) fn transform(&self, dropout: f32, act: Act) -> Result<TransformSpec, ConfigError> {
+        Ok(TransformSpec { dropout, dense: self.linear(self.hidden_size)?, act, norm: None })
+    }
+
+    pub(crate) fn dropout(&self) -> Result<f32, ConfigError> {
+        config::probability("hidden_dropout_prob", self.hidden_dropout_prob)
     }
 
     pub(crate) fn classifier_dropout(&self) -> Result<f32, ConfigError> {

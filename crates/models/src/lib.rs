@@ -26,6 +26,8 @@ mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
+mod roberta;
+mod xlm_roberta;
 
 pub use arch::{Arch, Dropouts, Towers};
 pub use config::ConfigError;

@@ -98,6 +98,7 @@ impl Model {
     ///
     /// With a cache in the pass, `ids` are the new tokens only.
     pub fn forward(&self, ids: &[u32], token_types: Option<&[u32]>, pass: &mut Pass) -> Result<Tensor> {
+        pass.begin(self.arch.position_ids.first())?;
         self.check(ids, pass)?;
         self.main.forward(ids, token_types, pass)
     }
@@ -182,7 +183,7 @@ impl Model {
     }
 
     fn check_positions(&self, pass: &Pass) -> Result<()> {
-        let limit = self.arch.context;
+        let limit = self.arch.context + self.arch.position_ids.first() as usize;
         match pass.positions().iter().find(|&&p| self.arch.context_is_hard && p as usize >= limit) {
             Some(p) => candle_core::bail!("position {p} is beyond the {limit} that this model has learned"),
             None => Ok(()),

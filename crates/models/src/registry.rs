@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::Task;
 use crate::checkpoint::nearest;
 use crate::family::{Entry, Parsed};
-use crate::{ConfigError, bert, gpt2, llama, mistral, qwen2, qwen3};
+use crate::{ConfigError, bert, gpt2, llama, mistral, qwen2, qwen3, roberta, xlm_roberta};
 
 /// Every family that can be built.
 pub const FAMILIES: &[Entry] = &[
@@ -15,6 +15,8 @@ pub const FAMILIES: &[Entry] = &[
     Entry::of::<mistral::Config>(),
     Entry::of::<qwen2::Config>(),
     Entry::of::<qwen3::Config>(),
+    Entry::of::<roberta::Config>(),
+    Entry::of::<xlm_roberta::Config>(),
 ];
 
 /// The family that `model_type` names.

@@ -80,6 +80,18 @@ impl<'a> Pass<'a> {
         Self { cache: Some(cache), ..Pass::new(batch, time, positions, mask) }
     }
 
+    /// Lets a cache's first token stand at position `first`; without a cache positions stay as they were given.
+    pub fn begin(&mut self, first: u32) -> Result<()> {
+        if self.cache.is_none() || first == 0 {
+            return Ok(());
+        }
+        let Some(tokens) = Arc::get_mut(&mut self.tokens) else {
+            candle_core::bail!("a cached pass is moved before anything has read its positions");
+        };
+        tokens.positions.iter_mut().for_each(|position| *position += first);
+        Ok(())
+    }
+
     /// Turns dropout on.
     pub fn training(self, rng: Rng) -> Self {
         Self { randomness: Some(Randomness { rng, site: 0 }), ..self }
