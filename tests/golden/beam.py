@@ -24,6 +24,7 @@ MODELS = {
         vocab_size=23,
         feed_forward_proj="gated-gelu",
         num_layers=2,
+        num_decoder_layers=2,
         scale_decoder_outputs=False,
     ),  # as many layers on either side, or the reference's cache is too short
     "bart": dict(architectures=["BartForConditionalGeneration"], vocab_size=23, forced_eos_token_id=None),

@@ -54,7 +54,7 @@ def base_config(family: str) -> dict:
         if family == "qwen3":
             sizes["head_dim"] = 8  # its default is 128, whatever the hidden size
         if family in EXPERTS:
-            sizes |= dict(vocab_size=29, num_hidden_layers=1) | EXPERT_SIZES[family]
+            sizes |= dict(vocab_size=23, num_hidden_layers=1) | EXPERT_SIZES[family]
     # No special ids: a random model would stop at once.
     return dict(model_type=family, bos_token_id=None, eos_token_id=None, pad_token_id=None, **sizes)
 
@@ -93,10 +93,10 @@ def encoder_config(family: str) -> dict:
 def seq2seq_config(family: str) -> dict:
     """Six rows of special ids at most; the first one decodes from the pad or the end."""
     if family.endswith("t5"):
-        sizes = dict(d_model=12, d_kv=5, d_ff=14, num_layers=1, num_decoder_layers=2, num_heads=3)
+        sizes = dict(d_model=12, d_kv=5, d_ff=14, num_layers=1, num_decoder_layers=1, num_heads=3)
         return dict(model_type=family, vocab_size=31, decoder_start_token_id=0, **sizes)
     if family == "transformer":
-        sizes = dict(d_model=12, heads=3, encoder_layers=2, decoder_layers=2, d_ff=14, max_position_embeddings=24)
+        sizes = dict(d_model=12, heads=3, encoder_layers=1, decoder_layers=1, d_ff=14, max_position_embeddings=24)
         special = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0, decoder_start_token_id=1)
         return dict(model_type=family, vocab_size=31, **sizes, **special)
     sizes = dict(d_model=12, encoder_layers=1, decoder_layers=1, encoder_attention_heads=3, decoder_attention_heads=2)

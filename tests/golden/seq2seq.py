@@ -67,7 +67,7 @@ CASES = {
         Case("relu", T5, "left", {"num_layers": 3, "num_decoder_layers": None}, decoder="right"),
         Case("relu_no_masks", T5, "bare", {"num_layers": 1, "num_decoder_layers": 3}, decoder="bare"),
         Case("gated_gelu_tied", T5, "right", GATED, decoder="left"),
-        Case("gated_silu", T5, "holes", {"feed_forward_proj": "gated-silu", "layer_norm_epsilon": 1e-2}, decoder="holes"),
+        Case("gated_silu", T5, "holes", {"feed_forward_proj": "gated-silu", "num_layers": 2, "layer_norm_epsilon": 1e-2, "num_decoder_layers": 2}, decoder="holes"),
         Case("own_head", T5, "left", GATED | {"tie_word_embeddings": False}, decoder="bare", raw=True, change=own_head),
         Case("own_head_new_spelling", T5, "right", GATED | {"scale_decoder_outputs": False, "num_decoder_layers": 1},
              decoder="right", change=own_head),

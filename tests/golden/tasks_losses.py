@@ -257,7 +257,7 @@ TASKS = {
         "the whole vocabulary of -log p",
         translation,
         ["embed_tokens.weight", "decoder.layers.0.cross_attn.k_proj.weight", "encoder.layers.1.ffn.up.bias"],
-        dict(dropout=0.0, norm="post", layer_norm_eps=1e-6, share_embeddings="all", attention_bias=False),
+        dict(encoder_layers=2, decoder_layers=2, dropout=0.0, norm="post", layer_norm_eps=1e-6, share_embeddings="all", attention_bias=False),
         smoothed,
         gradients=True,
     ),
@@ -276,7 +276,7 @@ TASKS = {
         MASKED,
         translation,
         ["shared.weight", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"],
-        dict(dropout_rate=0.0, pad_token_id=0, eos_token_id=1, num_layers=2),
+        dict(dropout_rate=0.0, pad_token_id=0, eos_token_id=1, num_layers=2, num_decoder_layers=2),
         gradients=True,
     ),
     "marian": Task(

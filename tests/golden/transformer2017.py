@@ -170,10 +170,10 @@ class Transformer(nn.Module):
         return model.eval()
 
 
-PRE = {"norm": "pre"}
+PRE, TWO = {"norm": "pre"}, {"encoder_layers": 2, "decoder_layers": 2}
 CASES = [
-    Case("post_norm", None, "left", decoder="right"),
-    Case("pre_norm", None, "right", PRE, decoder="left"),
+    Case("post_norm", None, "left", TWO, decoder="right"),
+    Case("pre_norm", None, "right", PRE | TWO, decoder="left"),
     Case("no_masks", None, "bare", {"attention_bias": True, "heads": 4}, decoder="bare"),
     Case("pre_norm_biases", None, "holes", PRE | {"attention_bias": True, "layer_norm_eps": 1e-3}, decoder="holes"),
     Case("two_tables", None, "right", {"share_embeddings": "decoder", "target_vocab_size": 23}, decoder="right"),
