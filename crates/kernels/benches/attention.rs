@@ -2,6 +2,7 @@
 //! machine. `cargo bench -p phyla-kernels --bench attention [one]` (`one`: one thread and its processor time).
 #![expect(unsafe_code, reason = "the processor time of a thread has no safe call in std")]
 
+use phyla_kernels::attention::disentangled::{self, Disentangled, Side, SideGradients};
 use phyla_kernels::attention::{Attention, AttentionShape, Dropped, Gradients, Visible, backward, forward};
 use phyla_kernels::rng::Rng;
 use phyla_kernels::roofline;
@@ -89,6 +90,7 @@ fn main() {
             (dropped[0] + dropped[1]) / (kept[0] + kept[1])
         );
     }
+    disentangled_scores();
     for (batch, keys, heads, kv_heads, dim) in [(1, 1024, 14, 2, 64), (1, 8192, 14, 2, 64), (8, 1024, 12, 12, 64)] {
         let shape = AttentionShape { batch, time_q: 1, keys, heads, kv_heads, dim, v_dim: dim };
         let ranges = vec![(0, keys as u32); batch];
@@ -106,6 +108,44 @@ fn main() {
         let bytes = 4.0 * (shape.k_len() + shape.v_len()) as f64;
         let rate = bytes / seconds * 1e-9;
         println!("decode b{batch} keys{keys} h{heads}/{kv_heads} d{dim}: {:.1} us, {rate:.1} GB/s", seconds * 1e6);
+    }
+}
+
+/// Both terms of a layer of DeBERTa: 12 heads of 64, tables of 512 rows.
+fn disentangled_scores() {
+    let (batch, heads, dim, rows) = (4, 12, 64, 512);
+    for (time, name) in [(256, "linear"), (256, "buckets"), (128, "buckets"), (512, "buckets")] {
+        let row = |distance: i64| match name {
+            "linear" => distance,
+            // As a table of 256 buckets for distances up to 512.
+            _ if distance.abs() <= 128 => distance,
+            _ => ((distance.abs() as f64 / 128.0).log2() / 3.992f64.log2() * 127.0 + 128.0) as i64 * distance.signum(),
+        };
+        let index: Vec<u32> =
+            (1 - time..time).map(|at: i64| (row(-at) + 256).clamp(0, rows as i64 - 1) as u32).collect();
+        let time = time as usize;
+        let a = Disentangled { batch, time_q: time, keys: time, heads, dim, index: &index, rows, scale: 0.1 };
+        let content = vec![0.1f32; batch * time * heads * dim];
+        let positions = vec![0.1f32; rows * heads * dim];
+        let side = Side { content: &content, positions: &positions };
+        let mut bias = vec![0f32; batch * heads * time * time];
+        let there = best(|| disentangled::forward(black_box(&mut bias), Some(side), Some(side), &a));
+        let (mut dx, mut dp) = (vec![0f32; content.len()], vec![0f32; positions.len()]);
+        let back = best(|| {
+            for of_queries in [true, false] {
+                let g = SideGradients { content: &mut dx, positions: &mut dp };
+                disentangled::backward(black_box(g), &bias, side, of_queries, &a);
+            }
+        });
+        // What picks one row for each score would multiply: one product for each term forward, two backward.
+        let product = 2e-9 * (batch * heads * time * time * dim) as f64;
+        println!(
+            "disentangled b{batch} t{time} h{heads} d{dim} {name}: forward {:.2} ms {:.1} GFLOP/s, backward {:.2} ms {:.1}",
+            there * 1e3,
+            2.0 * product / there,
+            back * 1e3,
+            4.0 * product / back
+        );
     }
 }
 

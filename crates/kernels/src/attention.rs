@@ -2,6 +2,7 @@
 
 mod backward;
 mod decode;
+pub mod disentangled;
 mod dropout;
 mod forward;
 pub mod reference;

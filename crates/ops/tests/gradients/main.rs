@@ -5,6 +5,7 @@
 mod attention;
 mod check;
 mod checkpoint;
+mod disentangled;
 mod elementwise;
 mod experts;
 mod heads;

@@ -10,7 +10,7 @@ const fn rule(buckets: usize, max_distance: usize, both_ways: bool) -> RelativeB
     RelativeBuckets { buckets, max_distance, both_ways }
 }
 
-/// The smallest distance of every bucket but the first, by torch 2.9 and transformers 5's T5 on all distances up to
+/// The smallest distance of every bucket but the first, by torch 2.15 and transformers 5.23's T5 on all distances up to
 /// 100,000: these decide the bucket of every one, since buckets never fall as distances grow.
 const GOLDEN: &[(RelativeBuckets, &[u64])] = &[
     (rule(32, 128, true), &[1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]),
