@@ -1,7 +1,7 @@
 //! An architecture as data: everything that a model file decides, and nothing that computes.
 
 use phyla_nn::{
-    EmbeddingSpec, Emits, HeadSpec, LinearSpec, Output, Reads, SublayerSpec, TiedBias, TokenTable, TowerSpec,
+    EmbeddingSpec, Emits, HeadSpec, LinearSpec, MoeSpec, Output, Reads, SublayerSpec, TiedBias, TokenTable, TowerSpec,
     TransformSpec,
 };
 
@@ -22,6 +22,8 @@ pub struct Arch {
     pub task: Task,
     /// Where tokens stand if nobody says so.
     pub position_ids: PositionIds,
+    /// Factor on the loss that keeps the choices of experts even over all layers together, in training.
+    pub router_loss: Option<f32>,
     /// Positions that the model was made for.
     pub context: usize,
     /// Whether more than `context` positions are an error (learned positions) or only untested (rotary ones).
@@ -102,6 +104,7 @@ impl Arch {
             heads: vec![],
             task: Task::Base,
             position_ids: PositionIds::Counted,
+            router_loss: None,
             context,
             context_is_hard: false,
         }
@@ -142,6 +145,17 @@ impl Arch {
         match &mut self.towers {
             Towers::Encoder(tower) | Towers::Decoder(tower) => vec![tower],
             Towers::Both { encoder, decoder } => vec![encoder, decoder],
+        }
+    }
+
+    /// Puts mixtures of experts in the place of feed-forward blocks, in the layers for which there is one.
+    pub fn mix(&mut self, mixture: impl Fn(usize) -> Option<MoeSpec>) {
+        for (index, layer) in self.main_mut().layers.iter_mut().enumerate() {
+            for sublayer in &mut layer.sublayers {
+                if let (SublayerSpec::Mlp(_), Some(moe)) = (&*sublayer, mixture(index)) {
+                    *sublayer = moe.into();
+                }
+            }
         }
     }
 

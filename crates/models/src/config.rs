@@ -106,6 +106,32 @@ pub(crate) fn divides(parts_field: &str, parts: usize, field: &str, size: usize)
     Ok(())
 }
 
+/// A positive count that another one bounds.
+pub(crate) fn at_most(field: &str, value: usize, bound_field: &str, bound: usize) -> Result<usize, ConfigError> {
+    if value == 0 || value > bound {
+        return Err(invalid(field, format!("expected 1 to {bound} ({bound_field}), found {value}")));
+    }
+    Ok(value)
+}
+
+/// A size made of so many parts of one size; 0 parts are none.
+pub(crate) fn times(field: &str, parts: usize, size: usize) -> Result<usize, ConfigError> {
+    if parts == 0 {
+        return Ok(0);
+    }
+    count(field, parts.saturating_mul(size), "size")
+}
+
+/// The size of two parts together.
+pub(crate) fn sum(a: usize, b: usize) -> usize {
+    a + b
+}
+
+/// What `taken` of `parts` equal parts of `whole` hold.
+pub(crate) fn share(whole: usize, parts: usize, taken: usize) -> usize {
+    whole / parts.max(1) * taken
+}
+
 /// An activation by its name in transformers.
 pub(crate) fn activation(field: &str, name: &str) -> Result<Act, ConfigError> {
     Act::from_name(name).map_err(|e| invalid(field, e.to_string()))
@@ -168,23 +194,18 @@ impl RopeFields {
     /// As in transformers: a non-empty `rope_scaling` stands for the whole of `rope_parameters`; `rope_theta` is
     /// looked for inside first; `original_max_position_embeddings` outside first.
     pub fn build(&self, dim: usize, max_positions: usize) -> Result<Arc<RopeSpec>, ConfigError> {
+        self.styled(Style::Half, dim, max_positions)
+    }
+
+    /// As [`RopeFields::build`] with other pairs than a head's two halves.
+    pub fn styled(&self, style: Style, dim: usize, max_positions: usize) -> Result<Arc<RopeSpec>, ConfigError> {
         if !dim.is_multiple_of(2) {
             return Err(invalid(
                 "head_dim",
                 format!("rotary positions turn pairs: expected an even number, found {dim}"),
             ));
         }
-        let empty = Map::new();
-        let table = |name: &'static str, value: &'_ Value| match value {
-            Value::Null => Ok(None),
-            Value::Object(fields) => Ok(Some(fields.clone())),
-            other => Err(invalid(name, format!("expected a table, found {other}"))),
-        };
-        let (name, fields) =
-            match (table("rope_scaling", &self.rope_scaling)?, table("rope_parameters", &self.rope_parameters)?) {
-                (Some(fields), _) if !fields.is_empty() => ("rope_scaling.", fields),
-                (_, fields) => ("rope_parameters.", fields.unwrap_or(empty)),
-            };
+        let (name, fields) = self.table()?;
         let outer = Map::from_iter([
             ("rope_theta".to_string(), self.rope_theta.clone()),
             ("original_max_position_embeddings".to_string(), self.original_max_position_embeddings.clone()),
@@ -193,10 +214,7 @@ impl RopeFields {
         let (read, outer) = (Table { table: name, fields: &fields }, Table { table: "", fields: &outer });
         let theta = read.number("rope_theta")?.or(outer.number("rope_theta")?).unwrap_or(THETA);
         let theta = positive("rope_theta", theta)?;
-        let kind = match read.text("rope_type")? {
-            Some(kind) => kind,
-            None => read.text("type")?.unwrap_or_else(|| "default".into()),
-        };
+        let kind = read.kind()?;
         let partial = read.number("partial_rotary_factor")?.or(outer.number("partial_rotary_factor")?).unwrap_or(1.);
         if fields.values().any(Value::is_object) {
             return Err(refused(name.trim_end_matches('.'), "a table for each layer type"));
@@ -217,8 +235,42 @@ impl RopeFields {
             partial,
         };
         let scaling = context.scaling(&kind, &read)?;
-        Ok(Arc::new(RopeSpec { dim, theta, style: Style::Half, scaling }))
+        Ok(Arc::new(RopeSpec { dim, theta, style, scaling }))
     }
+
+    /// The factor on scores over heads of `dim` elements, `1 / sqrt(dim)`, which DeepSeek's `mscale_all_dim` makes
+    /// larger for a stretched context.
+    pub fn score_scale(&self, dim: usize) -> Result<f32, ConfigError> {
+        let (name, fields) = self.table()?;
+        let read = Table { table: name, fields: &fields };
+        let usual = (dim as f64).sqrt().recip();
+        let all = read.number("mscale_all_dim")?.filter(|&all| all != 0.);
+        let factor = match (all, read.kind()?.as_str()) {
+            (None, _) | (_, "default") => return Ok(usual as f32),
+            (Some(all), kind) => {
+                magnitude(read.number("factor")?.ok_or_else(|| read.missing("factor", kind))?, all)
+            }
+        };
+        Ok((usual * factor * factor) as f32)
+    }
+
+    /// The table that says how positions turn: a non-empty `rope_scaling`, or `rope_parameters`.
+    fn table(&self) -> Result<(&'static str, Map<String, Value>), ConfigError> {
+        let table = |name: &'static str, value: &Value| match value {
+            Value::Null => Ok(None),
+            Value::Object(fields) => Ok(Some(fields.clone())),
+            other => Err(invalid(name, format!("expected a table, found {other}"))),
+        };
+        Ok(match (table("rope_scaling", &self.rope_scaling)?, table("rope_parameters", &self.rope_parameters)?) {
+            (Some(fields), _) if !fields.is_empty() => ("rope_scaling.", fields),
+            (_, fields) => ("rope_parameters.", fields.unwrap_or_default()),
+        })
+    }
+}
+
+/// How much larger cosine and sine become where YaRN stretches the context `factor` times.
+fn magnitude(factor: f64, mscale: f64) -> f64 {
+    if factor <= 1. { 1. } else { 0.1 * mscale * factor.ln() + 1. }
 }
 
 /// What the scaling depends on besides its own table.
@@ -271,7 +323,7 @@ impl Context {
             None if read.fields.contains_key("factor") => self.max_positions as f64 / original as f64,
             None => return Err(read.missing("factor", "yarn")),
         };
-        let magnitude = |mscale: f64| if factor <= 1. { 1. } else { 0.1 * mscale * factor.ln() + 1. };
+        let magnitude = |mscale: f64| magnitude(factor, mscale);
         let set = |key: &str| Ok::<_, ConfigError>(read.number(key)?.filter(|&x| x != 0.));
         let attention = match (read.number("attention_factor")?, set("mscale")?, set("mscale_all_dim")?) {
             (Some(attention), ..) => attention,
@@ -324,6 +376,13 @@ impl Table<'_> {
                 None => Err(invalid(&format!("{}{key}", self.table), format!("expected {expected}, found {value}"))),
             },
         }
+    }
+
+    fn kind(&self) -> Result<String, ConfigError> {
+        Ok(match self.text("rope_type")? {
+            Some(kind) => kind,
+            None => self.text("type")?.unwrap_or_else(|| "default".into()),
+        })
     }
 
     fn number(&self, key: &str) -> Result<Option<f64>, ConfigError> {

@@ -27,6 +27,11 @@ pub trait Family: DeserializeOwned + Serialize {
     /// Fields that transformers knows for this family and that have no effect on the model's values.
     const IGNORED: &'static [&'static str] = &[];
 
+    /// Values of absent fields that differ from those of the family whose fields this one flattens into its own.
+    fn defaults() -> Value {
+        Value::Null
+    }
+
     /// The architecture that the configuration describes, with the head that is wanted.
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError>;
 }
@@ -212,6 +217,11 @@ fn parse<F: Family>(config: &Map<String, Value>, asked: Option<Task>) -> Result<
     for (alias, name) in F::ALIASES {
         if let Some(value) = config.remove(*alias) {
             config.insert((*name).to_string(), value);
+        }
+    }
+    if let Value::Object(defaults) = F::defaults() {
+        for (name, value) in defaults {
+            config.entry(name).or_insert(value);
         }
     }
     for name in REFUSED {

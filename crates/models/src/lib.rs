@@ -21,11 +21,15 @@ mod task;
 mod windows;
 
 mod bert;
+mod deepseek_v2;
 mod gpt2;
 mod llama;
 mod mistral;
+mod mixtral;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
 mod roberta;
 mod xlm_roberta;
 
@@ -34,7 +38,7 @@ pub use config::ConfigError;
 pub use fresh::{fresh, fresh_as, fresh_with};
 pub use input::Input;
 pub use load::{LoadError, LoadOptions, LoadReport, NewHead, load, read_config};
-pub use model::Model;
+pub use model::{Model, Named};
 pub use save::save;
 pub use survey::{Found, Slot, Survey, survey};
 pub use task::{Task, Wanted};

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::{ConfigError, RopeFields, count, invalid, refused};
+use phyla_nn::Act;
+
+use crate::config::{self, ConfigError, RopeFields, count, invalid, refused};
 use crate::family::Family;
 use crate::llama::{Decoder, NAMES};
 use crate::names::Rule;
@@ -15,7 +17,7 @@ use crate::{Arch, Task, Wanted};
 pub struct Config {
     vocab_size: usize,
     hidden_size: usize,
-    intermediate_size: usize,
+    pub(crate) intermediate_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
     num_key_value_heads: usize,
@@ -58,6 +60,13 @@ impl Default for Config {
             is_causal: true,
             layer_types: Value::Null,
         }
+    }
+}
+
+impl Config {
+    /// The activation of the feed-forward blocks.
+    pub(crate) fn act(&self) -> Result<Act, ConfigError> {
+        config::activation("hidden_act", &self.hidden_act)
     }
 }
 

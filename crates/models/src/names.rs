@@ -44,6 +44,18 @@ pub const fn part_t(ours: &'static str, theirs: &'static str, index: usize, coun
     Rule { part: (index, count), ..whole_t(ours, theirs) }
 }
 
+/// Two tables as one: a family's and what another adds to it. `N` is the number of rules of both.
+pub const fn join<const N: usize>(first: &[Rule], second: &[Rule]) -> [Rule; N] {
+    assert!(first.len() + second.len() == N, "the joined table has another length");
+    let mut rules = [second[0]; N];
+    let mut i = 0;
+    while i < N {
+        rules[i] = if i < first.len() { first[i] } else { second[i - first.len()] };
+        i += 1;
+    }
+    rules
+}
+
 /// Where a parameter of ours lies in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {

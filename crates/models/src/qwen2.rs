@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ConfigError, RopeFields, count, invalid};
+use phyla_nn::Act;
+
+use crate::config::{self, ConfigError, RopeFields, count, invalid};
 use crate::family::Family;
 use crate::llama::{Decoder, NAMES};
 use crate::names::Rule;
@@ -92,6 +94,20 @@ impl Config {
         })
     }
 
+    /// The size of a head: as stated, or a share of the residual stream.
+    pub(crate) fn head_dim(&self) -> Result<usize, ConfigError> {
+        match (self.head_dim, self.num_attention_heads) {
+            (Some(stated), _) => Ok(stated),
+            (None, 0) => Err(invalid("num_attention_heads", "expected at least 1, found 0")),
+            (None, heads) => Ok(self.hidden_size / heads),
+        }
+    }
+
+    /// The activation of the feed-forward blocks.
+    pub(crate) fn act(&self) -> Result<Act, ConfigError> {
+        config::activation("hidden_act", &self.hidden_act)
+    }
+
     /// The size of a head where the file states one.
     pub(crate) fn stated_head_dim(&self) -> Option<usize> {
         self.head_dim
@@ -112,9 +128,6 @@ impl Family for Config {
     const IGNORED: &'static [&'static str] = &["attention_bias", "mlp_bias"];
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
-        if self.num_attention_heads == 0 {
-            return Err(invalid("num_attention_heads", "expected at least 1, found 0"));
-        }
-        self.decoder(self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads))?.arch(wanted)
+        self.decoder(self.head_dim()?)?.arch(wanted)
     }
 }

@@ -5,16 +5,21 @@ use serde_json::{Map, Value};
 use crate::Task;
 use crate::checkpoint::nearest;
 use crate::family::{Entry, Parsed};
-use crate::{ConfigError, bert, gpt2, llama, mistral, qwen2, qwen3, roberta, xlm_roberta};
+use crate::{
+    ConfigError, bert, deepseek_v2, gpt2, llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, roberta, xlm_roberta};
 
 /// Every family that can be built.
 pub const FAMILIES: &[Entry] = &[
     Entry::of::<bert::Config>(),
+    Entry::of::<deepseek_v2::Config>(),
     Entry::of::<gpt2::Config>(),
     Entry::of::<llama::Config>(),
     Entry::of::<mistral::Config>(),
+    Entry::of::<mixtral::Config>(),
     Entry::of::<qwen2::Config>(),
+    Entry::of::<qwen2_moe::Config>(),
     Entry::of::<qwen3::Config>(),
+    Entry::of::<qwen3_moe::Config>(),
     Entry::of::<roberta::Config>(),
     Entry::of::<xlm_roberta::Config>(),
 ];

@@ -1,7 +1,13 @@
-//! Sliding windows as Qwen's configurations state them: layer by layer, or from some layer on.
+//! Which layers differ, as Qwen's configurations state it: sliding windows layer by layer or from some layer on, and
+//! experts in every so many layers.
 
 use crate::ConfigError;
 use crate::config::{invalid, refused};
+
+/// Whether a layer is the last of every `step`.
+pub(crate) fn is_last_of(step: usize, layer: usize) -> bool {
+    (layer + 1).is_multiple_of(step)
+}
 
 /// The window of each layer; `None` attends fully.
 pub(crate) fn by_layer(

@@ -29,7 +29,7 @@ fn cases(family: &str) -> Vec<PathBuf> {
 }
 
 /// A row for each family.
-const FAMILIES: &[&str] = &["bert", "gpt2", "llama", "mistral", "qwen2", "qwen3", "roberta", "xlm-roberta"];
+const FAMILIES: &[&str] = &["bert", "deepseek_v2", "gpt2", "llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "roberta", "xlm-roberta"];
 
 fn families() -> impl Iterator<Item = &'static str> {
     assert_eq!(FAMILIES.len(), registry::FAMILIES.len(), "a family of the registry has no row here");

@@ -1,4 +1,4 @@
-//! Keys and values of earlier tokens, one growing buffer a layer, each row with a length of its own: rows of
+//! Keys and values (or latent vectors) of earlier tokens, growing buffers for each layer, each row with a length of its own: rows of
 //! different length stand side by side without padding.
 
 use std::ops::Range;
@@ -12,8 +12,9 @@ use crate::Memory;
 /// The cache of a batch.
 #[derive(Debug, Default)]
 pub struct Cache {
-    /// By layer: keys and values, `[rows, capacity, kv_heads, dim]`; empty until the layer first runs.
-    layers: Vec<Option<(Data, Data)>>,
+    /// By layer: keys and values, or latent vectors, each `[rows, capacity, kv_heads, dim]`; empty until the layer first
+    /// runs.
+    layers: Vec<Vec<Data>>,
     /// Tokens held by each row.
     lengths: Vec<usize>,
     /// What a decoder attends to besides itself.
@@ -68,8 +69,8 @@ impl Cache {
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
         let bytes = |data: &Data| data.elem_count() * data.dtype().size_in_bytes();
-        let memory = self.memory.iter().flat_map(|memory| &memory.layers);
-        self.layers.iter().chain(memory).flatten().map(|(k, v)| bytes(k) + bytes(v)).sum()
+        let memory = self.memory.iter().flat_map(|memory| memory.layers.iter().flatten()).flat_map(|(k, v)| [k, v]);
+        self.layers.iter().flatten().chain(memory).map(bytes).sum()
     }
 
     /// Shortens a row to `length` tokens.
@@ -84,7 +85,7 @@ impl Cache {
         let layers = self
             .layers
             .iter()
-            .map(|layer| layer.as_ref().map(|(k, v)| Ok((pick(k)?, pick(v)?))).transpose())
+            .map(|layer| layer.iter().map(pick).collect::<Result<_>>())
             .collect::<Result<_>>()?;
         let lengths = rows.iter().map(|&r| self.lengths[r]).collect();
         // What the encoder said is not copied: rows only remember which of it is theirs.
@@ -96,27 +97,25 @@ impl Cache {
         Ok(Cache { layers, lengths, memory })
     }
 
-    fn reserve(&mut self, layer: usize, k: &Data, v: &Data, tokens: usize) -> Result<()> {
+    fn reserve(&mut self, layer: usize, new: &[&Data], tokens: usize) -> Result<()> {
         if self.layers.len() <= layer {
-            self.layers.resize_with(layer + 1, || None);
+            self.layers.resize_with(layer + 1, Vec::new);
         }
-        let rows = self.lengths.len();
-        let old = self.layers[layer].take();
-        let capacity = old.as_ref().map_or(Ok(0), |(k, _)| k.dim(1))?;
+        let (rows, old) = (self.lengths.len(), std::mem::take(&mut self.layers[layer]));
+        let capacity = old.first().map_or(Ok(0), |data| data.dim(1))?;
         if capacity >= tokens {
             self.layers[layer] = old;
             return Ok(());
         }
         let capacity = tokens.max(2 * capacity).max(FIRST);
-        let grown = |like: &Data, old: Option<&Data>| -> Result<Data> {
+        for (i, like) in new.iter().enumerate() {
             let (_, _, heads, dim) = like.dims4()?;
-            let new = Data::zeros((rows, capacity, heads, dim), like.dtype(), like.device())?;
-            if let Some(old) = old {
-                new.slice_set(&old.contiguous()?, 1, 0)?;
+            let grown = Data::zeros((rows, capacity, heads, dim), like.dtype(), like.device())?;
+            if let Some(old) = old.get(i) {
+                grown.slice_set(&old.contiguous()?, 1, 0)?;
             }
-            Ok(new)
-        };
-        self.layers[layer] = Some((grown(k, old.as_ref().map(|o| &o.0))?, grown(v, old.as_ref().map(|o| &o.1))?));
+            self.layers[layer].push(grown);
+        }
         Ok(())
     }
 }
@@ -127,23 +126,20 @@ impl CacheRows<'_> {
         &self.cache.lengths[self.rows.clone()]
     }
 
-    /// Puts the keys and values of new tokens, `[rows, time, kv_heads, dim]`, behind those of `layer` and
-    /// returns all of them, `[rows, longest, kv_heads, dim]`, as views.
-    pub fn append(&mut self, layer: usize, k: &Data, v: &Data) -> Result<(Data, Data)> {
-        let (rows, time, ..) = k.dims4()?;
-        if rows != self.rows.len() {
-            candle_core::bail!("a cache of {} rows was given keys of {rows}", self.rows.len());
+    /// Puts what a layer keeps of new tokens (keys and values, or latent vectors), each `[rows, time, kv_heads, dim]`,
+    /// behind what `layer` holds and returns all of it, `[rows, longest, kv_heads, dim]`, as views.
+    pub fn append(&mut self, layer: usize, new: &[&Data]) -> Result<Vec<Data>> {
+        let (rows, time) = (self.rows.len(), new.first().map_or(Ok(0), |data| data.dim(1))?);
+        if let Some(wrong) = new.iter().find(|data| data.dims()[..2] != [rows, time]) {
+            candle_core::bail!("a cache of {rows} rows was given {time} tokens of shape {:?}", wrong.dims());
         }
         let longest = self.lengths().iter().max().copied().unwrap_or(0) + time;
-        self.cache.reserve(layer, k, v, longest)?;
-        let Some((keys, values)) = &self.cache.layers[layer] else {
-            candle_core::bail!("cache layer {layer} is empty");
-        };
-        for (all, new) in [(keys, k), (values, v)] {
+        self.cache.reserve(layer, new, longest)?;
+        let all = &self.cache.layers[layer];
+        for (all, new) in all.iter().zip(new) {
             write(all, &new.contiguous()?, self.rows.clone(), self.lengths())?;
         }
-        let view = |all: &Data| all.narrow(0, self.rows.start, rows)?.narrow(1, 0, longest);
-        Ok((view(keys)?, view(values)?))
+        all.iter().map(|all| all.narrow(0, self.rows.start, rows)?.narrow(1, 0, longest)).collect()
     }
 
     /// Keys and values of the encoder's states for these rows, `[memory rows, source, heads, dim]`; a memory row may

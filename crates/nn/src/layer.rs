@@ -3,7 +3,7 @@
 use candle_core::Result;
 use phyla_ops::Tensor;
 
-use crate::{Attention, AttentionSpec, Mlp, MlpSpec, Norm, NormSpec, Pass, Scope};
+use crate::{Attention, AttentionSpec, Mla, MlaSpec, Mlp, MlpSpec, Moe, MoeSpec, Norm, NormSpec, Pass, Scope};
 
 /// Where the norm stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,24 @@ pub enum SublayerSpec {
     Attention(AttentionSpec),
     /// Attention to the encoder's states, named `cross`.
     Cross(AttentionSpec),
+    /// Latent self-attention, named `attn`.
+    Mla(MlaSpec),
     /// Feed-forward, named `mlp`.
     Mlp(MlpSpec),
+    /// A mixture of experts, named `mlp` as the block in whose place it stands.
+    Moe(MoeSpec),
+}
+
+impl From<MlaSpec> for SublayerSpec {
+    fn from(spec: MlaSpec) -> Self {
+        Self::Mla(spec)
+    }
+}
+
+impl From<MoeSpec> for SublayerSpec {
+    fn from(spec: MoeSpec) -> Self {
+        Self::Moe(spec)
+    }
 }
 
 impl From<AttentionSpec> for SublayerSpec {
@@ -71,8 +87,12 @@ pub enum Sublayer {
     Attention(Box<Attention>),
     /// Attention to the encoder's states.
     Cross(Box<Attention>),
+    /// Latent self-attention.
+    Mla(Box<Mla>),
     /// Feed-forward.
     Mlp(Mlp),
+    /// A mixture of experts.
+    Moe(Box<Moe>),
 }
 
 impl Sublayer {
@@ -80,7 +100,9 @@ impl Sublayer {
         Ok(match spec {
             SublayerSpec::Attention(spec) => Self::Attention(Box::new(Attention::new(spec, scope)?)),
             SublayerSpec::Cross(spec) => Self::Cross(Box::new(Attention::new(spec, scope)?)),
+            SublayerSpec::Mla(spec) => Self::Mla(Box::new(Mla::new(spec, scope)?)),
             SublayerSpec::Mlp(spec) => Self::Mlp(Mlp::new(spec, scope)?),
+            SublayerSpec::Moe(spec) => Self::Moe(Box::new(Moe::new(spec, scope)?)),
         })
     }
 
@@ -88,7 +110,9 @@ impl Sublayer {
         match self {
             Self::Attention(attention) => attention.forward(x, pass),
             Self::Cross(attention) => attention.forward_cross(x, pass),
+            Self::Mla(attention) => attention.forward(x, pass),
             Self::Mlp(mlp) => mlp.forward(x, pass),
+            Self::Moe(moe) => moe.forward(x, pass),
         }
     }
 }
@@ -98,7 +122,8 @@ impl SublayerSpec {
     pub fn keys_seen(&self, past: usize) -> usize {
         match self {
             Self::Attention(attention) => (past + 1).min(attention.window.unwrap_or(usize::MAX)),
-            Self::Cross(_) | Self::Mlp(_) => 0,
+            Self::Mla(_) => past + 1,
+            Self::Cross(_) | Self::Mlp(_) | Self::Moe(_) => 0,
         }
     }
 
@@ -106,7 +131,8 @@ impl SublayerSpec {
     pub fn score_operations(&self) -> usize {
         match self {
             Self::Attention(attention) => 4 * attention.heads * attention.head_dim,
-            Self::Cross(_) | Self::Mlp(_) => 0,
+            Self::Mla(mla) => 2 * mla.heads * (mla.nope + mla.rotary + mla.v_dim),
+            Self::Cross(_) | Self::Mlp(_) | Self::Moe(_) => 0,
         }
     }
 
@@ -114,16 +140,17 @@ impl SublayerSpec {
     pub fn cache_numbers(&self) -> usize {
         match self {
             Self::Attention(attention) => 2 * attention.kv_heads * attention.head_dim,
-            Self::Cross(_) | Self::Mlp(_) => 0,
+            Self::Mla(mla) => mla.kv_rank + mla.rotary,
+            Self::Cross(_) | Self::Mlp(_) | Self::Moe(_) => 0,
         }
     }
 
     /// The name under which the sublayer's parameters stand; its norm is `<name>_norm`.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Attention(_) => "attn",
+            Self::Attention(_) | Self::Mla(_) => "attn",
             Self::Cross(_) => "cross",
-            Self::Mlp(_) => "mlp",
+            Self::Mlp(_) | Self::Moe(_) => "mlp",
         }
     }
 }

@@ -51,6 +51,17 @@ impl Linear {
         phyla_ops::linear(x, &self.weight, self.bias.as_ref())
     }
 
+    /// For a map onto heads of so many rows each: `x[n, heads, rows] w_h`, `[n, heads, input]`, where `w_h` are rows
+    /// `offset..offset + rows` of head `h`'s part of the weight. Folds a map of keys into the queries.
+    pub fn per_head_up(&self, x: &Tensor, offset: usize) -> Result<Tensor> {
+        phyla_ops::per_head_up(x, &self.weight, offset)
+    }
+
+    /// As [`Linear::per_head_up`] the other way: `x[n, heads, input] w_hᵀ`, `[n, heads, rows]`.
+    pub fn per_head_down(&self, x: &Tensor, offset: usize, rows: usize) -> Result<Tensor> {
+        phyla_ops::per_head_down(x, &self.weight, offset, rows)
+    }
+
     /// Cross-entropy of `x wᵀ + b` against `targets`, one for each row, without keeping the logits.
     pub fn cross_entropy(&self, x: &Tensor, targets: &[i32], args: CrossEntropy) -> Result<Tensor> {
         phyla_ops::linear_cross_entropy(x, &self.weight, self.bias.as_ref(), targets, args)

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
 use phyla_kernels::rng::Rng;
-use phyla_ops::{Data, Dropout, RopeRows, Tensor, Visibility};
+use phyla_ops::{Data, Dropout, RopeRows, Routed, Tensor, Visibility};
 
 use crate::{CacheRows, Mask, Memory, RopeSpec};
 
@@ -14,6 +14,8 @@ pub struct Pass<'a> {
     cache: Option<CacheRows<'a>>,
     memory: Option<Memory>,
     randomness: Option<Randomness>,
+    /// The balance losses of mixtures of experts, in training.
+    pub balance: Option<Ledger>,
     /// What the tower's layers share about relative positions: a bias on the scores, or a table of vectors.
     pub relative: Option<Tensor>,
     /// Filled with every layer's input, when wanted.
@@ -22,6 +24,35 @@ pub struct Pass<'a> {
     pub checkpointing: bool,
     /// Index of the layer that runs now: its slot in the cache.
     pub layer: usize,
+}
+
+/// What mixtures of experts say about the evenness of their choices.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// The pass's share of a step whose loss is a mean over several passes.
+    pub weight: f32,
+    /// Sum of the losses so far, each times `weight`.
+    pub loss: f64,
+    /// The choices of the layers that have no loss of their own.
+    pub routed: Vec<Routed>,
+}
+
+impl Ledger {
+    /// A ledger of a pass that is `weight` of its step.
+    pub fn new(weight: f32) -> Self {
+        Self { weight, ..Self::default() }
+    }
+
+    /// Takes down a loss that has been attached to a layer's result.
+    pub(crate) fn note(&mut self, loss: &Tensor) -> Result<()> {
+        self.loss += loss.data().to_scalar::<f32>()? as f64;
+        Ok(())
+    }
+
+    /// For a layer that is computed again: what it says is known already.
+    fn replay(&self) -> Self {
+        Self::new(self.weight)
+    }
 }
 
 /// What all layers of a pass share; computed once.
@@ -58,6 +89,7 @@ impl<'a> Pass<'a> {
             tokens: Arc::new(Tokens { batch, time, positions, mask, valid, windows, ropes }),
             cache: None,
             memory: None,
+            balance: None,
             relative: None,
             randomness: None,
             hidden_states: None,
@@ -197,12 +229,20 @@ impl<'a> Pass<'a> {
     /// With a cache: appends to it and returns all keys and values; without: the ones given.
     pub fn extend(&mut self, k: Tensor, v: Tensor) -> Result<(Tensor, Tensor)> {
         let layer = self.layer;
-        match &mut self.cache {
-            None => Ok((k, v)),
-            Some(cache) => {
-                let (k, v): (Data, Data) = cache.append(layer, k.data(), v.data())?;
-                Ok((k.into(), v.into()))
-            }
+        let Some(cache) = &mut self.cache else { return Ok((k, v)) };
+        match <[Data; 2]>::try_from(cache.append(layer, &[k.data(), v.data()])?) {
+            Ok([k, v]) => Ok((k.into(), v.into())),
+            Err(all) => candle_core::bail!("a cache layer of {} parts was given two", all.len()),
+        }
+    }
+
+    /// As [`Pass::extend`] for the one latent vector that a layer keeps of each token; says whether there is a cache.
+    pub fn extend_latent(&mut self, latent: Tensor) -> Result<(Tensor, bool)> {
+        let layer = self.layer;
+        let Some(cache) = &mut self.cache else { return Ok((latent, false)) };
+        match <[Data; 1]>::try_from(cache.append(layer, &[latent.data()])?) {
+            Ok([latent]) => Ok((latent.into(), true)),
+            Err(all) => candle_core::bail!("a cache layer of {} parts was given one", all.len()),
         }
     }
 
@@ -220,6 +260,7 @@ impl<'a> Pass<'a> {
             tokens: self.tokens.clone(),
             cache: None,
             memory: self.memory.clone(),
+            balance: self.balance.as_ref().map(Ledger::replay),
             relative: self.relative.clone(),
             randomness: self.randomness.clone(),
             hidden_states: None,

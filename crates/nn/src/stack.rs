@@ -1,6 +1,6 @@
 //! Layers in a row.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::Result;
@@ -48,15 +48,22 @@ impl Stack {
 fn recomputed(layer: &Arc<Layer>, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
     let (layer, start) = (layer.clone(), pass.replay());
     let sites = Arc::new(AtomicU64::new(pass.sites()));
-    let seen = sites.clone();
+    let balance = Arc::new(Mutex::new(None));
+    let (seen, said) = (sites.clone(), balance.clone());
     let inputs: Vec<&Tensor> = std::iter::once(x).chain(pass.shared()).collect();
     let y = phyla_ops::checkpoint(&inputs, move |inputs| {
         let mut pass = start.replay();
         pass.share(&inputs[1..]);
         let y = layer.forward(&inputs[0], &mut pass)?;
         seen.store(pass.sites(), Ordering::Relaxed);
+        // The first run counts; the second, in the backward pass, says the same again.
+        said.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(pass.balance.take());
         Ok(y)
     })?;
     pass.caught_up(sites.load(Ordering::Relaxed));
+    let said = balance.lock().unwrap_or_else(PoisonError::into_inner).take().flatten();
+    if let (Some(ledger), Some(said)) = (&mut pass.balance, said) {
+        ledger.loss += said.loss;
+    }
     Ok(y)
 }
