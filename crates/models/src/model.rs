@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_nn::{Embedding, Emits, Head, Init, Memory, Pass, Reads, Scope, Source, Tower, Transform};
+use phyla_nn::{Embedding, Emits, Head, HeadSpec, Init, Memory, Pass, Reads, Scope, Source, Tower, Transform};
 use phyla_ops::{CrossEntropy, Param, Tensor};
 use serde_json::{Map, Value};
 
@@ -117,12 +117,23 @@ impl Model {
     /// What the heads make of the main tower's last hidden state, and the pooler's result, by their names in
     /// transformers; `input` is what the main tower read.
     pub fn outputs(&self, hidden: &Tensor, input: &Input, pass: &mut Pass) -> Result<Vec<Named>> {
+        self.answers(hidden, input, pass, |_| true)
+    }
+
+    /// As [`Model::outputs`], of some heads only.
+    pub fn answers(
+        &self,
+        hidden: &Tensor,
+        input: &Input,
+        pass: &mut Pass,
+        wanted: impl Fn(&HeadSpec) -> bool,
+    ) -> Result<Vec<Named>> {
         let mut results = vec![];
         let pooled = match &self.pooler {
             Some(pooler) => Some(pooler.forward(&rows(hidden, &input.first())?, pass)?),
             None => None,
         };
-        for head in &self.heads {
+        for head in self.heads.iter().filter(|head| wanted(&head.spec)) {
             let x = match (head.spec.reads, &pooled) {
                 (Reads::Tokens, _) => hidden.clone(),
                 (Reads::First, _) => rows(hidden, &input.first())?,
@@ -171,6 +182,24 @@ impl Model {
     /// [`phyla_ops::linear_cross_entropy`].
     pub fn loss(&self, hidden: &Tensor, targets: &[i32], args: CrossEntropy) -> Result<Tensor> {
         self.lm_head()?.cross_entropy(hidden, targets, args, &mut Pass::idle())
+    }
+
+    /// The loss of targets for tokens, by the head that answers for each token: with tokens, or with labels.
+    pub fn token_loss(
+        &self,
+        hidden: &Tensor,
+        targets: &[i32],
+        args: CrossEntropy,
+        pass: &mut Pass,
+    ) -> Result<Tensor> {
+        let answers = |head: &&Head| head.spec.reads == Reads::Tokens && matches!(head.spec.emits, Emits::One(_));
+        match self.heads.iter().find(answers) {
+            Some(head) => head.cross_entropy(hidden, targets, args, pass),
+            None => candle_core::bail!(
+                "the batch has a target for each token, and this model, for {}, no head that answers for each",
+                self.arch.task.describe()
+            ),
+        }
     }
 
     /// What [`Model::forward`] checks first: the number of ids, the vocabulary, the learned positions.
