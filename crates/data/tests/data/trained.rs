@@ -32,7 +32,7 @@ fn on_threads<T: Send>(work: impl Fn() -> T + Sync) -> [T; 2] {
 
 #[test]
 fn wordpiece_stands_between_its_tokens() {
-    let settings = WordPieceSettings { vocab_size: 700, ..WordPieceSettings::default() };
+    let settings = WordPieceSettings { vocab_size: 700, character_coverage: 1.0, ..WordPieceSettings::default() };
     let tokenizer = wordpiece(&settings);
     assert_eq!(tokenizer.vocab_size(), 700);
     let ids = (tokenizer.pad(), tokenizer.unk(), tokenizer.cls(), tokenizer.sep(), tokenizer.mask());
@@ -57,7 +57,7 @@ fn wordpiece_stands_between_its_tokens() {
 
 #[test]
 fn wordpiece_learns_what_the_reference_trainer_learns() {
-    let settings = WordPieceSettings { vocab_size: 500, ..WordPieceSettings::default() };
+    let settings = WordPieceSettings { vocab_size: 500, character_coverage: 1.0, ..WordPieceSettings::default() };
     let ours = wordpiece(&settings);
     let mut reference = TokenizerBuilder::<
         WordPiece,
@@ -92,13 +92,15 @@ fn wordpiece_learns_what_the_reference_trainer_learns() {
 fn wordpiece_says_what_it_has_no_room_for() {
     let settings = WordPieceSettings { vocab_size: 30, ..WordPieceSettings::default() };
     let error = train_wordpiece([Ok(TEXT)], &settings, &mut |_| {}).unwrap_err().to_string();
-    assert!(error.contains("no room for") && error.contains("`alphabet`"), "{error}");
-    // With few characters, words with others are unknown, and nothing else is lost.
-    let few = WordPieceSettings { vocab_size: 200, alphabet: 20, ..WordPieceSettings::default() };
+    assert!(error.contains("no room for") && error.contains("`character_coverage`"), "{error}");
+    // With few characters, words with others are unknown, and nothing else is lost; ASCII is always known.
+    let few = WordPieceSettings { vocab_size: 200, character_coverage: 0.5, ..WordPieceSettings::default() };
     let tokenizer = wordpiece(&few);
     assert_eq!(tokenizer.encode("敏", false).unwrap(), [1]);
-    let ids = tokenizer.encode("the", false).unwrap();
+    let ids = tokenizer.encode("the 12345", false).unwrap();
     assert!(!ids.contains(&1));
+    let none = WordPieceSettings { character_coverage: 0.0, ..few };
+    assert!(train_wordpiece([Ok(TEXT)], &none, &mut |_| {}).unwrap_err().to_string().contains("above 0"));
 }
 
 #[test]

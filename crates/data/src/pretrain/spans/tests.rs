@@ -65,6 +65,9 @@ fn sources_are_exactly_as_long_as_asked() {
     let t5 = corruption(0.15, 3.0);
     assert_eq!(t5.text_length(512), Some(568));
     assert_eq!(t5.lengths(568), (512, 114));
+    assert_eq!((t5.text_length(64), t5.lengths(70)), (Some(70), (64, 14)));
+    let long = corruption(0.25, 8.0);
+    assert_eq!((long.text_length(256), long.lengths(327)), (Some(327), (256, 93)));
     for (density, mean) in [(0.15, 3.0), (0.5, 2.0), (0.25, 1.0), (0.15, 8.0)] {
         let corruption = corruption(density, mean);
         for length in 8..600 {

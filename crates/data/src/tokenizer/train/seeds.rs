@@ -1,6 +1,8 @@
-//! Where a unigram vocabulary begins: the frequent substrings of words, many more of them than will remain.
+//! Where vocabularies begin: the characters they know, and of unigram ones the frequent substrings of words.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::error::{Error, Result};
 
 /// A word or a piece of one, and how often it occurs.
 pub(super) type Counted = (Vec<char>, u64);
@@ -8,7 +10,16 @@ pub(super) type Counted = (Vec<char>, u64);
 /// Begins a word in place of the space before it.
 pub(super) const SPACE: char = '▁';
 
-/// The most frequent characters that make up this share of the text, in the order of their code points.
+/// Refuses a share that is none.
+pub(super) fn check_coverage(coverage: f64) -> Result<()> {
+    if coverage > 0.0 && coverage <= 1.0 {
+        return Ok(());
+    }
+    Err(Error::Settings(format!("`character_coverage` should lie above 0 and at most at 1, found {coverage}")))
+}
+
+/// The most frequent characters that make up this share of the text, and all of ASCII that occurs (digits are rare in
+/// stories, and cost little), in the order of their code points.
 pub(super) fn characters(words: &BTreeMap<Box<str>, u64>, coverage: f64) -> BTreeMap<char, u64> {
     let mut counts = BTreeMap::<char, u64>::new();
     for (word, count) in words {
@@ -19,8 +30,8 @@ pub(super) fn characters(words: &BTreeMap<Box<str>, u64>, coverage: f64) -> BTre
     // Stable: of equally frequent characters the one with the lower code point stays.
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let mut covered = 0;
-    counts.retain(|(_, count)| {
-        let wanted = (covered as f64) < total as f64 * coverage;
+    counts.retain(|(c, count)| {
+        let wanted = c.is_ascii() || (covered as f64) < total as f64 * coverage;
         covered += count;
         wanted
     });

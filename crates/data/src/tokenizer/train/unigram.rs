@@ -10,7 +10,7 @@ use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use super::super::legacy::added_token;
 use super::count::{count, divide};
 use super::expect::Unigram;
-use super::seeds::{SPACE, characters, known_parts, substrings};
+use super::seeds::{SPACE, characters, check_coverage, known_parts, substrings};
 use super::{Tokenizer, assemble, template};
 use crate::error::{Error, Result};
 
@@ -54,11 +54,11 @@ pub fn train_unigram<S: AsRef<str>>(
     settings: &UnigramSettings,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Tokenizer> {
-    if !(settings.character_coverage > 0.0 && settings.character_coverage <= 1.0) || settings.max_piece_length == 0 {
+    check_coverage(settings.character_coverage)?;
+    if !(1..=255).contains(&settings.max_piece_length) {
         return Err(Error::Settings(format!(
-            "`character_coverage` should lie above 0 and at most at 1, found {}, and `max_piece_length` be 1 or more, \
-             found {}",
-            settings.character_coverage, settings.max_piece_length
+            "`max_piece_length` should lie between 1 and 255, found {}",
+            settings.max_piece_length
         )));
     }
     // The highest id first: ids of added tokens follow the order in which they are added.

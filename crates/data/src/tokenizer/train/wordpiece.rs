@@ -10,11 +10,12 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 
 use super::super::legacy::added_token;
 use super::count::{count, divide};
+use super::seeds::{characters, check_coverage};
 use super::{Tokenizer, assemble, merge, template};
 use crate::error::{Error, Result};
 
 /// What [`train_wordpiece`] is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WordPieceSettings {
     /// Tokens in all: the five special ones, characters, and what is put together from them.
@@ -27,8 +28,8 @@ pub struct WordPieceSettings {
     pub chinese_characters: bool,
     /// Pieces whose join occurs less often are not joined.
     pub min_frequency: u64,
-    /// So many characters at most, the most frequent ones; a word with any other is unknown.
-    pub alphabet: usize,
+    /// Share of the text that the known characters should make up; a word with a rarer one is unknown.
+    pub character_coverage: f64,
 }
 
 impl Default for WordPieceSettings {
@@ -39,7 +40,7 @@ impl Default for WordPieceSettings {
             strip_accents: None,
             chinese_characters: true,
             min_frequency: 2,
-            alphabet: 1000,
+            character_coverage: 0.9995,
         }
     }
 }
@@ -66,6 +67,7 @@ pub fn train_wordpiece<S: AsRef<str>>(
     settings: &WordPieceSettings,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Tokenizer> {
+    check_coverage(settings.character_coverage)?;
     let special = SPECIAL.map(str::to_owned);
     let normalizer = BertNormalizer::new(true, settings.chinese_characters, settings.strip_accents, settings.lowercase);
     let words = count(texts, &special, |text, word| {
@@ -74,17 +76,18 @@ pub fn train_wordpiece<S: AsRef<str>>(
             divide(line, &normalizer, &BertPreTokenizer, &mut |piece| word(Cow::Owned(piece.to_owned())))
         })
     })?;
-    let known = characters(&words, settings.alphabet);
+    let known = characters(&words, settings.character_coverage);
+    let known: BTreeMap<char, usize> = known.into_keys().zip(0..).collect();
     let (mut spelled, words) = spell(words, &known);
     let least = SPECIAL.len() + spelled.len();
     if settings.vocab_size < least {
         return Err(Error::Settings(format!(
             "a vocabulary of {} tokens has no room for {} special tokens and {} characters at the beginning and inside \
-             of words: it needs {least} or more, or a smaller `alphabet` than {}",
+             of words: it needs {least} or more, or a smaller `character_coverage` than {}",
             settings.vocab_size,
             SPECIAL.len(),
             spelled.len(),
-            settings.alphabet
+            settings.character_coverage
         )));
     }
     let size = settings.vocab_size - SPECIAL.len();
@@ -117,20 +120,6 @@ pub fn train_wordpiece<S: AsRef<str>>(
         ("model_input_names", json!(["input_ids", "token_type_ids", "attention_mask"])),
     ];
     assemble(&tokenizer, &roles, more)
-}
-
-/// The `most` most frequent characters, each with its place in the alphabet's order.
-fn characters(words: &BTreeMap<Box<str>, u64>, most: usize) -> BTreeMap<char, usize> {
-    let mut counts = BTreeMap::<char, u64>::new();
-    for (word, count) in words {
-        word.chars().for_each(|c| *counts.entry(c).or_default() += count);
-    }
-    let mut counts: Vec<(char, u64)> = counts.into_iter().collect();
-    // Stable: of equally frequent characters the one with the lower code point stays.
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    counts.truncate(most);
-    counts.sort_unstable_by_key(|(c, _)| *c);
-    counts.into_iter().enumerate().map(|(place, (c, _))| (c, place)).collect()
 }
 
 /// The alphabet as pieces (every character as a word's beginning, and those that occur there, inside of words), and
