@@ -25,4 +25,5 @@ pub mod rows;
 mod simd;
 pub mod threads;
 mod tile;
+pub mod unfold;
 pub mod vector;

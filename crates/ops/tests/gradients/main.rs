@@ -6,6 +6,7 @@ mod attention;
 mod check;
 mod checkpoint;
 mod disentangled;
+mod conv;
 mod elementwise;
 mod experts;
 mod heads;
