@@ -17,6 +17,7 @@ pub mod norm;
 pub mod optim;
 mod pool;
 pub mod product;
+pub mod regression;
 pub mod rng;
 pub mod roofline;
 pub mod rope;

@@ -13,5 +13,6 @@ mod heads;
 mod linear;
 mod loss;
 mod moves;
+mod regression;
 mod relative;
 mod rows;
