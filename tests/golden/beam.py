@@ -1,10 +1,11 @@
 """Writes the fixtures of beam search: tests/golden/beam/.
 
     <model>/       tiny random models, t5 bart marian gpt2 llama, whose end is likelier than other ids
-    beam.json      one entry a line: `model`; `input_ids` and `attention_mask` (decoders: padded on the left, the others on
-                   the right; masked ids are random); `options`, all that `generate` was given; `sequences`, the generated
-                   ids alone (no prompt, no start, no filling; the end is kept), num_return_sequences of them to each row,
-                   best first; `scores`, each one's sum of log p divided by length^length_penalty (null: greedy)
+    beam.json      one entry a line: `model`; `input_ids` and `attention_mask` (decoders: padded on the left, the others
+                   on the right; masked ids are random); `options`, all that `generate` was given, over the defaults of
+                   GenerationConfig() alone; `sequences`, the generated ids (no prompt, no start, no filling; the end is
+                   kept), num_return_sequences of them to each row, best first; `scores`, each one's sum of log p divided
+                   by length^length_penalty (null: greedy)
 
 Every entry stays what it is when the weights change in their fifth digit.
 
@@ -177,7 +178,7 @@ def write():
         lines.append(json.dumps(entry))
         note = f"{differs} of {len(greedy)} rows differ from greedy" if options["num_beams"] > 1 else "greedy"
         print(
-            f"{number:2} {name:7} {kind:6} ended {sum(ended)}/{len(rows)} {note}; {attempt} tries; lengths {sorted(map(len, rows))}"
+            f"{number:2} {name:7} {kind:6} ended {sum(ended)}/{len(rows)} {note}; {attempt} tries; {sorted(map(len, rows))}"
         )
     (HERE / "beam" / "beam.json").write_text("[\n" + ",\n".join(lines) + "\n]\n")
 

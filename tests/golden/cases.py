@@ -1,6 +1,6 @@
 """Fixtures of the families that are not plain decoders: one case, its inputs and how it is written.
 
-encoder.py, seq2seq.py, moe.py and transformer2017.py hold tables of these cases. Each folder is checked as it is written:
+encoder.py, seq2seq.py, moe.py and transformer2017.py hold tables of these cases. Each folder is checked once written:
 what transformers answers after loading it must be what the model answered before it was saved.
 """
 

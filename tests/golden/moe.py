@@ -18,7 +18,7 @@ DEEPSEEK, MIXTRAL, QWEN2, QWEN3 = (
     "Qwen2MoeForCausalLM",
     "Qwen3MoeForCausalLM",
 )
-# As the hub's folders write it; `moe_layer_freq`, `scoring_func`, `seq_aux` and the rest change nothing in a forward pass.
+# As the hub's folders write it; `moe_layer_freq`, `scoring_func`, `seq_aux` and others change nothing in a forward pass.
 HUB = {
     "aux_loss_alpha": 0.001,
     "ep_size": 1,
@@ -48,7 +48,8 @@ CASES = {
     "deepseek_v2": [
         Case("query_rank", DEEPSEEK, "left"),
         Case("full_query", DEEPSEEK, "right", {"q_lora_rank": None, "first_k_dense_replace": 0}),
-        Case("wide_values", DEEPSEEK, "left_positions", {"v_head_dim": 7, "hidden_size": 16, "first_k_dense_replace": 0}),
+        Case("wide_values", DEEPSEEK, "left_positions",
+             {"v_head_dim": 7, "hidden_size": 16, "first_k_dense_replace": 0}),
         Case("groups", DEEPSEEK, "right", GROUPS | {"topk_group": 2, "num_experts_per_tok": 3}),
         Case("groups_too_few", DEEPSEEK, "plain", GROUPS | {"topk_group": 1, "num_experts_per_tok": 3}),
         Case("scaled_routes", DEEPSEEK, "left", {"routed_scaling_factor": 2.5, "num_experts_per_tok": 3}),
@@ -64,7 +65,8 @@ CASES = {
              yarn(mscale=0.7, mscale_all_dim=1.3, original_max_position_embeddings=16) | WIDE),
         Case("yarn_one_mscale", DEEPSEEK, "right", yarn(mscale_all_dim=1.0, original_max_position_embeddings=16)),
         Case("yarn_plain", DEEPSEEK, "long", yarn(original_max_position_embeddings=8, attention_factor=0.9) | WIDE),
-        Case("linear", DEEPSEEK, "left", {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 100.0}, raw=True),
+        Case("linear", DEEPSEEK, "left", {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 100.0},
+             raw=True),
         Case("hub_config", DEEPSEEK, "left", HUB, raw=True),
         Case("positions", DEEPSEEK, "positions"),
         Case("packed", DEEPSEEK, "packed"),

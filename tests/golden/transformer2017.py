@@ -8,16 +8,16 @@ Only linear maps, softmax and layer norms of PyTorch, so that it can be read bes
     section 3.2   softmax(q k^T / sqrt(d_k)) v, heads side by side; the projections have no biases unless
                   `attention_bias` (the paper writes plain matrices, tensor2tensor has none): then all four have one
     section 3.3   max(0, x W1 + b1) W2 + b2, always with biases
-    section 3.4   embeddings times sqrt(d_model), on both sides; logits are products with the target's table, unscaled and
-                  without a bias. `share_embeddings`: "all" = one table for source, target and head;
+    section 3.4   embeddings times sqrt(d_model), on both sides; logits are products with the target's table, without a
+                  scale or a bias. `share_embeddings`: "all" = one table for source, target and head;
                   "decoder" = a table for the source, one for target and head; "none" = three matrices
     section 3.5   sines at even dimensions, cosines at odd ones, of position / 10000^(2i / d_model), computed in f64 and
                   rounded; positions are 0..T-1 in every row, under padding too
     section 5.4   dropout on each sublayer's output and on embedding + position (`dropout`); tensor2tensor's own two, on
                   the attention's weights and inside the feed-forward layer, default to 0
 
-A masked key is given the lowest finite score, as transformers does. Hidden states are what enters the first layer and what
-each layer gives, the last one after the final norm of a pre-norm stack.
+A masked key is given the lowest finite score, as in transformers. Hidden states are what enters the first layer and
+what each layer gives, the last one after the final norm of a pre-norm stack.
 
     python transformer2017.py
 """
