@@ -1,8 +1,8 @@
 //! An architecture as data: everything that a model file decides, and nothing that computes.
 
 use phyla_nn::{
-    EmbeddingSpec, Emits, HeadSpec, LinearSpec, MoeSpec, Output, Reads, SublayerSpec, TiedBias, TokenTable, TowerSpec,
-    TransformSpec,
+    Draw, EmbeddingSpec, Emits, HeadSpec, LinearSpec, MoeSpec, Output, Reads, SublayerSpec, TiedBias, TokenTable,
+    TowerSpec, TransformSpec,
 };
 
 use crate::task::{Task, Wanted};
@@ -24,6 +24,10 @@ pub struct Arch {
     pub position_ids: PositionIds,
     /// Factor on the loss that keeps the choices of experts even over all layers together, in training.
     pub router_loss: Option<f32>,
+    /// What a decoder reads if nobody says so; without it, somebody has to.
+    pub shift: Option<Shift>,
+    /// How fresh linear maps are drawn.
+    pub draw: Draw,
     /// Positions that the model was made for.
     pub context: usize,
     /// Whether more than `context` positions are an error (learned positions) or only untested (rotary ones).
@@ -40,7 +44,7 @@ pub enum Towers {
     /// Reads one text, writes another.
     Both {
         /// Reads.
-        encoder: TowerSpec,
+        encoder: Box<TowerSpec>,
         /// Writes, attending to what the encoder says.
         decoder: TowerSpec,
     },
@@ -68,6 +72,19 @@ impl PositionIds {
     }
 }
 
+/// How a decoder's input is made of the text that it is to write: everything moves by one, and the first place is free
+/// for another token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shift {
+    /// For this one, whatever the text.
+    Start(u32),
+    /// For the row's last token that is not padding: the name of its language (mBART).
+    Last {
+        /// `pad_token_id`.
+        pad: u32,
+    },
+}
+
 /// Dropout in place of the configuration's; absent ones stay as they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Dropouts {
@@ -92,7 +109,8 @@ impl Arch {
 
     /// An encoder and a decoder of the same size.
     pub fn both(vocab: usize, hidden: usize, context: usize, std: f32) -> Self {
-        let towers = Towers::Both { encoder: TowerSpec::new(hidden, false), decoder: TowerSpec::new(hidden, true) };
+        let towers =
+            Towers::Both { encoder: Box::new(TowerSpec::new(hidden, false)), decoder: TowerSpec::new(hidden, true) };
         Self::over(towers, vocab, hidden, context, std)
     }
 
@@ -105,6 +123,8 @@ impl Arch {
             task: Task::Base,
             position_ids: PositionIds::Counted,
             router_loss: None,
+            shift: None,
+            draw: Draw::Normal,
             context,
             context_is_hard: false,
         }
@@ -141,7 +161,8 @@ impl Arch {
         }
     }
 
-    fn towers_mut(&mut self) -> Vec<&mut TowerSpec> {
+    /// As [`Arch::towers`], to be changed.
+    pub fn towers_mut(&mut self) -> Vec<&mut TowerSpec> {
         match &mut self.towers {
             Towers::Encoder(tower) | Towers::Decoder(tower) => vec![tower],
             Towers::Both { encoder, decoder } => vec![encoder, decoder],
@@ -197,7 +218,10 @@ impl Arch {
         let linear = LinearSpec { input: self.hidden(), output: self.vocab(), bias: false, std: self.tokens.std };
         for head in self.heads.iter_mut().filter(|head| head.is_lm()) {
             if let Output::Tied { bias } = head.output {
-                head.output = Output::Own(LinearSpec { bias: bias != TiedBias::None, ..linear });
+                head.output = match bias {
+                    TiedBias::Fixed => Output::Buffered(linear),
+                    bias => Output::Own(LinearSpec { bias: bias != TiedBias::None, ..linear }),
+                };
             }
         }
     }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use phyla_nn::{Act, RopeScaling, RopeSpec, Style};
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// What can be wrong with a `config.json`.
@@ -171,6 +172,32 @@ pub(crate) fn padding(id: Option<i64>, vocab: usize) -> Result<Option<u32>, Conf
     Ok(Some(row as u32))
 }
 
+/// A token's id, stated alone or as a list of one.
+pub(crate) fn token(field: &str, value: &Value) -> Result<Option<u32>, ConfigError> {
+    let alone = match value {
+        Value::Array(ids) if ids.len() == 1 => &ids[0],
+        other => other,
+    };
+    let id = alone.as_u64().and_then(|id| u32::try_from(id).ok());
+    match alone {
+        Value::Null => Ok(None),
+        _ => id.map(Some).ok_or_else(|| invalid(field, format!("expected one token id, found {value}"))),
+    }
+}
+
+/// Reads a configuration whose absent fields mean `defaults`, not what they mean to `T`.
+pub(crate) fn over<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    deserializer: D,
+    defaults: Value,
+) -> Result<T, D::Error> {
+    let mut fields = match defaults {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    fields.extend(Map::deserialize(deserializer)?);
+    T::deserialize(Value::Object(fields)).map_err(serde::de::Error::custom)
+}
+
 /// Rotary positions as transformers 5 writes them, and as it read them before; checked in [`RopeFields::build`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct RopeFields {
@@ -247,9 +274,7 @@ impl RopeFields {
         let all = read.number("mscale_all_dim")?.filter(|&all| all != 0.);
         let factor = match (all, read.kind()?.as_str()) {
             (None, _) | (_, "default") => return Ok(usual as f32),
-            (Some(all), kind) => {
-                magnitude(read.number("factor")?.ok_or_else(|| read.missing("factor", kind))?, all)
-            }
+            (Some(all), kind) => magnitude(read.number("factor")?.ok_or_else(|| read.missing("factor", kind))?, all),
         };
         Ok((usual * factor * factor) as f32)
     }

@@ -235,7 +235,10 @@ impl Config {
             count(field, value, "size")?;
         }
         if self.moe_layer_freq != 1 {
-            return Err(refused("moe_layer_freq", "every layer from first_k_dense_replace on is a mixture; set it to 1"));
+            return Err(refused(
+                "moe_layer_freq",
+                "every layer from first_k_dense_replace on is a mixture; set it to 1",
+            ));
         }
         match self.scoring_func.as_str() {
             "softmax" => Ok(()),

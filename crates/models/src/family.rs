@@ -20,6 +20,10 @@ pub trait Family: DeserializeOwned + Serialize {
     const NAMES: &'static [Rule];
     /// What stands before every name but the heads'; checkpoints of the bare model leave it out.
     const PREFIX: &'static str;
+    /// The tasks whose checkpoints leave it out when they are saved.
+    const BARE: &'static [Task] = &[Task::Base];
+    /// Labels of a classifier whose configuration names none.
+    const LABELS: usize = 2;
     /// Ends of names that may stand in a checkpoint and mean nothing (buffers of old versions).
     const BUFFERS: &'static [&'static str] = &[];
     /// Other names of fields, and fields that do not change the arithmetic.
@@ -47,10 +51,15 @@ pub struct Entry {
     pub names: &'static [Rule],
     /// See [`Family::PREFIX`].
     pub prefix: &'static str,
+    /// See [`Family::BARE`].
+    pub bare: &'static [Task],
     /// See [`Family::BUFFERS`].
     pub buffers: &'static [&'static str],
-    parse: fn(&Map<String, Value>, Option<Task>) -> Result<Parsed, ConfigError>,
+    parse: Parse,
 }
+
+/// From a configuration, and the task that is asked for, to what it says.
+type Parse = fn(&Map<String, Value>, Option<Task>) -> Result<Parsed, ConfigError>;
 
 /// What a configuration says.
 #[derive(Clone, Debug)]
@@ -69,6 +78,7 @@ impl Entry {
             architectures: F::ARCHITECTURES,
             names: F::NAMES,
             prefix: F::PREFIX,
+            bare: F::BARE,
             buffers: F::BUFFERS,
             parse: parse::<F>,
         }
@@ -196,8 +206,8 @@ fn task<F: Family>(config: &Map<String, Value>, asked: Option<Task>) -> Result<T
 /// Labels beyond this are a mistake.
 const MOST_LABELS: u64 = 1 << 22;
 
-/// The number of labels: `num_labels`, or as many as `id2label` names; two if neither stands there.
-fn labels(config: &Map<String, Value>) -> Result<usize, ConfigError> {
+/// The number of labels: `num_labels`, or as many as `id2label` names; the family's usual number if neither stands there.
+fn labels<F: Family>(config: &Map<String, Value>) -> Result<usize, ConfigError> {
     let named = config.get("id2label").and_then(Value::as_object).map(|names| names.len() as u64);
     let counted = match config.get("num_labels") {
         None | Some(Value::Null) => None,
@@ -205,14 +215,14 @@ fn labels(config: &Map<String, Value>) -> Result<usize, ConfigError> {
             Some(value.as_u64().ok_or_else(|| invalid("num_labels", format!("expected a count, found {value}")))?)
         }
     };
-    match named.or(counted).unwrap_or(2) {
+    match named.or(counted).unwrap_or(F::LABELS as u64) {
         labels @ 1..=MOST_LABELS => Ok(labels as usize),
         other => Err(invalid("num_labels", format!("expected 1 to {MOST_LABELS}, found {other}"))),
     }
 }
 
 fn parse<F: Family>(config: &Map<String, Value>, asked: Option<Task>) -> Result<Parsed, ConfigError> {
-    let wanted = Wanted { task: task::<F>(config, asked)?, labels: labels(config)? };
+    let wanted = Wanted { task: task::<F>(config, asked)?, labels: labels::<F>(config)? };
     let mut config = config.clone();
     for (alias, name) in F::ALIASES {
         if let Some(value) = config.remove(*alias) {

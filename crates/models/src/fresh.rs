@@ -136,21 +136,25 @@ fn draw<T: WithDType>(mut rng: Rng, path: &str, shape: &[usize], init: Init, of:
     if values.try_reserve_exact(count).is_err() {
         candle_core::bail!("{path}: no memory for a weight of shape {shape:?}");
     }
+    let fill = |values: &mut Vec<T>, numbers: &mut dyn FnMut(&mut [f32])| {
+        let mut piece = vec![0f32; count.min(PIECE)];
+        while values.len() < count {
+            let piece = &mut piece[..(count - values.len()).min(PIECE)];
+            numbers(piece);
+            values.extend(piece.iter().map(|&x| of(x)));
+        }
+    };
     match init {
         Init::Zeros | Init::Fixed => values.resize(count, of(0.)),
         Init::Ones => values.resize(count, of(1.)),
         Init::Normal { std, zero_row } => {
-            let mut piece = vec![0f32; count.min(PIECE)];
-            while values.len() < count {
-                let piece = &mut piece[..(count - values.len()).min(PIECE)];
-                rng.fill_normal(piece, 0., std);
-                values.extend(piece.iter().map(|&x| of(x)));
-            }
+            fill(&mut values, &mut |piece| rng.fill_normal(piece, 0., std));
             let width = count / shape.first().copied().unwrap_or(1).max(1);
             if let Some(row) = zero_row {
                 values[row as usize * width..][..width].fill(of(0.));
             }
         }
+        Init::Uniform { bound } => fill(&mut values, &mut |piece| rng.fill_uniform(piece, -bound, bound)),
     }
     cpu::tensor(values, shape)
 }

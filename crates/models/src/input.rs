@@ -4,7 +4,7 @@ use candle_core::Result;
 use phyla_nn::{Mask, Pass};
 
 use crate::Arch;
-use crate::arch::PositionIds;
+use crate::arch::{PositionIds, Shift};
 
 /// A batch of token ids, rows of equal length.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +67,27 @@ impl Input {
         };
         let mask = Mask::new(batch, time, causal, self.attention_mask.as_deref(), self.segments.as_deref());
         Ok(Pass::hiding(batch, time, positions, mask, self.attention_mask.clone()))
+    }
+
+    /// What a decoder reads that is to write this text.
+    ///
+    /// # Errors
+    /// When a row has no token to put first.
+    pub fn shifted(&self, shift: Shift) -> Result<Input> {
+        let mut ids = Vec::with_capacity(self.ids.len());
+        for row in self.ids.chunks(self.time.max(1)) {
+            let first = match shift {
+                Shift::Start(start) => start,
+                // The reference counts the tokens, and so expects padding behind them.
+                Shift::Last { pad } => match row.iter().filter(|&&id| id != pad).count() {
+                    0 => candle_core::bail!("a row of padding alone has no last token to begin with"),
+                    tokens => row[tokens - 1],
+                },
+            };
+            ids.push(first);
+            ids.extend_from_slice(&row[..row.len() - 1]);
+        }
+        Ok(Input { ids, batch: self.batch, time: self.time, ..Input::default() })
     }
 
     fn usual_positions(&self, rule: PositionIds) -> Vec<u32> {

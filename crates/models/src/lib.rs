@@ -26,11 +26,14 @@ mod gpt2;
 mod llama;
 mod mistral;
 mod mixtral;
+mod mt5;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
 mod roberta;
+mod t5;
+mod umt5;
 mod xlm_roberta;
 
 pub use arch::{Arch, Dropouts, Towers};

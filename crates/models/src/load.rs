@@ -252,6 +252,10 @@ impl Source for FromCheckpoint<'_> {
         }
         let place = self.naming.place(path);
         let missing = |place: &Place| !self.checkpoint.contains(&place.tensor);
+        if init == Init::Fixed && place.as_ref().is_some_and(missing) {
+            // Nobody trains a buffer: one that is all 0 need not be stored.
+            return Fresh::new(0, self.options).param(path, shape, init);
+        }
         if !path.starts_with("encoder.")
             && !path.starts_with("decoder.")
             && !path.starts_with("tokens.")

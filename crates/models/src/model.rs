@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_nn::{Embedding, Emits, Head, HeadSpec, Init, Memory, Pass, Reads, Scope, Source, Tower, Transform};
+use phyla_nn::{
+    Embedding, Emits, Head, HeadSpec, Init, Memory, Pass, Reads, Scope, Source, TokenTable, Tower, TowerSpec, Transform,
+};
 use phyla_ops::{CrossEntropy, Param, Tensor};
 use serde_json::{Map, Value};
 
@@ -64,11 +66,15 @@ impl Model {
         source: &mut dyn Source,
     ) -> Result<Self> {
         let mut remember = Remember { source, params: vec![], known: HashSet::new(), fixed: HashSet::new() };
-        let mut root = Scope::root(&mut remember);
-        let tokens = Arc::new(Embedding::new(arch.tokens, &mut root.at("tokens"))?);
+        let mut root = Scope::root(&mut remember).drawing(arch.draw);
+        let shares = |(_, tower): &(_, &TowerSpec)| tower.embed.tokens == TokenTable::Shared;
+        let tokens = match arch.towers().iter().any(shares) {
+            true => Some(Arc::new(Embedding::new(arch.tokens, &mut root.at("tokens"))?)),
+            false => None,
+        };
         let mut towers = vec![];
         for (name, spec) in arch.towers() {
-            towers.push(Tower::new(spec, &tokens, &mut root.at(name))?);
+            towers.push(Tower::new(spec, tokens.as_ref(), &mut root.at(name))?);
         }
         let Some(main) = towers.pop() else { candle_core::bail!("a model needs a tower") };
         let pooler = arch.pooler.map(|spec| Transform::new(spec, &mut root.at("pooler"))).transpose()?;
@@ -115,7 +121,7 @@ impl Model {
     }
 
     /// What the heads make of the main tower's last hidden state, and the pooler's result, by their names in
-    /// transformers; `input` is what the main tower read.
+    /// transformers; `input` is what the main tower read, of an encoder-decoder what the encoder did.
     pub fn outputs(&self, hidden: &Tensor, input: &Input, pass: &mut Pass) -> Result<Vec<Named>> {
         self.answers(hidden, input, pass, |_| true)
     }
@@ -185,13 +191,7 @@ impl Model {
     }
 
     /// The loss of targets for tokens, by the head that answers for each token: with tokens, or with labels.
-    pub fn token_loss(
-        &self,
-        hidden: &Tensor,
-        targets: &[i32],
-        args: CrossEntropy,
-        pass: &mut Pass,
-    ) -> Result<Tensor> {
+    pub fn token_loss(&self, hidden: &Tensor, targets: &[i32], args: CrossEntropy, pass: &mut Pass) -> Result<Tensor> {
         let answers = |head: &&Head| head.spec.reads == Reads::Tokens && matches!(head.spec.emits, Emits::One(_));
         match self.heads.iter().find(answers) {
             Some(head) => head.cross_entropy(hidden, targets, args, pass),

@@ -17,11 +17,13 @@ pub struct Rule {
     pub exact: bool,
     /// Their tensor has a leading dimension of 1 more.
     pub row: bool,
+    /// The rule is for models that have this module of ours, too.
+    pub beside: Option<&'static str>,
 }
 
 /// Ours is theirs.
 pub const fn whole(ours: &'static str, theirs: &'static str) -> Rule {
-    Rule { ours, theirs, part: (0, 1), transposed: false, exact: false, row: false }
+    Rule { ours, theirs, part: (0, 1), transposed: false, exact: false, row: false, beside: None }
 }
 
 /// This one parameter of ours is this tensor of theirs.
@@ -56,6 +58,11 @@ pub const fn join<const N: usize>(first: &[Rule], second: &[Rule]) -> [Rule; N] 
     rules
 }
 
+/// As [`whole`], in models that have `module` of ours, too.
+pub const fn beside(module: &'static str, ours: &'static str, theirs: &'static str) -> Rule {
+    Rule { beside: Some(module), ..whole(ours, theirs) }
+}
+
 /// Where a parameter of ours lies in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -67,6 +74,8 @@ pub struct Place {
     pub transposed: bool,
     /// Whether it has a leading dimension of 1 more.
     pub row: bool,
+    /// The parameter of ours without which it is not there.
+    pub beside: Option<String>,
 }
 
 impl Place {
@@ -86,9 +95,9 @@ impl Place {
     }
 }
 
-/// The place of our parameter `path`, by the first rule that fits.
-pub fn place(rules: &[Rule], path: &str) -> Option<Place> {
-    places(rules, path).next()
+/// The place of our parameter `path`, by the first rule that fits a model of which `has` tells whether it has a parameter.
+pub fn place(rules: &[Rule], path: &str, has: impl Fn(&str) -> bool) -> Option<Place> {
+    places(rules, path).find(|place| place.beside.as_deref().is_none_or(&has))
 }
 
 /// The places of our parameter `path` by every rule that fits: where checkpoints of different ages keep it. Saving
@@ -96,14 +105,13 @@ pub fn place(rules: &[Rule], path: &str) -> Option<Place> {
 pub fn places(rules: &[Rule], path: &str) -> impl Iterator<Item = Place> {
     rules.iter().filter_map(move |rule| {
         let (name, kind) = if rule.exact { (path, None) } else { path.rsplit_once('.').map(|(m, k)| (m, Some(k)))? };
-        let mut tensor = rule.theirs.to_string();
-        for number in capture(rule.ours, name)? {
-            tensor = tensor.replacen("{}", number, 1);
-        }
-        if let Some(kind) = kind {
-            tensor = format!("{tensor}.{kind}");
-        }
-        Some(Place { tensor, part: rule.part, transposed: rule.transposed, row: rule.row })
+        let numbers = capture(rule.ours, name)?;
+        let full = |pattern: &str| {
+            let name = numbers.iter().fold(pattern.to_string(), |name, number| name.replacen("{}", number, 1));
+            kind.map_or(name.clone(), |kind| format!("{name}.{kind}"))
+        };
+        let (part, transposed, row) = (rule.part, rule.transposed, rule.row);
+        Some(Place { tensor: full(rule.theirs), part, transposed, row, beside: rule.beside.map(full) })
     })
 }
 
@@ -128,11 +136,11 @@ mod tests {
     #[test]
     fn a_rule_names_the_place() {
         let rules = [whole("tokens", "model.embed"), part_t("l.{}.attn.k", "h.{}.c_attn", 1, 3)];
+        let place = |rules: &[Rule], path: &str| place(rules, path, |_| false);
         let found = place(&rules, "l.12.attn.k.bias");
-        assert_eq!(
-            found,
-            Some(Place { tensor: "h.12.c_attn.bias".into(), part: (1, 3), transposed: true, row: false })
-        );
+        let expected =
+            Place { tensor: "h.12.c_attn.bias".into(), part: (1, 3), transposed: true, row: false, beside: None };
+        assert_eq!(found, Some(expected));
         assert_eq!(found.map(|p| (p.stored_shape(&[4, 2]), p.stored_shape(&[4]))), Some((vec![2, 12], vec![12])));
         assert_eq!(place(&rules, "l.x.attn.k.bias"), None);
         assert_eq!(place(&rules, "tokens.weight").map(|p| p.tensor), Some("model.embed.weight".into()));
@@ -141,5 +149,13 @@ mod tests {
         let bias: Vec<String> = places(&rules, "head.bias").map(|p| p.tensor).collect();
         assert_eq!(bias, ["logits_bias", "lm.bias"], "every age of checkpoint");
         assert_eq!(place(&rules, "head.bias").map(|p| p.stored_shape(&[7])), Some(vec![1, 7]));
+    }
+
+    #[test]
+    fn a_rule_may_depend_on_another_module() {
+        let rules = [beside("l.{}.gate", "l.{}.up", "h.{}.wi_1"), whole("l.{}.up", "h.{}.wi")];
+        let of = |gated: bool| place(&rules, "l.4.up.weight", |path| gated && path == "l.4.gate.weight");
+        assert_eq!(of(true).map(|p| p.tensor), Some("h.4.wi_1.weight".into()));
+        assert_eq!(of(false).map(|p| p.tensor), Some("h.4.wi.weight".into()));
     }
 }

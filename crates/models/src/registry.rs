@@ -6,7 +6,9 @@ use crate::Task;
 use crate::checkpoint::nearest;
 use crate::family::{Entry, Parsed};
 use crate::{
-    ConfigError, bert, deepseek_v2, gpt2, llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, roberta, xlm_roberta};
+    ConfigError, bert, deepseek_v2, gpt2, llama, mistral, mixtral, mt5, qwen2, qwen2_moe, qwen3, qwen3_moe, roberta,
+    t5, umt5, xlm_roberta,
+};
 
 /// Every family that can be built.
 pub const FAMILIES: &[Entry] = &[
@@ -16,11 +18,14 @@ pub const FAMILIES: &[Entry] = &[
     Entry::of::<llama::Config>(),
     Entry::of::<mistral::Config>(),
     Entry::of::<mixtral::Config>(),
+    Entry::of::<mt5::Config>(),
     Entry::of::<qwen2::Config>(),
     Entry::of::<qwen2_moe::Config>(),
     Entry::of::<qwen3::Config>(),
     Entry::of::<qwen3_moe::Config>(),
     Entry::of::<roberta::Config>(),
+    Entry::of::<t5::Config>(),
+    Entry::of::<umt5::Config>(),
     Entry::of::<xlm_roberta::Config>(),
 ];
 

@@ -18,7 +18,11 @@ impl Model {
             results.extend(states.map(|(i, state)| (format!("{name}.{i}"), state)));
         };
         let states = || hidden_states.then(Vec::new);
-        let (main, mut pass) = match (&input.decoder, self.arch.source()) {
+        let decoder = match (&input.decoder, self.arch.source(), self.arch.shift) {
+            (None, Some(_), Some(shift)) => Some(Box::new(input.shifted(shift)?)),
+            (decoder, ..) => decoder.clone(),
+        };
+        let (main, mut pass) = match (&decoder, self.arch.source()) {
             (Some(decoder), Some(_)) => {
                 let mut source = input.source_pass(&self.arch)?;
                 source.hidden_states = states();
@@ -37,7 +41,7 @@ impl Model {
         let last = self.forward(&main.ids, main.token_types.as_deref(), &mut pass)?;
         let kind = if self.arch.source().is_some() { "decoder_hidden_states" } else { "hidden_states" };
         keep(kind, pass.hidden_states.take());
-        let heads = self.outputs(&last, main, &mut pass)?;
+        let heads = self.outputs(&last, input, &mut pass)?;
         for (name, _) in &mut results {
             if name == "encoder_last_hidden_state.0" {
                 *name = "encoder_last_hidden_state".into();

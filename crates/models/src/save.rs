@@ -1,15 +1,16 @@
 //! From a model to a folder that transformers opens: the table of names read backwards.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use candle_core::{DType, Device};
 use phyla_ops::{MatRef, Weight};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::checkpoint::{Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write};
 use crate::load::Cut;
 use crate::names::{Place, place};
-use crate::{LoadError, Model, Task};
+use crate::{Arch, LoadError, Model, registry};
 
 /// Writes `config.json` and the weights (in `dtype`) into `folder`.
 ///
@@ -44,15 +45,26 @@ pub fn save(model: &Model, folder: &Path, dtype: DType) -> Result<(), LoadError>
             _ => "float32",
         }),
     );
-    // A head that the file made its own stays so.
-    let tied = model.arch.tied();
-    if model.arch.lm_head().is_some() && (config.contains_key("tie_word_embeddings") || !tied) {
-        config.insert("tie_word_embeddings".into(), json!(tied));
-    }
+    config = with_head_as_it_is(config, model);
     let text = serde_json::to_vec_pretty(&Value::Object(config))
         .map_err(|e| LoadError::Weights(format!("config.json: {e}")))?;
     atomic_write(folder.join("config.json"), &text)?;
     Ok(())
+}
+
+/// A head that the file made its own stays so, unless the field says more than that: T5 scales by it.
+fn with_head_as_it_is(config: Map<String, Value>, model: &Model) -> Map<String, Value> {
+    let (tied, task) = (model.arch.tied(), Some(model.arch.task));
+    if model.arch.lm_head().is_none() || tied && !config.contains_key("tie_word_embeddings") {
+        return config;
+    }
+    let mut changed = config.clone();
+    changed.insert("tie_word_embeddings".into(), json!(tied));
+    let scale = |arch: &Arch| arch.lm_head().map(|head| head.scale);
+    match registry::parse_as(&changed, task) {
+        Ok((_, parsed)) if scale(&parsed.arch) == scale(&model.arch) => changed,
+        _ => config,
+    }
 }
 
 /// A stored tensor and the parameters that are its parts, in order.
@@ -64,15 +76,16 @@ struct Group {
 
 fn groups(model: &Model) -> Result<Vec<Group>, LoadError> {
     let mut groups: Vec<Group> = vec![];
+    let paths: HashSet<&str> = model.params().iter().map(|param| param.path()).collect();
     for (index, param) in model.params().iter().enumerate() {
-        let Some(mut place) = place(model.family.names, param.path()) else {
+        let Some(mut place) = place(model.family.names, param.path(), |path| paths.contains(path)) else {
             return Err(LoadError::Weights(format!(
                 "{}: no name for {} in the family's table",
                 model.family.model_type,
                 param.path()
             )));
         };
-        if model.arch.task == Task::Base
+        if model.family.bare.contains(&model.arch.task)
             && let Some(bare) = place.tensor.strip_prefix(model.family.prefix)
         {
             place.tensor = bare.to_string();

@@ -146,7 +146,7 @@ impl Hollow<'_> {
 }
 
 impl Source for Hollow<'_> {
-    fn param(&mut self, path: &str, shape: &[usize], _: Init) -> candle_core::Result<Arc<Param>> {
+    fn param(&mut self, path: &str, shape: &[usize], init: Init) -> candle_core::Result<Arc<Param>> {
         if let Some(param) = self.params.get(path) {
             return Ok(param.clone());
         }
@@ -156,12 +156,16 @@ impl Source for Hollow<'_> {
         let lent = self.lent.clone().filter(|_| path == self.table);
         let place = lent.or_else(|| match &self.naming {
             Some(naming) => naming.place(path),
-            None => place(self.family.names, path),
+            None => place(self.family.names, path, |other| self.params.contains_key(other)),
         });
         let Some(place) = place else {
             candle_core::bail!("{}: no name for {path} in the family's table", self.family.model_type);
         };
-        let found = self.found(&place, shape);
+        let found = match self.found(&place, shape) {
+            // A buffer that is not there is all 0: nothing is missing.
+            Found::Missing(_) if init == Init::Fixed => Found::Nothing,
+            found => found,
+        };
         self.slots.push(Slot { path: path.to_string(), shape: shape.to_vec(), place, found });
         // One number, repeated by strides: any shape, and no memory.
         let hollow = Data::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(shape)?;

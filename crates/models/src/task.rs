@@ -6,6 +6,8 @@
 pub enum Task {
     /// Hidden states alone.
     Base,
+    /// Hidden states of an encoder-decoder's encoder.
+    Encoder,
     /// The next token.
     #[default]
     CausalLm,
@@ -32,6 +34,7 @@ impl Task {
     pub fn describe(self) -> &'static str {
         match self {
             Self::Base => "hidden states",
+            Self::Encoder => "an encoder's hidden states",
             Self::CausalLm => "a causal language model",
             Self::MaskedLm => "a masked language model",
             Self::NextSentence => "next-sentence prediction",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::Result;
 use phyla_ops::{AttentionArgs, Tensor, Visibility};
 
-use crate::{Linear, LinearSpec, Norm, NormSpec, Pass, RopeSpec, Scope};
+use crate::{Linear, LinearSpec, Norm, NormSpec, Pass, Relative, RelativeBias, RopeSpec, Scope};
 
 /// What shapes an attention block.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,16 +26,18 @@ pub struct AttentionSpec {
     pub qk_norm: Option<NormSpec>,
     /// Rotary positions.
     pub rope: Option<Arc<RopeSpec>>,
-    /// Whether the tower's shared bias is added to the scores (T5).
-    pub relative: bool,
+    /// A bias on the scores by distance; self-attention alone has one.
+    pub relative: Option<RelativeBias>,
     /// Factor on the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
     /// How many tokens a query looks back over, itself counted.
     pub window: Option<usize>,
     /// Dropout on the attention weights.
     pub dropout: f32,
-    /// Standard deviation of fresh q, k, v.
+    /// Standard deviation of fresh k, v.
     pub std: f32,
+    /// Standard deviation of fresh q.
+    pub q_std: f32,
     /// Standard deviation of the fresh output map.
     pub o_std: f32,
 }
@@ -52,11 +54,12 @@ impl AttentionSpec {
             o_bias: false,
             qk_norm: None,
             rope: None,
-            relative: false,
+            relative: None,
             scale: (head_dim as f32).sqrt().recip(),
             window: None,
             dropout: 0.,
             std,
+            q_std: std,
             o_std: std,
         }
     }
@@ -71,17 +74,19 @@ pub struct Attention {
     v: Linear,
     o: Linear,
     norms: Option<(Norm, Norm)>,
+    relative: Option<Relative>,
 }
 
 impl Attention {
-    /// Takes `q`, `k`, `v`, `o` and, if asked for, `q_norm`, `k_norm` from the scope.
+    /// Takes `q`, `k`, `v`, `o` and, if asked for, `q_norm`, `k_norm` and `relative` from the scope.
     pub fn new(spec: &AttentionSpec, scope: &mut Scope) -> Result<Self> {
         let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        let mut project = |name: &str, output: usize| {
-            let linear = LinearSpec { input: spec.hidden, output, bias: spec.qkv_bias, std: spec.std };
+        let mut project = |name: &str, output: usize, std: f32| {
+            let linear = LinearSpec { input: spec.hidden, output, bias: spec.qkv_bias, std };
             Linear::new(linear, &mut scope.at(name))
         };
-        let (q_map, k_map, v_map) = (project("q", q)?, project("k", kv)?, project("v", kv)?);
+        let (q_map, k_map, v_map) =
+            (project("q", q, spec.q_std)?, project("k", kv, spec.std)?, project("v", kv, spec.std)?);
         let o = LinearSpec { input: q, output: spec.hidden, bias: spec.o_bias, std: spec.o_std };
         let norms = match spec.qk_norm {
             Some(norm) => Some((
@@ -90,7 +95,12 @@ impl Attention {
             )),
             None => None,
         };
-        Ok(Self { q: q_map, k: k_map, v: v_map, o: Linear::new(o, &mut scope.at("o"))?, norms, spec: spec.clone() })
+        let relative = match &spec.relative {
+            Some(RelativeBias::Own(own)) => Some(Relative::new(own, &mut scope.at("relative"))?),
+            _ => None,
+        };
+        let o = Linear::new(o, &mut scope.at("o"))?;
+        Ok(Self { q: q_map, k: k_map, v: v_map, o, norms, relative, spec: spec.clone() })
     }
 
     /// `x[batch, time, hidden]` to the same shape.
@@ -107,7 +117,11 @@ impl Attention {
             (q, k) = (phyla_ops::rope(&q, &rows)?, phyla_ops::rope(&k, &rows)?);
         }
         let (k, v) = pass.extend(k, v)?; // [batch, keys, kv_heads, head_dim]
-        let bias = if spec.relative { Some(pass.relative()?.clone()) } else { None };
+        let bias = match (&spec.relative, &self.relative) {
+            (None, _) => None,
+            (Some(_), Some(own)) => Some(own.forward(pass)?),
+            (Some(_), None) => Some(pass.relative()?.clone()),
+        };
         let visible = pass.visibility(spec.window);
         self.attend(&q, [&k, &v], bias, &visible, pass)
     }

@@ -82,11 +82,8 @@ impl Cache {
     pub fn select(&self, rows: &[usize]) -> Result<Cache> {
         let ids: Vec<u32> = rows.iter().map(|&r| r as u32).collect();
         let pick = |data: &Data| data.index_select(&Data::from_slice(&ids, ids.len(), data.device())?, 0);
-        let layers = self
-            .layers
-            .iter()
-            .map(|layer| layer.iter().map(pick).collect::<Result<_>>())
-            .collect::<Result<_>>()?;
+        let layers =
+            self.layers.iter().map(|layer| layer.iter().map(pick).collect::<Result<_>>()).collect::<Result<_>>()?;
         let lengths = rows.iter().map(|&r| self.lengths[r]).collect();
         // What the encoder said is not copied: rows only remember which of it is theirs.
         let memory = self.memory.as_ref().map(|memory| CachedMemory {

@@ -107,10 +107,11 @@ pub struct Embed {
 
 impl Embed {
     /// Takes `tokens` (if its own), `positions`, `token_types`, `project` and `embed_norm` from the scope.
-    pub fn new(spec: &EmbedSpec, hidden: usize, shared: &Arc<Embedding>, scope: &mut Scope) -> Result<Self> {
-        let tokens = match spec.tokens {
-            TokenTable::Shared => shared.clone(),
-            TokenTable::Own(table) => Arc::new(Embedding::new(table, &mut scope.at("tokens"))?),
+    pub fn new(spec: &EmbedSpec, hidden: usize, shared: Option<&Arc<Embedding>>, scope: &mut Scope) -> Result<Self> {
+        let tokens = match (spec.tokens, shared) {
+            (TokenTable::Shared, Some(shared)) => shared.clone(),
+            (TokenTable::Shared, None) => candle_core::bail!("a tower shares a token table that the model lacks"),
+            (TokenTable::Own(table), _) => Arc::new(Embedding::new(table, &mut scope.at("tokens"))?),
         };
         let positions = match spec.positions {
             Positions::Learned { table, .. } => Some(Embedding::new(table, &mut scope.at("positions"))?),

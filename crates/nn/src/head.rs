@@ -77,6 +77,8 @@ pub enum Output {
     },
     /// A map of its own.
     Own(LinearSpec),
+    /// A map of its own, whose bias is a buffer, never trained (BART untied).
+    Buffered(LinearSpec),
 }
 
 /// The bias of a head that is the token table.
@@ -136,8 +138,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Takes `<name>` and `<name>.transform` from the scope, of a tied head only `<name>.tied_bias`; `tokens` is the
-    /// table that it reads.
+    /// Takes `<name>` and `<name>.transform` from the scope, of a tied head only `<name>.tied_bias`, which is also where
+    /// a buffer stands; `tokens` is the table that it reads.
     pub fn new(spec: &HeadSpec, tokens: &Arc<Param>, scope: &mut Scope) -> Result<Self> {
         let mut scope = scope.at(spec.name);
         let transform = spec.transform.map(|spec| Transform::new(spec, &mut scope.at("transform"))).transpose()?;
@@ -153,6 +155,10 @@ impl Head {
                 Linear::over(tokens.clone(), bias)
             }
             Output::Own(linear) => Linear::new(linear, &mut scope)?,
+            Output::Buffered(linear) => {
+                let weight = scope.matrix("weight", [linear.output, linear.input], linear.std)?;
+                Linear::over(weight, Some(scope.param("tied_bias", &[linear.output], Init::Fixed)?))
+            }
         };
         Ok(Self { spec: spec.clone(), transform, output })
     }

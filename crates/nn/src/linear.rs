@@ -31,7 +31,7 @@ pub struct Linear {
 impl Linear {
     /// Takes `weight` and, if asked for, `bias` from the scope.
     pub fn new(spec: LinearSpec, scope: &mut Scope) -> Result<Self> {
-        let weight = scope.param("weight", &[spec.output, spec.input], Init::normal(spec.std))?;
+        let weight = scope.matrix("weight", [spec.output, spec.input], spec.std)?;
         let bias = spec.bias.then(|| scope.param("bias", &[spec.output], Init::Zeros)).transpose()?;
         Ok(Self { weight, bias })
     }

@@ -153,10 +153,9 @@ impl Mla {
     /// Which way takes fewer multiplications for `time` queries over `keys` keys, for each head.
     fn absorbing_is_cheaper(&self, time: usize, keys: usize) -> bool {
         let spec = &self.spec;
-        let absorbed =
-            time * spec.kv_rank * (spec.nope + spec.v_dim) + time * keys * (2 * spec.kv_rank + spec.rotary);
-        let expanded = keys * spec.kv_rank * (spec.nope + spec.v_dim)
-            + time * keys * (spec.nope + spec.rotary + spec.v_dim);
+        let absorbed = time * spec.kv_rank * (spec.nope + spec.v_dim) + time * keys * (2 * spec.kv_rank + spec.rotary);
+        let expanded =
+            keys * spec.kv_rank * (spec.nope + spec.v_dim) + time * keys * (spec.nope + spec.rotary + spec.v_dim);
         absorbed < expanded
     }
 }

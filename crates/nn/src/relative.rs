@@ -28,6 +28,15 @@ pub enum RelativeSpec {
     },
 }
 
+/// Where a self-attention's bias on the scores comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RelativeBias {
+    /// From the tower: one for all its layers (T5).
+    Shared,
+    /// From a table of this layer (UMT5).
+    Own(RelativeSpec),
+}
+
 /// The block.
 #[derive(Debug)]
 pub enum Relative {

@@ -21,6 +21,22 @@ pub enum Init {
         /// A row that starts at 0.
         zero_row: Option<u32>,
     },
+    /// Uniform between `-bound` and `bound`.
+    Uniform {
+        /// The bound.
+        bound: f32,
+    },
+}
+
+/// How a model draws the weights of its linear maps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Draw {
+    /// Normal, with the standard deviation that each map's specification states.
+    #[default]
+    Normal,
+    /// Uniform within `sqrt(6 / (input + output))`, whatever the specification states: activations and gradients keep
+    /// their variance through a map (Glorot and Bengio 2010, eq. 16).
+    Xavier,
 }
 
 impl Init {
@@ -40,24 +56,39 @@ pub trait Source {
 pub struct Scope<'a> {
     source: &'a mut dyn Source,
     path: String,
+    draw: Draw,
 }
 
 impl<'a> Scope<'a> {
     /// The root.
     pub fn root(source: &'a mut dyn Source) -> Self {
-        Self { source, path: String::new() }
+        Self { source, path: String::new(), draw: Draw::Normal }
+    }
+
+    /// The same place, with another way to draw linear maps here and below.
+    pub fn drawing(self, draw: Draw) -> Self {
+        Self { draw, ..self }
     }
 
     /// A child.
     pub fn at(&mut self, name: impl std::fmt::Display) -> Scope<'_> {
         let path = self.join(name);
-        Scope { source: self.source, path }
+        Scope { source: self.source, path, draw: self.draw }
     }
 
     /// A parameter of this place.
     pub fn param(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Arc<Param>> {
         let path = self.join(name);
         self.source.param(&path, shape, init)
+    }
+
+    /// The weight of a linear map, `[output, input]`; `std` is for models that draw from a normal distribution.
+    pub fn matrix(&mut self, name: &str, shape: [usize; 2], std: f32) -> Result<Arc<Param>> {
+        let init = match self.draw {
+            Draw::Normal => Init::normal(std),
+            Draw::Xavier => Init::Uniform { bound: (6. / (shape[0] + shape[1]) as f32).sqrt() },
+        };
+        self.param(name, &shape, init)
     }
 
     fn join(&self, name: impl std::fmt::Display) -> String {

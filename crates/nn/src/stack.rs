@@ -1,7 +1,7 @@
 //! Layers in a row.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
 use phyla_ops::Tensor;

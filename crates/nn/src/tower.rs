@@ -53,7 +53,7 @@ pub struct Tower {
 
 impl Tower {
     /// Takes the embeddings, `relative`, `layers.N` and `norm` from the scope.
-    pub fn new(spec: &TowerSpec, shared: &Arc<Embedding>, scope: &mut Scope) -> Result<Self> {
+    pub fn new(spec: &TowerSpec, shared: Option<&Arc<Embedding>>, scope: &mut Scope) -> Result<Self> {
         let embed = Embed::new(&spec.embed, spec.hidden, shared, scope)?;
         let relative = spec.relative.as_ref().map(|spec| Relative::new(spec, &mut scope.at("relative"))).transpose()?;
         let stack = Stack::new(&spec.layers, scope)?;
