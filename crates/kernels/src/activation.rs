@@ -34,11 +34,16 @@ pub enum Act {
     Mish,
     /// `(1 + erf((x - √½) √(2π))) / 2` (Ma et al., "Mega", 2022).
     Laplace,
+    /// `x` above 0, `e^x - 1` below (Clevert et al. 2015).
+    Elu,
+    /// ELU with the two factors under which activations keep their mean and variance (Klambauer et al. 2017).
+    Selu,
 }
 
 /// Hugging Face's names (`ACT2FN`) and ours.
 const NAMES: &[(&str, Act)] = &[
     ("clipped_gelu", Act::ClippedGelu),
+    ("elu", Act::Elu),
     ("gelu", Act::Gelu),
     ("gelu_10", Act::ClippedGelu),
     ("gelu_accurate", Act::GeluTanh),
@@ -57,6 +62,7 @@ const NAMES: &[(&str, Act)] = &[
     ("relu", Act::Relu),
     ("relu2", Act::Relu2),
     ("relu6", Act::Relu6),
+    ("selu", Act::Selu),
     ("sigmoid", Act::Sigmoid),
     ("silu", Act::Silu),
     ("swish", Act::Silu),
@@ -163,6 +169,24 @@ curves! {
         let density = std::f32::consts::SQRT_2 * vector::exp::<M>(-z * z);
         (0.5 * (1.0 + vector::erf::<M>(z)), density)
     }
+    Elu(M, x) { elu::<M>(x) }
+    Selu(M, x) {
+        let (y, slope) = elu::<M>(x);
+        let factor = if x > 0.0 { SELU_SCALE } else { SELU_SCALE * SELU_ALPHA };
+        (factor * y, factor * slope)
+    }
+}
+
+/// The fixed point of Klambauer et al., appendix 1.
+const SELU_SCALE: f32 = 1.050_701;
+const SELU_ALPHA: f32 = 1.673_263_2;
+
+#[inline(always)]
+fn elu<M: Math>(x: f32) -> (f32, f32) {
+    // e^x - 1 = 2 t / (1 - t) with t = tanh(x / 2): below 0 nothing cancels.
+    let t = vector::tanh::<M>(if x > 0.0 { 0.0 } else { 0.5 * x });
+    let low = 2.0 * t / (1.0 - t);
+    if x > 0.0 { (x, 1.0) } else { (low, low + 1.0) }
 }
 
 #[inline(always)]
@@ -272,6 +296,14 @@ mod tests {
             Act::Tanh => x.tanh(),
             Act::Mish => x * x.exp().ln_1p().tanh(),
             Act::Laplace => 0.5 * (1.0 + erf((x - 0.5f64.sqrt()) * std::f64::consts::TAU.sqrt())),
+            Act::Elu => {
+                if x > 0.0 {
+                    x
+                } else {
+                    x.exp_m1()
+                }
+            }
+            Act::Selu => 1.0507009873554805 * if x > 0.0 { x } else { 1.6732632423543772 * x.exp_m1() },
         }
     }
 

@@ -65,6 +65,13 @@ fn gelu(x: &Data) -> Result<Data> {
     ((x / 2f64.sqrt())?.erf()? + 1.)? * (x * 0.5)?
 }
 
+/// `scale (x above 0, alpha (e^x - 1) below)`; at 0 itself the slope is that of below, as PyTorch has it.
+fn elu(x: &Data, scale: f64, alpha: f64) -> Result<Data> {
+    let high = step(x)?;
+    let low = (x * high.affine(-1., 1.)?)?;
+    ((x * high)? + ((low.exp()? - 1.)? * alpha)?)? * scale
+}
+
 fn reference(x: &Data, act: Act) -> Result<Data> {
     match act {
         Act::Identity => Ok(x.clone()),
@@ -92,5 +99,7 @@ fn reference(x: &Data, act: Act) -> Result<Data> {
             let turned = ((x - 0.5f64.sqrt())? * (2. * std::f64::consts::PI).sqrt())?;
             (turned.erf()? + 1.)? * 0.5
         }
+        Act::Elu => elu(x, 1., 1.),
+        Act::Selu => elu(x, 1.0507009873554805, 1.6732632423543772),
     }
 }

@@ -26,6 +26,8 @@ const ACTS: &[Act] = &[
     Act::Tanh,
     Act::Mish,
     Act::Laplace,
+    Act::Elu,
+    Act::Selu,
 ];
 
 /// Wide enough for the bends at 6 and 10.
@@ -40,7 +42,7 @@ fn every_activation_alone_and_as_a_gate() {
         match act {
             Act::Identity | Act::Relu | Act::Relu2 | Act::Relu6 | Act::LeakyRelu | Act::Silu | Act::Gelu => {}
             Act::GeluTanh | Act::QuickGelu | Act::ClippedGelu | Act::Sigmoid | Act::Tanh | Act::Mish => {}
-            Act::Laplace => {}
+            Act::Laplace | Act::Elu | Act::Selu => {}
         }
         for dims in DIMS {
             let alone = |x: &[Tensor], _: &[Arc<Param>]| activate(&x[0], act);

@@ -5,8 +5,8 @@
 mod attention;
 mod check;
 mod checkpoint;
-mod disentangled;
 mod conv;
+mod disentangled;
 mod elementwise;
 mod experts;
 mod heads;
