@@ -8,6 +8,7 @@ pub mod pretrain;
 pub mod stories;
 pub mod stream;
 pub mod supervised;
+pub mod tasks;
 pub mod template;
 pub mod tokenizer;
 pub mod tokens;

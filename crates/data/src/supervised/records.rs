@@ -321,7 +321,7 @@ impl Fields<'_> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_jsonl<'a, R: Record + 'a>(path: impl AsRef<Path>, records: impl IntoIterator<Item = &'a R>) -> Result<()> {
+pub fn write_jsonl<R: Record>(path: impl AsRef<Path>, records: impl IntoIterator<Item = R>) -> Result<()> {
     let path = path.as_ref();
     let file = std::fs::File::create(path).map_err(Error::io(path))?;
     let mut out = std::io::BufWriter::new(file);
