@@ -6,6 +6,9 @@ use sha2::{Digest, Sha256};
 use crate::batch::{Batch, BatchState, Batches, IGNORE, Labels};
 use crate::error::{Error, Result};
 
+/// Tokens in a batch at most, as for language modelling.
+const LARGEST: usize = 1 << 28;
+
 /// Who takes how many rows, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
@@ -27,9 +30,18 @@ impl Share {
         Self { batch, seed: 0, shuffle: true, rank: 0, world: 1 }
     }
 
-    fn check(self) -> Result<()> {
+    /// Refuses what no machine can hold, before anything of that size is made.
+    fn check(self, time: usize) -> Result<()> {
         if self.batch == 0 {
             return Err(Error::Settings("`batch` should be at least 1, found 0".to_owned()));
+        }
+        let tokens = self.batch.checked_mul(time).filter(|tokens| *tokens <= LARGEST);
+        if tokens.and_then(|tokens| tokens.checked_mul(self.world)).is_none() {
+            return Err(Error::Settings(format!(
+                "a batch of {} rows of {time} tokens for {} processes is too large; {LARGEST} tokens a process are the \
+                 most",
+                self.batch, self.world
+            )));
         }
         if self.rank >= self.world {
             return Err(Error::Settings(format!("rank {} of {} processes does not exist", self.rank, self.world)));
@@ -61,6 +73,8 @@ pub trait Rows: Send + std::fmt::Debug {
     fn row(&self, plan: &Self::Plan, row: u64, rng: Rng) -> Row;
     /// A row of nothing, with all the parts the others have.
     fn empty(&self) -> Row;
+    /// Tokens of the longest row there may be.
+    fn time(&self) -> usize;
     /// The id that fills up rows.
     fn pad(&self) -> u32;
     /// Everything that decides the rows but the order.
@@ -84,7 +98,7 @@ pub struct Epochs<R: Rows> {
 
 impl<R: Rows> Epochs<R> {
     pub(super) fn begin(rows: R, share: Share) -> Result<Self> {
-        share.check()?;
+        share.check(rows.time())?;
         let plan = rows.plan(0);
         let mut epochs = Self { rows, share, plan, taken: Vec::new(), state: BatchState::default(), idle: 0 };
         if epochs.rows.count(&epochs.plan) == 0 {
@@ -227,6 +241,14 @@ fn fill(rows: Vec<Row>, pad: u32) -> Batch {
     }
     batch.tokens = batch.targets.iter().filter(|&&target| target != IGNORE).count();
     batch
+}
+
+/// Refuses more documents than can be numbered.
+pub(super) fn countable(documents: usize) -> Result<()> {
+    if documents < u32::MAX as usize {
+        return Ok(());
+    }
+    Err(Error::Settings(format!("{documents} documents or sentences, where 4,294,967,294 are the most")))
 }
 
 /// The id in a role, or what to do about its absence.

@@ -6,7 +6,7 @@ use phyla_kernels::rng::Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::epochs::{Epochs, Row, Rows, Share, role, settings_bytes};
+use super::epochs::{Epochs, Row, Rows, Share, countable, role, settings_bytes};
 use super::masking::{MaskSettings, Masker};
 use super::run::Run;
 use crate::error::{Error, Result};
@@ -77,6 +77,7 @@ impl MlmBatches {
                 settings.max_len
             )));
         }
+        countable(data.documents())?;
         let mut rows = MlmRows {
             masker: Masker::new(tokenizer, &settings.mask)?,
             order: share.shuffle.then(|| Rng::new(share.seed).split("order of documents")),
@@ -154,6 +155,10 @@ impl Rows for MlmRows {
 
     fn empty(&self) -> Row {
         Row::default()
+    }
+
+    fn time(&self) -> usize {
+        self.settings.max_len
     }
 
     fn pad(&self) -> u32 {

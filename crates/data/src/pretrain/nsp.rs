@@ -224,6 +224,10 @@ impl Rows for NspRows {
         Row { types: Some(Vec::new()), label: Some(IGNORE), ..Row::default() }
     }
 
+    fn time(&self) -> usize {
+        self.settings.max_len
+    }
+
     fn pad(&self) -> u32 {
         self.pad
     }

@@ -40,7 +40,7 @@ impl Run {
 
     /// The tokens from place `start` on, at most `count` places; `separator` after every document that ends inside.
     pub(super) fn tokens(&self, data: &TokenFile, start: u64, count: usize, separator: Option<u32>) -> Vec<u32> {
-        let mut out = Vec::with_capacity(count);
+        let mut out = Vec::with_capacity(count.min(data.tokens() + self.documents.len()));
         let mut place = self.starts.partition_point(|&begin| begin <= start).saturating_sub(1);
         let mut skip = (start - self.starts.get(place).copied().unwrap_or(start)) as usize;
         while out.len() < count

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::epochs::countable;
 use super::sentences::SentenceSplit;
 use crate::dataset::{Corpus, Document};
 use crate::error::{Error, Result};
@@ -56,9 +57,7 @@ impl Sentences {
     /// # Errors
     /// When there are more sentences than can be numbered.
     pub fn new(file: Arc<TokenFile>) -> Result<Self> {
-        if file.documents() >= u32::MAX as usize {
-            return Err(Error::Settings(format!("{} sentences, where 4,294,967,294 are the most", file.documents())));
-        }
+        countable(file.documents())?;
         let (mut documents, mut empty) = (Vec::new(), 0);
         let mut start = 0;
         for sentence in 0..=file.documents() as u32 {

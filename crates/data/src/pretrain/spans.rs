@@ -6,7 +6,7 @@ use phyla_kernels::rng::Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::epochs::{Epochs, Row, Rows, Share, role, settings_bytes};
+use super::epochs::{Epochs, Row, Rows, Share, countable, role, settings_bytes};
 use super::run::Run;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
@@ -187,9 +187,7 @@ impl SpanBatches {
                 corruption.sentinels.len()
             )));
         }
-        if data.documents() >= u32::MAX as usize {
-            return Err(Error::Settings(format!("{} documents, where 4,294,967,294 are the most", data.documents())));
-        }
+        countable(data.documents())?;
         let rows = SpanRows {
             text,
             order: share.shuffle.then(|| Rng::new(share.seed).split("order of documents")),
@@ -233,6 +231,10 @@ impl Rows for SpanRows {
 
     fn empty(&self) -> Row {
         Row { source: Some(Vec::new()), ..Row::default() }
+    }
+
+    fn time(&self) -> usize {
+        self.settings.inputs_length.max(self.corruption.lengths(self.text).1)
     }
 
     fn pad(&self) -> u32 {

@@ -298,7 +298,9 @@ pub fn train_bpe<S: AsRef<str>>(
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": settings.special_tokens.iter().enumerate()
-            .map(|(id, token)| added_token(token, Some(id as u64), false)).collect::<Vec<_>>(),
+            // A hidden word hides the space before it too, which otherwise would stay as a token of its own.
+            .map(|(id, token)| added_token(token, Some(id as u64), settings.mask_token.as_ref() == Some(token)))
+            .collect::<Vec<_>>(),
         "normalizer": null,
         "pre_tokenizer": settings.pre_tokenizer.json(),
         "post_processor": post_processor,

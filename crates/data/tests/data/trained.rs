@@ -163,6 +163,10 @@ fn impossible_unigram_settings_are_refused() {
     let error = |settings| train_unigram([Ok(TEXT)], &settings, &mut |_| {}).unwrap_err().to_string();
     let none = UnigramSettings { character_coverage: f64::NAN, ..UnigramSettings::default() };
     assert!(error(none).contains("`character_coverage`"));
+    let many = UnigramSettings { extra_ids: usize::MAX, ..UnigramSettings::default() };
+    assert!(error(many).contains("`extra_ids`"));
+    let long = UnigramSettings { max_piece_length: usize::MAX, ..UnigramSettings::default() };
+    assert!(error(long).contains("`max_piece_length`"));
     let small = UnigramSettings { vocab_size: 110, ..UnigramSettings::default() };
     assert!(error(small).contains("no room for 103 special tokens"));
 }
@@ -180,6 +184,8 @@ fn byte_pairs_end_or_surround_texts_on_demand() {
     assert_eq!(translation.decode(&ended, true).unwrap(), "The dog");
     let roberta = small(BpeSettings::roberta(400));
     assert_eq!((roberta.cls(), roberta.sep(), roberta.mask()), (Some(0), Some(2), Some(4)));
+    // `<mask>` stands for the word with the space before it.
+    assert_eq!(roberta.encode("a <mask>", false).unwrap().len(), 2);
     let (pair, types) = roberta.encode_pair("a", "b", true).unwrap();
     assert_eq!([pair[0], pair[2], pair[3], pair[5]], [0, 2, 2, 2]);
     assert_eq!((pair.len(), types), (6, vec![0; 6]));

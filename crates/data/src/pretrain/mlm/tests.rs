@@ -144,6 +144,7 @@ fn what_is_missing_is_named() {
     assert!(error(some(), &numbered(9), 2).contains("at least 3"));
     assert!(error(some(), &Tokenizer::characters("ab").unwrap(), 9).contains("mask_token"));
     assert!(error(TokenFile::from_documents([[0u32; 0]]), &numbered(9), 9).contains("too small"));
+    assert!(error(some(), &numbered(9), usize::MAX).contains("too large"));
     let nobody = Share { rank: 2, world: 2, ..Share::new(1) };
     let error = MlmBatches::new(Arc::new(some()), &numbered(9), &MlmSettings::default(), nobody).unwrap_err();
     assert!(error.to_string().contains("rank 2 of 2"));

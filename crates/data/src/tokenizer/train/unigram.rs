@@ -61,6 +61,12 @@ pub fn train_unigram<S: AsRef<str>>(
             settings.max_piece_length
         )));
     }
+    if settings.extra_ids >= settings.vocab_size {
+        return Err(Error::Settings(format!(
+            "a vocabulary of {} tokens has no room for {} `extra_ids`",
+            settings.vocab_size, settings.extra_ids
+        )));
+    }
     // The highest id first: ids of added tokens follow the order in which they are added.
     let sentinels: Vec<String> = (0..settings.extra_ids).rev().map(|index| format!("<extra_id_{index}>")).collect();
     let special: Vec<String> = SPECIAL.iter().map(|token| (*token).to_owned()).chain(sentinels.clone()).collect();
