@@ -147,6 +147,12 @@ fn draw<T: WithDType>(mut rng: Rng, path: &str, shape: &[usize], init: Init, of:
     match init {
         Init::Zeros | Init::Fixed => values.resize(count, of(0.)),
         Init::Ones => values.resize(count, of(1.)),
+        Init::Sinusoids(order) => {
+            let (rows, dim) = (shape.first().copied().unwrap_or(0), shape.iter().skip(1).product());
+            for row in 0..rows as u32 {
+                values.extend(order.row(row, dim).map(&of));
+            }
+        }
         Init::Normal { std, zero_row } => {
             fill(&mut values, &mut |piece| rng.fill_normal(piece, 0., std));
             let width = count / shape.first().copied().unwrap_or(1).max(1);
@@ -173,6 +179,20 @@ mod tests {
         assert!(message.starts_with("config.json: a model of ") && message.contains("bf16"), "{message}");
         // Counting 90,003 parameters, not drawing them.
         assert!(start.elapsed().as_secs() < 5);
+    }
+
+    #[test]
+    fn stored_sines_are_sines_and_stay() {
+        let config = serde_json::json!({"model_type": "distilbert", "sinusoidal_pos_embds": true, "dim": 6,
+            "hidden_dim": 5, "n_heads": 2, "n_layers": 1, "vocab_size": 7, "max_position_embeddings": 4});
+        let model = fresh(config.as_object().unwrap(), 0, &Device::Cpu).unwrap();
+        let table = model.params().iter().find(|param| param.path() == "encoder.positions.weight").unwrap();
+        let rows = table.weight().to_f32().unwrap().to_vec2::<f32>().unwrap();
+        let slow = 3f64 / 10000f64.powf(4. / 6.);
+        let expected = [3f64.sin(), 3f64.cos(), slow.sin(), slow.cos()].map(|x| x as f32);
+        assert_eq!(rows[0], [0., 1., 0., 1., 0., 1.]);
+        assert_eq!([rows[3][0], rows[3][1], rows[3][4], rows[3][5]], expected);
+        assert_eq!(model.params().iter().filter(|param| model.is_fixed(param)).count(), 1);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod windows;
 
 mod bert;
 mod deepseek_v2;
+mod distilbert;
 mod gpt2;
 mod llama;
 mod mistral;

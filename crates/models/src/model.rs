@@ -46,7 +46,7 @@ struct Remember<'a> {
 impl Source for Remember<'_> {
     fn param(&mut self, path: &str, shape: &[usize], init: Init) -> Result<Arc<Param>> {
         let param = self.source.param(path, shape, init)?;
-        if init == Init::Fixed {
+        if init.is_fixed() {
             self.fixed.insert(path.to_string());
         }
         // By address: a search through the list would take minutes for ten thousand layers.

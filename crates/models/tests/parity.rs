@@ -32,6 +32,7 @@ fn cases(family: &str) -> Vec<PathBuf> {
 const FAMILIES: &[&str] = &[
     "bert",
     "deepseek_v2",
+    "distilbert",
     "gpt2",
     "llama",
     "mistral",

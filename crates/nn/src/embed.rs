@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::Result;
 use phyla_ops::{Data, Param, Tensor};
 
-use crate::{Embedding, EmbeddingSpec, Linear, LinearSpec, Norm, NormSpec, Pass, Scope};
+use crate::{Embedding, EmbeddingSpec, Init, Linear, LinearSpec, Norm, NormSpec, Pass, Scope};
 
 /// What shapes the sum of vectors.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +48,13 @@ pub enum Positions {
         table: EmbeddingSpec,
         /// Rows before that of position 0.
         offset: usize,
+    },
+    /// [`Positions::Sinusoids`] as a table that checkpoints hold and training leaves alone (DistilBERT).
+    Stored {
+        /// The table.
+        table: EmbeddingSpec,
+        /// How sines and cosines lie in a fresh one.
+        order: Sinusoids,
     },
     /// Sines and cosines of geometrically falling frequency (Vaswani et al. 2017, section 3.5).
     Sinusoids {
@@ -115,6 +122,9 @@ impl Embed {
         };
         let positions = match spec.positions {
             Positions::Learned { table, .. } => Some(Embedding::new(table, &mut scope.at("positions"))?),
+            Positions::Stored { table, order } => {
+                Some(Embedding::begun(table, Init::Sinusoids(order), &mut scope.at("positions"))?)
+            }
             _ => None,
         };
         let token_types = match spec.token_types {
@@ -172,6 +182,7 @@ impl Embed {
                 let rows: Vec<u32> = pass.positions().iter().map(|&p| p + offset as u32).collect();
                 Ok(Some(table.forward(&rows, shape)?))
             }
+            (Positions::Stored { .. }, Some(table)) => Ok(Some(table.forward(pass.positions(), shape)?)),
             (Positions::Sinusoids { dim, order }, _) => Ok(Some(order.rows(pass.positions(), shape, dim)?.into())),
             _ => Ok(None),
         }
@@ -183,16 +194,21 @@ impl Sinusoids {
     pub fn rows(self, positions: &[u32], shape: &[usize], dim: usize) -> Result<Data> {
         let mut values = Vec::with_capacity(positions.len() * dim);
         for &position in positions {
-            let angle = |pair: usize| f64::from(position) / 10000f64.powf((2 * pair) as f64 / dim as f64);
-            values.extend((0..dim).map(|i| match self {
-                Self::Interleaved if i % 2 == 0 => angle(i / 2).sin() as f32,
-                Self::Interleaved => angle(i / 2).cos() as f32,
-                // An odd size has one sine more.
-                Self::Halves if i < dim.div_ceil(2) => angle(i).sin() as f32,
-                Self::Halves => angle(i - dim.div_ceil(2)).cos() as f32,
-            }));
+            values.extend(self.row(position, dim));
         }
         let shape: Vec<usize> = shape.iter().copied().chain([dim]).collect();
         phyla_ops::cpu::tensor(values, shape)
+    }
+
+    /// The vector of one position.
+    pub fn row(self, position: u32, dim: usize) -> impl Iterator<Item = f32> {
+        let angle = move |pair: usize| f64::from(position) / 10000f64.powf((2 * pair) as f64 / dim as f64);
+        (0..dim).map(move |i| match self {
+            Self::Interleaved if i % 2 == 0 => angle(i / 2).sin() as f32,
+            Self::Interleaved => angle(i / 2).cos() as f32,
+            // An odd size has one sine more.
+            Self::Halves if i < dim.div_ceil(2) => angle(i).sin() as f32,
+            Self::Halves => angle(i - dim.div_ceil(2)).cos() as f32,
+        })
     }
 }

@@ -30,7 +30,11 @@ pub struct Embedding {
 impl Embedding {
     /// Takes `weight` from the scope.
     pub fn new(spec: EmbeddingSpec, scope: &mut Scope) -> Result<Self> {
-        let init = Init::Normal { std: spec.std, zero_row: spec.padding };
+        Self::begun(spec, Init::Normal { std: spec.std, zero_row: spec.padding }, scope)
+    }
+
+    /// As [`Embedding::new`], beginning as `init` says.
+    pub fn begun(spec: EmbeddingSpec, init: Init, scope: &mut Scope) -> Result<Self> {
         Ok(Self { weight: scope.param("weight", &[spec.rows, spec.dim], init)?, padding: spec.padding })
     }
 

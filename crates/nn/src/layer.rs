@@ -66,12 +66,14 @@ pub struct LayerSpec {
     pub sublayers: Vec<SublayerSpec>,
     /// Dropout on each sublayer's result.
     pub dropout: f32,
+    /// Name of a sublayer whose result is kept whole (DistilBERT's attention).
+    pub undropped: Option<&'static str>,
 }
 
 impl LayerSpec {
     /// Norm before each sublayer, no dropout.
     pub fn pre_norm(hidden: usize, norm: NormSpec, sublayers: impl Into<Vec<SublayerSpec>>) -> Self {
-        Self { hidden, residual: Residual::PreNorm, norm, sublayers: sublayers.into(), dropout: 0. }
+        Self { hidden, residual: Residual::PreNorm, norm, sublayers: sublayers.into(), dropout: 0., undropped: None }
     }
 
     /// Norm after each sublayer, no dropout.
@@ -159,8 +161,7 @@ impl SublayerSpec {
 #[derive(Debug)]
 pub struct Layer {
     residual: Residual,
-    dropout: f32,
-    steps: Vec<(Norm, Sublayer)>,
+    steps: Vec<(Norm, Sublayer, f32)>,
 }
 
 impl Layer {
@@ -172,24 +173,25 @@ impl Layer {
             .map(|sublayer| {
                 let name = sublayer.name();
                 let norm = Norm::new(spec.norm, spec.hidden, &mut scope.at(format!("{name}_norm")))?;
-                Ok((norm, Sublayer::new(sublayer, &mut scope.at(name))?))
+                let dropout = if spec.undropped == Some(name) { 0. } else { spec.dropout };
+                Ok((norm, Sublayer::new(sublayer, &mut scope.at(name))?, dropout))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { residual: spec.residual, dropout: spec.dropout, steps })
+        Ok(Self { residual: spec.residual, steps })
     }
 
     /// `x[batch, time, hidden]` to the same shape.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let mut x = x.clone();
-        for (norm, sublayer) in &self.steps {
+        for (norm, sublayer, dropout) in &self.steps {
             x = match self.residual {
                 Residual::PreNorm => {
                     let y = sublayer.forward(&norm.forward(&x)?, pass)?;
-                    phyla_ops::add(&x, &pass.drop(y, self.dropout)?)?
+                    phyla_ops::add(&x, &pass.drop(y, *dropout)?)?
                 }
                 Residual::PostNorm => {
                     let y = sublayer.forward(&x, pass)?;
-                    norm.forward(&phyla_ops::add(&x, &pass.drop(y, self.dropout)?)?)?
+                    norm.forward(&phyla_ops::add(&x, &pass.drop(y, *dropout)?)?)?
                 }
             };
         }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use candle_core::Result;
 use phyla_ops::Param;
 
+use crate::Sinusoids;
+
 /// How a fresh parameter is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
@@ -14,6 +16,8 @@ pub enum Init {
     Ones,
     /// All 0, and never trained: a buffer.
     Fixed,
+    /// Sines and cosines of the row's number, never trained: positions that stand in the checkpoint.
+    Sinusoids(Sinusoids),
     /// Normal with mean 0.
     Normal {
         /// Standard deviation.
@@ -40,6 +44,11 @@ pub enum Draw {
 }
 
 impl Init {
+    /// Whether it stays as it is in training.
+    pub fn is_fixed(self) -> bool {
+        matches!(self, Self::Fixed | Self::Sinusoids(_))
+    }
+
     /// Normal with mean 0 and this standard deviation.
     pub fn normal(std: f32) -> Self {
         Self::Normal { std, zero_row: None }
