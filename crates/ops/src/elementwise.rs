@@ -27,6 +27,16 @@ pub fn scale(x: &Tensor, factor: f64) -> Result<Tensor> {
     Ok(Tensor::record(y, &[x], false, move |dy| Ok(vec![Some((dy * factor)?)])))
 }
 
+/// `x` with every element multiplied by a number drawn evenly from `1 - noise.p` to `1 + noise.p`.
+pub fn jitter(x: &Tensor, noise: &Dropout) -> Result<Tensor> {
+    let mut rng = noise.rng.clone();
+    let mut factors = alloc(x.data().elem_count());
+    rng.fill_uniform(&mut factors, 1. - noise.p, 1. + noise.p);
+    let factors = Data::from_vec(factors, x.data().shape().clone(), x.device())?.to_dtype(x.data().dtype())?;
+    let y = (x.data() * &factors)?;
+    Ok(Tensor::record(y, &[x], false, move |dy| Ok(vec![Some((dy * factors)?)])))
+}
+
 /// `y` itself, with `loss` hung on it: in the backward pass the loss gets the gradient 1, wherever `y` is in a larger
 /// computation. For losses of single layers.
 pub fn attach(y: &Tensor, loss: &Tensor) -> Result<Tensor> {
