@@ -54,7 +54,8 @@ pub enum MaskUnit {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum SpanLengths {
-    /// With probability proportional to `p (1 - p)^(length - 1)`: SpanBERT (arXiv:1907.10529) has p = 0.2 and at most 10.
+    /// With probability proportional to `p (1 - p)^(length - 1)`: SpanBERT (arXiv:1907.10529) has p = 0.2 and at most
+    /// 10 words.
     Geometric {
         /// The chance of a run to end after each word.
         p: f64,

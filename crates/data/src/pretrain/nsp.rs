@@ -19,7 +19,7 @@ use crate::tokenizer::Tokenizer;
 pub struct NspSettings {
     /// Longest row, in tokens, with the three special ones.
     pub max_len: usize,
-    /// Share of documents whose pairs are made for shorter rows, so that positions late in a row are not all the model knows.
+    /// Share of documents whose pairs are made for shorter rows, so that the model meets short inputs as well.
     pub short_seq_prob: f64,
     /// Share of pairs whose second text comes from another document.
     pub random_next: f64,
@@ -84,7 +84,8 @@ impl NspBatches {
         }
         if !(0.0..=1.0).contains(&short_seq_prob) || !(0.0..=1.0).contains(&random_next) {
             return Err(Error::Settings(format!(
-                "`short_seq_prob` and `random_next` should lie between 0 and 1, found {short_seq_prob} and {random_next}"
+                "`short_seq_prob` and `random_next` should lie between 0 and 1, found {short_seq_prob} and \
+                 {random_next}"
             )));
         }
         if data.documents() < 2 {

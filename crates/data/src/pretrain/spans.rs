@@ -30,8 +30,8 @@ impl Default for SpanSettings {
     }
 }
 
-/// Batches for span corruption: `source` for the encoder, `targets` to say, and `ids`, the targets one place later after
-/// the padding token, for the decoder to read.
+/// Batches for span corruption: `source` for the encoder, `targets` to say, and `ids`, the targets one place later
+/// after the padding token, for the decoder to read.
 pub type SpanBatches = Epochs<SpanRows>;
 
 /// What [`SpanBatches`] are made of.

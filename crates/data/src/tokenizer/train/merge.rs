@@ -11,7 +11,8 @@ type Word = (Vec<u32>, u64);
 /// Merges the most frequent pair until there are `size` tokens or no pair occurs `least` times.
 ///
 /// `spelled` holds the alphabet and is extended by the new tokens; `inside` is what the spelling of a token that
-/// does not begin a word begins with (`##`), and is dropped where two are joined. Returns the pairs in order of merging.
+/// does not begin a word begins with (`##`), and is dropped where two are joined. Returns the pairs in order of
+/// merging.
 pub(super) fn learn(
     mut words: Vec<Word>,
     spelled: &mut Vec<String>,

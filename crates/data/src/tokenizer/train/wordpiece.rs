@@ -97,10 +97,11 @@ pub fn train_wordpiece<S: AsRef<str>>(
         let id = vocab.len();
         vocab.entry(token.clone()).or_insert_with(|| json!(id));
     }
+    let added: Vec<_> = special.iter().zip(0..).map(|(token, id)| added_token(token, Some(id), false)).collect();
     let pair = ["[CLS]:0", "$A:0", "[SEP]:0", "$B:1", "[SEP]:1"];
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null,
-        "added_tokens": special.iter().zip(0..).map(|(token, id)| added_token(token, Some(id), false)).collect::<Vec<_>>(),
+        "added_tokens": added,
         "normalizer": {"type": "BertNormalizer", "clean_text": true,
             "handle_chinese_chars": settings.chinese_characters, "strip_accents": settings.strip_accents,
             "lowercase": settings.lowercase},
