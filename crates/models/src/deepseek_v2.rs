@@ -162,6 +162,7 @@ impl Family for Config {
             routing: self.routing(experts)?,
             shared: (shared > 0).then(|| SharedSpec { mlp: mlp(shared), gated: false }),
             balance: (alpha > 0.).then_some(BalanceSpec { alpha, by_sequence: self.seq_aux }),
+            jitter: 0.,
             std,
         };
         arch.mix(|index| (index >= self.first_k_dense_replace).then(|| moe.clone()));
@@ -205,13 +206,11 @@ impl Config {
                 return Err(refused("topk_method", format!("{other:?}; known are greedy and group_limited_greedy")));
             }
         };
+        let asked = self.num_experts_per_tok.unwrap_or(0);
+        config::at_most("num_experts_per_tok", asked, "n_routed_experts", experts)?;
+        // Experts outside the groups weigh nothing: there is no need to choose them.
         let within = groups.map_or(experts, |groups| config::share(experts, groups.count, groups.top));
-        let top_k = config::at_most(
-            "num_experts_per_tok",
-            self.num_experts_per_tok.unwrap_or(0),
-            "experts to choose among",
-            within,
-        )?;
+        let top_k = asked.min(within);
         let scale = config::positive("routed_scaling_factor", self.routed_scaling_factor)? as f32;
         Ok(Routing { top_k, renormalise: false, scale, groups })
     }

@@ -5,7 +5,7 @@ use phyla_ops::Routing;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::config::{self, ConfigError, count, refused};
+use crate::config::{self, ConfigError, count};
 use crate::family::Family;
 use crate::llama;
 use crate::names::{Rule, join, whole};
@@ -46,7 +46,7 @@ impl Family for Config {
 
     fn defaults() -> Value {
         json!({
-            "rms_norm_eps": 1e-5, "sliding_window": null, "num_experts_per_tok": 2, "num_local_experts": 8,
+            "rope_theta": 1e6, "rms_norm_eps": 1e-5, "sliding_window": null, "num_experts_per_tok": 2, "num_local_experts": 8,
             "output_router_logits": false, "router_aux_loss_coef": 0.001, "router_jitter_noise": 0.0,
         })
     }
@@ -55,13 +55,11 @@ impl Family for Config {
         let mut arch = self.base.arch(wanted)?;
         let experts = count("num_local_experts", self.num_local_experts, "layers")?;
         config::at_most("num_experts_per_tok", self.num_experts_per_tok, "num_local_experts", experts)?;
-        if self.router_jitter_noise != 0. {
-            return Err(refused("router_jitter_noise", "noise on the router's input is not built; set it to 0"));
-        }
+        let jitter = config::probability("router_jitter_noise", self.router_jitter_noise)?;
         let std = arch.tokens.std;
         let expert = MlpSpec::gated(arch.hidden(), self.base.intermediate_size, self.base.act()?, std);
         let routing = Routing { top_k: self.num_experts_per_tok, renormalise: true, scale: 1., groups: None };
-        arch.mix(|_| Some(MoeSpec { experts, expert, routing, shared: None, balance: None, std }));
+        arch.mix(|_| Some(MoeSpec { experts, expert, routing, shared: None, balance: None, jitter, std }));
         arch.router_loss = self.output_router_logits.then_some(self.router_aux_loss_coef as f32);
         Ok(arch)
     }

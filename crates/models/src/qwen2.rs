@@ -103,6 +103,17 @@ impl Config {
         }
     }
 
+    /// One window for all layers, if they have one.
+    pub(crate) fn equal_windows(&self) -> Vec<Option<usize>> {
+        vec![self.sliding_window.filter(|_| self.use_sliding_window); self.num_hidden_layers]
+    }
+
+    /// The windows by the rule of the mixtures.
+    pub(crate) fn alternating_windows(&self) -> Result<Vec<Option<usize>>, ConfigError> {
+        let window = self.sliding_window.filter(|_| self.use_sliding_window);
+        windows::alternating(self.num_hidden_layers, self.layer_types.as_deref(), window, self.max_window_layers)
+    }
+
     /// The activation of the feed-forward blocks.
     pub(crate) fn act(&self) -> Result<Act, ConfigError> {
         config::activation("hidden_act", &self.hidden_act)

@@ -40,13 +40,11 @@ impl Family for Config {
             "num_key_value_heads": 4, "moe_intermediate_size": 768, "num_experts_per_tok": 8, "num_experts": 128,
             "norm_topk_prob": false, "decoder_sparse_step": 1, "mlp_only_layers": [], "output_router_logits": false,
             "router_aux_loss_coef": 0.001, "attention_bias": false,
-            // The window, where there is one, is every layer's.
-            "max_window_layers": 0,
         })
     }
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
-        let base = self.base.decoder(self.base.head_dim()?)?;
+        let base = Decoder { windows: self.base.equal_windows(), ..self.base.decoder(self.base.head_dim()?)? };
         let bias = self.attention_bias;
         let mut arch = Decoder { qkv_bias: bias, o_bias: bias, qk_norm: true, ..base }.arch(wanted)?;
         self.mixture.put_into(&mut arch, &self.base, None)?;

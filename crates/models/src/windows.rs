@@ -9,6 +9,20 @@ pub(crate) fn is_last_of(step: usize, layer: usize) -> bool {
     (layer + 1).is_multiple_of(step)
 }
 
+/// As [`by_layer`], but without `layer_types` every other layer below `max_window_layers` has the window, the first
+/// among them: the rule of Qwen2's mixtures.
+pub(crate) fn alternating(
+    layers: usize,
+    layer_types: Option<&[String]>,
+    window: Option<usize>,
+    max_window_layers: usize,
+) -> Result<Vec<Option<usize>>, ConfigError> {
+    match layer_types {
+        Some(_) => by_layer(layers, layer_types, window, max_window_layers),
+        None => Ok((0..layers).map(|i| window.filter(|_| i < max_window_layers && i % 2 == 0)).collect()),
+    }
+}
+
 /// The window of each layer; `None` attends fully.
 pub(crate) fn by_layer(
     layers: usize,

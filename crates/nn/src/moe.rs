@@ -19,6 +19,8 @@ pub struct MoeSpec {
     pub shared: Option<SharedSpec>,
     /// A loss of this layer that keeps the choices even, in training.
     pub balance: Option<BalanceSpec>,
+    /// In training, every number that enters is multiplied by one drawn evenly from so far below 1 to so far above.
+    pub jitter: f32,
     /// Standard deviation of the fresh router.
     pub std: f32,
 }
@@ -71,7 +73,7 @@ impl Moe {
     /// `x[batch, time, hidden]` to the same shape.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let hidden = x.last_dim();
-        let rows = x.reshape((x.rows(), hidden))?; // [tokens, hidden]
+        let rows = pass.jitter(x.reshape((x.rows(), hidden))?, self.spec.jitter)?; // [tokens, hidden]
         let routed = phyla_ops::route(&self.router.forward(&rows)?, &self.spec.routing)?;
         let groups = phyla_ops::group_by_expert(&routed.experts, self.spec.routing.top_k, self.spec.experts)?;
         let mut answers = Vec::with_capacity(groups.len());

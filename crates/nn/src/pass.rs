@@ -204,6 +204,14 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// `x`, in training with every element multiplied by a number between `1 - by` and `1 + by`.
+    pub fn jitter(&mut self, x: Tensor, by: f32) -> Result<Tensor> {
+        match self.dropout(by) {
+            Some(noise) => phyla_ops::jitter(&x, &noise),
+            None => Ok(x),
+        }
+    }
+
     /// The mask of a layer with this window.
     pub fn visibility(&self, window: Option<usize>) -> Visibility {
         let mut known = self.tokens.windows.lock().unwrap_or_else(PoisonError::into_inner);
