@@ -184,11 +184,21 @@ impl Arch {
     pub fn set_dropouts(&mut self, dropouts: Dropouts) {
         for tower in self.towers_mut() {
             tower.embed.dropout = dropouts.embedding.unwrap_or(tower.embed.dropout);
+            if let Some(conv) = &mut tower.conv {
+                conv.dropout = dropouts.residual.unwrap_or(conv.dropout);
+            }
             for layer in &mut tower.layers {
                 layer.dropout = dropouts.residual.unwrap_or(layer.dropout);
                 for sublayer in &mut layer.sublayers {
-                    if let SublayerSpec::Attention(attention) | SublayerSpec::Cross(attention) = sublayer {
-                        attention.dropout = dropouts.attention.unwrap_or(attention.dropout);
+                    match sublayer {
+                        SublayerSpec::Attention(attention) | SublayerSpec::Cross(attention) => {
+                            attention.dropout = dropouts.attention.unwrap_or(attention.dropout);
+                        }
+                        SublayerSpec::Disentangled(attention) => {
+                            attention.dropout = dropouts.attention.unwrap_or(attention.dropout);
+                            attention.pos_dropout = dropouts.residual.unwrap_or(attention.pos_dropout);
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -215,7 +225,12 @@ impl Arch {
 
     /// Gives the language-model head a map of its own.
     pub fn untie(&mut self) {
-        let linear = LinearSpec { input: self.hidden(), output: self.vocab(), bias: false, std: self.tokens.std };
+        // The size of the table's vectors may be another than that of the residual stream.
+        let input = match self.main().embed.tokens {
+            TokenTable::Shared => self.tokens.dim,
+            TokenTable::Own(table) => table.dim,
+        };
+        let linear = LinearSpec { input, output: self.vocab(), bias: false, std: self.tokens.std };
         for head in self.heads.iter_mut().filter(|head| head.is_lm()) {
             if let Output::Tied { bias } = head.output {
                 head.output = match bias {
@@ -224,6 +239,16 @@ impl Arch {
                 };
             }
         }
+    }
+
+    /// Parts of the tensors that checkpoints cut head by head.
+    pub(crate) fn heads_apart(&self) -> usize {
+        let sublayers = self.main().layers.first().map(|layer| layer.sublayers.as_slice()).unwrap_or_default();
+        let heads = sublayers.iter().find_map(|sublayer| match sublayer {
+            SublayerSpec::Disentangled(attention) => Some(attention.heads),
+            _ => None,
+        });
+        heads.unwrap_or(1)
     }
 
     /// Numbers that a cache of keys and values keeps for each token; it keeps them in f32.

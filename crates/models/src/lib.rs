@@ -21,6 +21,8 @@ mod task;
 mod windows;
 
 mod bert;
+mod deberta;
+mod deberta_v2;
 mod deepseek_v2;
 mod distilbert;
 mod gpt2;

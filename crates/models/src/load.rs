@@ -92,7 +92,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<(Model, LoadReport),
     }
     let mut arch = parsed.arch;
     arch.set_dropouts(options.dropouts);
-    let mut source = FromCheckpoint::new(&checkpoint, family, options);
+    let mut source = FromCheckpoint::new(&checkpoint, family, options, arch.heads_apart());
     source.settle_head(&mut arch, &mut report)?;
     if options.head.is_some()
         && let Some(name) = family.architecture(arch.task)
@@ -110,6 +110,8 @@ struct FromCheckpoint<'a> {
     checkpoint: &'a Checkpoint,
     family: &'static Entry,
     options: &'a LoadOptions,
+    /// See [`Arch::heads_apart`].
+    heads: usize,
     naming: Naming<'a>,
     params: HashMap<String, Arc<Param>>,
     used: BTreeSet<String>,
@@ -123,11 +125,12 @@ struct FromCheckpoint<'a> {
 }
 
 impl<'a> FromCheckpoint<'a> {
-    fn new(checkpoint: &'a Checkpoint, family: &'static Entry, options: &'a LoadOptions) -> Self {
+    fn new(checkpoint: &'a Checkpoint, family: &'static Entry, options: &'a LoadOptions, heads: usize) -> Self {
         Self {
             checkpoint,
             family,
             options,
+            heads,
             naming: Naming::new(checkpoint, family),
             params: HashMap::new(),
             used: BTreeSet::new(),
@@ -204,7 +207,7 @@ impl<'a> FromCheckpoint<'a> {
         {
             return Ok(Weight::Mapped(Arc::new(mapped)));
         }
-        let cut = Cut::new(shape, place);
+        let cut = Cut::new(shape, place, self.heads);
         let data = match (stored, view.as_bf16(), view.as_f16()) {
             (Some(DType::BF16), Some(values), _) if wanted == DType::BF16 => {
                 cpu::tensor(cut.take(values, bf16::ZERO), shape)?
@@ -289,16 +292,19 @@ impl Source for FromCheckpoint<'_> {
 pub(crate) struct Cut {
     rows: usize,
     columns: usize,
+    /// Rows of ours that lie together in the stored tensor, followed by those of the other parts.
+    together: usize,
     part: (usize, usize),
     transposed: bool,
 }
 
 impl Cut {
-    /// `shape` is of our part, as we hold it.
-    pub fn new(shape: &[usize], place: &Place) -> Self {
+    /// `shape` is of our part, as we hold it; `heads` are those of the model's attention.
+    pub fn new(shape: &[usize], place: &Place, heads: usize) -> Self {
         let rows = shape.first().copied().unwrap_or(1);
         let columns = shape.iter().skip(1).product();
-        Self { rows, columns, part: place.part, transposed: place.transposed && shape.len() == 2 }
+        let together = if place.by_head { rows / heads.max(1) } else { rows };
+        Self { rows, columns, together, part: place.part, transposed: place.transposed && shape.len() == 2 }
     }
 
     fn whole(&self) -> bool {
@@ -307,7 +313,8 @@ impl Cut {
 
     /// Where element `(row, column)` of ours stands in the stored tensor.
     pub fn index(&self, row: usize, column: usize) -> usize {
-        let row = self.part.0 * self.rows + row;
+        let (block, within) = (row / self.together.max(1), row % self.together.max(1));
+        let row = (block * self.part.1 + self.part.0) * self.together + within;
         if self.transposed { column * self.rows * self.part.1 + row } else { row * self.columns + column }
     }
 

@@ -11,6 +11,8 @@ pub struct Rule {
     pub theirs: &'static str,
     /// Ours is this part of theirs, out of so many equal ones side by side along the output.
     pub part: (usize, usize),
+    /// The parts lie side by side within each attention head, not over all of them.
+    pub by_head: bool,
     /// Their weight is `[in, out]`.
     pub transposed: bool,
     /// The names are of parameters, not of modules.
@@ -23,7 +25,7 @@ pub struct Rule {
 
 /// Ours is theirs.
 pub const fn whole(ours: &'static str, theirs: &'static str) -> Rule {
-    Rule { ours, theirs, part: (0, 1), transposed: false, exact: false, row: false, beside: None }
+    Rule { ours, theirs, part: (0, 1), by_head: false, transposed: false, exact: false, row: false, beside: None }
 }
 
 /// This one parameter of ours is this tensor of theirs.
@@ -44,6 +46,11 @@ pub const fn whole_t(ours: &'static str, theirs: &'static str) -> Rule {
 /// Ours is part `index` of `count` of theirs, transposed.
 pub const fn part_t(ours: &'static str, theirs: &'static str, index: usize, count: usize) -> Rule {
     Rule { part: (index, count), ..whole_t(ours, theirs) }
+}
+
+/// Within each head ours is part `index` of `count` of theirs.
+pub const fn by_head(ours: &'static str, theirs: &'static str, index: usize, count: usize) -> Rule {
+    Rule { part: (index, count), by_head: true, ..whole(ours, theirs) }
 }
 
 /// Two tables as one: a family's and what another adds to it. `N` is the number of rules of both.
@@ -70,6 +77,8 @@ pub struct Place {
     pub tensor: String,
     /// Which of how many equal parts of it.
     pub part: (usize, usize),
+    /// Whether the parts lie side by side within each attention head.
+    pub by_head: bool,
     /// Whether the tensor is stored transposed (matrices only).
     pub transposed: bool,
     /// Whether it has a leading dimension of 1 more.
@@ -110,8 +119,8 @@ pub fn places(rules: &[Rule], path: &str) -> impl Iterator<Item = Place> {
             let name = numbers.iter().fold(pattern.to_string(), |name, number| name.replacen("{}", number, 1));
             kind.map_or(name.clone(), |kind| format!("{name}.{kind}"))
         };
-        let (part, transposed, row) = (rule.part, rule.transposed, rule.row);
-        Some(Place { tensor: full(rule.theirs), part, transposed, row, beside: rule.beside.map(full) })
+        let Rule { part, by_head, transposed, row, .. } = *rule;
+        Some(Place { tensor: full(rule.theirs), part, by_head, transposed, row, beside: rule.beside.map(full) })
     })
 }
 
@@ -138,8 +147,14 @@ mod tests {
         let rules = [whole("tokens", "model.embed"), part_t("l.{}.attn.k", "h.{}.c_attn", 1, 3)];
         let place = |rules: &[Rule], path: &str| place(rules, path, |_| false);
         let found = place(&rules, "l.12.attn.k.bias");
-        let expected =
-            Place { tensor: "h.12.c_attn.bias".into(), part: (1, 3), transposed: true, row: false, beside: None };
+        let expected = Place {
+            tensor: "h.12.c_attn.bias".into(),
+            part: (1, 3),
+            by_head: false,
+            transposed: true,
+            row: false,
+            beside: None,
+        };
         assert_eq!(found, Some(expected));
         assert_eq!(found.map(|p| (p.stored_shape(&[4, 2]), p.stored_shape(&[4]))), Some((vec![2, 12], vec![12])));
         assert_eq!(place(&rules, "l.x.attn.k.bias"), None);

@@ -6,13 +6,15 @@ use crate::Task;
 use crate::checkpoint::nearest;
 use crate::family::{Entry, Parsed};
 use crate::{
-    ConfigError, bert, deepseek_v2, distilbert, gpt2, llama, mistral, mixtral, mt5, qwen2, qwen2_moe, qwen3, qwen3_moe,
-    roberta, t5, umt5, xlm_roberta,
+    ConfigError, bert, deberta, deberta_v2, deepseek_v2, distilbert, gpt2, llama, mistral, mixtral, mt5, qwen2,
+    qwen2_moe, qwen3, qwen3_moe, roberta, t5, umt5, xlm_roberta,
 };
 
 /// Every family that can be built.
 pub const FAMILIES: &[Entry] = &[
     Entry::of::<bert::Config>(),
+    Entry::of::<deberta::Config>(),
+    Entry::of::<deberta_v2::Config>(),
     Entry::of::<deepseek_v2::Config>(),
     Entry::of::<distilbert::Config>(),
     Entry::of::<gpt2::Config>(),

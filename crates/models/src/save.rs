@@ -124,7 +124,7 @@ impl Group {
         let mut whole = vec![0f32; self.shape.iter().product()];
         for (index, place) in &self.parts {
             let (dims, ours) = (model.params()[*index].dims(), values(*index)?);
-            let cut = Cut::new(dims, place);
+            let cut = Cut::new(dims, place, model.arch.heads_apart());
             let columns: usize = dims.iter().skip(1).product();
             for (i, value) in ours.into_iter().enumerate() {
                 whole[cut.index(i / columns, i % columns)] = value;

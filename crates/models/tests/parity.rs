@@ -31,6 +31,8 @@ fn cases(family: &str) -> Vec<PathBuf> {
 /// A row for each family.
 const FAMILIES: &[&str] = &[
     "bert",
+    "deberta",
+    "deberta-v2",
     "deepseek_v2",
     "distilbert",
     "gpt2",
@@ -301,7 +303,7 @@ fn every_trainable_weight_gets_a_gradient() {
             let grad = values(&grad);
             assert!(grad.iter().all(|g| g.is_finite()), "{}: {}", case.display(), param.path());
             // With one token a softmax over one key is constant: nothing that makes the score can matter.
-            let scoring = ["attn.q", "attn.k", "cross.q", "cross.k", "relative"];
+            let scoring = ["attn.q", "attn.k", "attn.pos", "cross.q", "cross.k", "relative"];
             let idle = input.time == 1 && scoring.iter().any(|part| param.path().contains(part));
             // A bias on every key shifts all scores of a query alike, if no rotation tells them apart.
             let shift = param.path().ends_with(".k.bias");

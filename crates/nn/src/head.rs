@@ -61,9 +61,9 @@ pub struct TransformSpec {
 }
 
 impl HeadSpec {
-    /// Whether it answers with tokens.
+    /// Whether it answers with tokens. Of families with two such heads of one shape the second is called `mlm`.
     pub fn is_lm(&self) -> bool {
-        self.name == "head"
+        matches!(self.name, "head" | "mlm")
     }
 }
 

@@ -3,7 +3,10 @@
 use candle_core::Result;
 use phyla_ops::Tensor;
 
-use crate::{Attention, AttentionSpec, Mla, MlaSpec, Mlp, MlpSpec, Moe, MoeSpec, Norm, NormSpec, Pass, Scope};
+use crate::{
+    Attention, AttentionSpec, Disentangled, DisentangledSpec, Mla, MlaSpec, Mlp, MlpSpec, Moe, MoeSpec, Norm, NormSpec,
+    Pass, Scope,
+};
 
 /// Where the norm stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub enum SublayerSpec {
     Cross(AttentionSpec),
     /// Latent self-attention, named `attn`.
     Mla(MlaSpec),
+    /// Self-attention of contents and positions, named `attn`.
+    Disentangled(DisentangledSpec),
     /// Feed-forward, named `mlp`.
     Mlp(MlpSpec),
     /// A mixture of experts, named `mlp` as the block in whose place it stands.
@@ -32,6 +37,12 @@ pub enum SublayerSpec {
 impl From<MlaSpec> for SublayerSpec {
     fn from(spec: MlaSpec) -> Self {
         Self::Mla(spec)
+    }
+}
+
+impl From<DisentangledSpec> for SublayerSpec {
+    fn from(spec: DisentangledSpec) -> Self {
+        Self::Disentangled(spec)
     }
 }
 
@@ -91,6 +102,8 @@ pub enum Sublayer {
     Cross(Box<Attention>),
     /// Latent self-attention.
     Mla(Box<Mla>),
+    /// Self-attention of contents and positions.
+    Disentangled(Box<Disentangled>),
     /// Feed-forward.
     Mlp(Mlp),
     /// A mixture of experts.
@@ -103,6 +116,7 @@ impl Sublayer {
             SublayerSpec::Attention(spec) => Self::Attention(Box::new(Attention::new(spec, scope)?)),
             SublayerSpec::Cross(spec) => Self::Cross(Box::new(Attention::new(spec, scope)?)),
             SublayerSpec::Mla(spec) => Self::Mla(Box::new(Mla::new(spec, scope)?)),
+            SublayerSpec::Disentangled(spec) => Self::Disentangled(Box::new(Disentangled::new(spec, scope)?)),
             SublayerSpec::Mlp(spec) => Self::Mlp(Mlp::new(spec, scope)?),
             SublayerSpec::Moe(spec) => Self::Moe(Box::new(Moe::new(spec, scope)?)),
         })
@@ -113,6 +127,7 @@ impl Sublayer {
             Self::Attention(attention) => attention.forward(x, pass),
             Self::Cross(attention) => attention.forward_cross(x, pass),
             Self::Mla(attention) => attention.forward(x, pass),
+            Self::Disentangled(attention) => attention.forward(x, pass),
             Self::Mlp(mlp) => mlp.forward(x, pass),
             Self::Moe(moe) => moe.forward(x, pass),
         }
@@ -124,7 +139,7 @@ impl SublayerSpec {
     pub fn keys_seen(&self, past: usize) -> usize {
         match self {
             Self::Attention(attention) => (past + 1).min(attention.window.unwrap_or(usize::MAX)),
-            Self::Mla(_) => past + 1,
+            Self::Mla(_) | Self::Disentangled(_) => past + 1,
             Self::Cross(_) | Self::Mlp(_) | Self::Moe(_) => 0,
         }
     }
@@ -134,6 +149,7 @@ impl SublayerSpec {
         match self {
             Self::Attention(attention) => 4 * attention.heads * attention.head_dim,
             Self::Mla(mla) => 2 * mla.heads * (mla.nope + mla.rotary + mla.v_dim),
+            Self::Disentangled(attention) => attention.score_operations(),
             Self::Cross(_) | Self::Mlp(_) | Self::Moe(_) => 0,
         }
     }
@@ -143,14 +159,15 @@ impl SublayerSpec {
         match self {
             Self::Attention(attention) => 2 * attention.kv_heads * attention.head_dim,
             Self::Mla(mla) => mla.kv_rank + mla.rotary,
-            Self::Cross(_) | Self::Mlp(_) | Self::Moe(_) => 0,
+            // An encoder's alone: never in a cache.
+            Self::Disentangled(_) | Self::Cross(_) | Self::Mlp(_) | Self::Moe(_) => 0,
         }
     }
 
     /// The name under which the sublayer's parameters stand; its norm is `<name>_norm`.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Attention(_) | Self::Mla(_) => "attn",
+            Self::Attention(_) | Self::Mla(_) | Self::Disentangled(_) => "attn",
             Self::Cross(_) => "cross",
             Self::Mlp(_) | Self::Moe(_) => "mlp",
         }

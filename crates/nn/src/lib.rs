@@ -6,6 +6,8 @@
 
 mod attention;
 mod cache;
+mod conv;
+mod disentangled;
 mod embed;
 mod embedding;
 mod head;
@@ -23,10 +25,13 @@ mod relative;
 mod rope;
 mod source;
 mod stack;
+mod talking;
 mod tower;
 
 pub use attention::{Attention, AttentionSpec};
 pub use cache::{Cache, CacheRows};
+pub use conv::{Conv, ConvSpec};
+pub use disentangled::{Disentangled, DisentangledSpec, Positional};
 pub use embed::{Embed, EmbedSpec, Positions, Sinusoids, TokenTable, TokenTypes};
 pub use embedding::{Embedding, EmbeddingSpec};
 pub use head::{Emits, Head, HeadSpec, Output, Reads, TiedBias, Transform, TransformSpec};
@@ -42,7 +47,7 @@ pub use pass::{Ledger, Pass, Randomness};
 pub use phyla_ops::RelativeBuckets;
 pub use phyla_ops::activation::Act;
 pub use phyla_ops::rope::Style;
-pub use relative::{Relative, RelativeBias, RelativeSpec};
+pub use relative::{Distances, Relative, RelativeBias, RelativeSpec};
 pub use rope::{RopeScaling, RopeSpec};
 pub use source::{Draw, Init, Scope, Source};
 pub use stack::Stack;

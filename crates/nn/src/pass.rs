@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
 use phyla_kernels::rng::Rng;
-use phyla_ops::{Data, Dropout, RopeRows, Routed, Tensor, Visibility};
+use phyla_ops::{Data, Dropout, RelativeIndex, RopeRows, Routed, Tensor, Visibility};
 
 use crate::{CacheRows, Mask, Memory, RopeSpec};
 
@@ -18,6 +18,8 @@ pub struct Pass<'a> {
     pub balance: Option<Ledger>,
     /// What the tower's layers share about relative positions: a bias on the scores, or a table of vectors.
     pub relative: Option<Tensor>,
+    /// Which vector of that table belongs to which pair of tokens.
+    pub index: Option<RelativeIndex>,
     /// Filled with every layer's input, when wanted.
     pub hidden_states: Option<Vec<Tensor>>,
     /// Keep only the layers' inputs and compute them again in the backward pass.
@@ -91,6 +93,7 @@ impl<'a> Pass<'a> {
             memory: None,
             balance: None,
             relative: None,
+            index: None,
             randomness: None,
             hidden_states: None,
             checkpointing: false,
@@ -167,6 +170,14 @@ impl<'a> Pass<'a> {
         match &self.relative {
             Some(relative) => Ok(relative),
             None => candle_core::bail!("a layer asks for relative positions, and its tower has none"),
+        }
+    }
+
+    /// Which vector of the tower's table belongs to which pair of tokens.
+    pub fn index(&self) -> Result<&RelativeIndex> {
+        match &self.index {
+            Some(index) => Ok(index),
+            None => candle_core::bail!("a layer asks for a table of relative positions, and its tower has none"),
         }
     }
 
@@ -270,6 +281,7 @@ impl<'a> Pass<'a> {
             memory: self.memory.clone(),
             balance: self.balance.as_ref().map(Ledger::replay),
             relative: self.relative.clone(),
+            index: self.index.clone(),
             randomness: self.randomness.clone(),
             hidden_states: None,
             checkpointing: false,

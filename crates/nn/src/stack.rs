@@ -6,24 +6,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::Result;
 use phyla_ops::Tensor;
 
-use crate::{Layer, LayerSpec, Pass, Scope};
+use crate::{Conv, ConvSpec, Layer, LayerSpec, Pass, Scope};
 
 /// The layers.
 #[derive(Debug)]
 pub struct Stack {
     layers: Vec<Arc<Layer>>,
+    conv: Option<Conv>,
 }
 
 impl Stack {
-    /// Takes `layers.0`, `layers.1`, … from the scope.
-    pub fn new(specs: &[LayerSpec], scope: &mut Scope) -> Result<Self> {
+    /// Takes `layers.0`, `layers.1`, …, and `conv` if asked for, from the scope.
+    pub fn new(specs: &[LayerSpec], conv: Option<&ConvSpec>, scope: &mut Scope) -> Result<Self> {
+        let conv = conv.map(|conv| Conv::new(conv, &mut scope.at("conv"))).transpose()?;
         let mut layers = scope.at("layers");
         let layers = specs
             .iter()
             .enumerate()
             .map(|(i, spec)| Ok(Arc::new(Layer::new(spec, &mut layers.at(i))?)))
             .collect::<Result<_>>()?;
-        Ok(Self { layers })
+        Ok(Self { layers, conv })
     }
 
     /// `x[batch, time, hidden]` through all layers.
@@ -34,10 +36,14 @@ impl Stack {
             if let Some(states) = &mut pass.hidden_states {
                 states.push(x.clone());
             }
-            x = if pass.checkpointing && !pass.has_cache() {
+            let y = if pass.checkpointing && !pass.has_cache() {
                 recomputed(layer, &x, pass)?
             } else {
                 layer.forward(&x, pass)?
+            };
+            x = match &self.conv {
+                Some(conv) if i == 0 => conv.forward(&x, &y, pass)?,
+                _ => y,
             };
         }
         Ok(x)

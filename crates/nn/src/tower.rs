@@ -5,7 +5,9 @@ use std::sync::Arc;
 use candle_core::Result;
 use phyla_ops::{Param, Tensor};
 
-use crate::{Embed, EmbedSpec, Embedding, LayerSpec, Norm, NormSpec, Pass, Relative, RelativeSpec, Scope, Stack};
+use crate::{
+    ConvSpec, Embed, EmbedSpec, Embedding, LayerSpec, Norm, NormSpec, Pass, Relative, RelativeSpec, Scope, Stack,
+};
 
 /// What shapes a tower.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +20,8 @@ pub struct TowerSpec {
     pub relative: Option<RelativeSpec>,
     /// The layers, first to last.
     pub layers: Vec<LayerSpec>,
+    /// A convolution beside the first layer.
+    pub conv: Option<ConvSpec>,
     /// The norm after the last layer.
     pub final_norm: Option<NormSpec>,
     /// Dropout after it.
@@ -34,6 +38,7 @@ impl TowerSpec {
             embed: EmbedSpec::default(),
             relative: None,
             layers: vec![],
+            conv: None,
             final_norm: None,
             final_dropout: 0.,
             causal,
@@ -52,11 +57,11 @@ pub struct Tower {
 }
 
 impl Tower {
-    /// Takes the embeddings, `relative`, `layers.N` and `norm` from the scope.
+    /// Takes the embeddings, `relative`, `layers.N`, `conv` and `norm` from the scope.
     pub fn new(spec: &TowerSpec, shared: Option<&Arc<Embedding>>, scope: &mut Scope) -> Result<Self> {
         let embed = Embed::new(&spec.embed, spec.hidden, shared, scope)?;
         let relative = spec.relative.as_ref().map(|spec| Relative::new(spec, &mut scope.at("relative"))).transpose()?;
-        let stack = Stack::new(&spec.layers, scope)?;
+        let stack = Stack::new(&spec.layers, spec.conv.as_ref(), scope)?;
         let norm = spec.final_norm.map(|norm| Norm::new(norm, spec.hidden, &mut scope.at("norm"))).transpose()?;
         Ok(Self { embed, relative, stack, norm, final_dropout: spec.final_dropout })
     }
@@ -73,6 +78,7 @@ impl Tower {
         let mut x = self.embed.forward(ids, types, pass)?;
         if let Some(relative) = &self.relative {
             pass.relative = Some(relative.forward(pass)?);
+            pass.index = relative.index(pass)?;
         }
         x = self.stack.forward(x, pass)?;
         if let Some(norm) = &self.norm {
