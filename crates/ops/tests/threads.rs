@@ -29,12 +29,12 @@ fn bits(data: &Data) -> Vec<u32> {
     data.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
+type Op<'a> = dyn Fn(&[Tensor], &[Arc<Param>]) -> Result<Tensor> + 'a;
+/// Name, inputs, parameters, operation.
+type Case<'a> = (&'a str, Vec<Data>, Vec<Arc<Param>>, Box<Op<'a>>);
+
 /// The bits of the value and of every gradient.
-fn pass(
-    inputs: &[Data],
-    params: &[Arc<Param>],
-    f: &dyn Fn(&[Tensor], &[Arc<Param>]) -> Result<Tensor>,
-) -> Vec<Vec<u32>> {
+fn pass(inputs: &[Data], params: &[Arc<Param>], f: &Op) -> Vec<Vec<u32>> {
     params.iter().for_each(|p| p.zero_grad());
     let leaves: Vec<Tensor> = inputs.iter().map(|x| Tensor::leaf(x.clone())).collect();
     let y = f(&leaves, params).unwrap();
@@ -47,9 +47,8 @@ fn pass(
 fn the_number_of_threads_changes_nothing() {
     let routing = Routing { top_k: 3, renormalise: true, scale: 1.5, groups: None };
     let rows: Vec<u32> = (0..900).map(|i| i * 7 % 300).collect();
-    let (keep, targets) = (vec![1, 0, 1].repeat(100), vec![0.25; 300 * 130]);
-    type Op<'a> = Box<dyn Fn(&[Tensor], &[Arc<Param>]) -> Result<Tensor> + 'a>;
-    let cases: Vec<(&str, Vec<Data>, Vec<Arc<Param>>, Op)> = vec![
+    let (keep, targets) = ([1, 0, 1].repeat(100), vec![0.25; 300 * 130]);
+    let cases: Vec<Case> = vec![
         ("gather", vec![data(1, &[300, 130])], vec![], Box::new(|x, _| gather_rows(&x[0], &rows))),
         ("split, concat", vec![data(1, &[300, 130])], vec![], {
             Box::new(|x, _| concat_last(&split_last(&x[0], &[60, 70])?.iter().rev().collect::<Vec<_>>()))
