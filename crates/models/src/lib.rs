@@ -20,6 +20,7 @@ mod survey;
 mod task;
 mod windows;
 
+mod bart;
 mod bert;
 mod deberta;
 mod deberta_v2;
@@ -27,6 +28,8 @@ mod deepseek_v2;
 mod distilbert;
 mod gpt2;
 mod llama;
+mod marian;
+mod mbart;
 mod mistral;
 mod mixtral;
 mod mt5;
@@ -36,6 +39,7 @@ mod qwen3;
 mod qwen3_moe;
 mod roberta;
 mod t5;
+mod transformer;
 mod umt5;
 mod xlm_roberta;
 

@@ -144,6 +144,14 @@ impl Model {
                 (Reads::Tokens, _) => hidden.clone(),
                 (Reads::First, _) => rows(hidden, &input.first())?,
                 (Reads::Last { pad }, _) => rows(hidden, &input.last(pad))?,
+                (Reads::End { .. }, _) if hidden.dims()[..2] != [input.batch, input.time] => candle_core::bail!(
+                    "{} reads the state where the text ends: expected the decoder to read {} x {} tokens as the encoder, \
+                     found {:?}",
+                    head.spec.name,
+                    input.batch,
+                    input.time,
+                    &hidden.dims()[..2]
+                ),
                 (Reads::End { eos }, _) => rows(hidden, &input.end(eos)?)?,
                 (Reads::Pooled, Some(pooled)) => pooled.clone(),
                 (Reads::Pooled, None) => candle_core::bail!("{} reads a pooler that is not there", head.spec.name),

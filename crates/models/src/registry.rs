@@ -6,12 +6,13 @@ use crate::Task;
 use crate::checkpoint::nearest;
 use crate::family::{Entry, Parsed};
 use crate::{
-    ConfigError, bert, deberta, deberta_v2, deepseek_v2, distilbert, gpt2, llama, mistral, mixtral, mt5, qwen2,
-    qwen2_moe, qwen3, qwen3_moe, roberta, t5, umt5, xlm_roberta,
+    ConfigError, bart, bert, deberta, deberta_v2, deepseek_v2, distilbert, gpt2, llama, marian, mbart, mistral,
+    mixtral, mt5, qwen2, qwen2_moe, qwen3, qwen3_moe, roberta, t5, transformer, umt5, xlm_roberta,
 };
 
 /// Every family that can be built.
 pub const FAMILIES: &[Entry] = &[
+    Entry::of::<bart::Config>(),
     Entry::of::<bert::Config>(),
     Entry::of::<deberta::Config>(),
     Entry::of::<deberta_v2::Config>(),
@@ -19,6 +20,8 @@ pub const FAMILIES: &[Entry] = &[
     Entry::of::<distilbert::Config>(),
     Entry::of::<gpt2::Config>(),
     Entry::of::<llama::Config>(),
+    Entry::of::<marian::Config>(),
+    Entry::of::<mbart::Config>(),
     Entry::of::<mistral::Config>(),
     Entry::of::<mixtral::Config>(),
     Entry::of::<mt5::Config>(),
@@ -28,6 +31,7 @@ pub const FAMILIES: &[Entry] = &[
     Entry::of::<qwen3_moe::Config>(),
     Entry::of::<roberta::Config>(),
     Entry::of::<t5::Config>(),
+    Entry::of::<transformer::Config>(),
     Entry::of::<umt5::Config>(),
     Entry::of::<xlm_roberta::Config>(),
 ];

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use phyla_models::checkpoint::Checkpoint;
 use phyla_models::{Input, LoadOptions, Model, load, registry};
-use phyla_nn::Cache;
+use phyla_nn::{Cache, Reads};
 use phyla_ops::{Data, Tensor};
 
 /// Relative to the largest reference value. Both sides sum in f32 in different orders: 24-bit sums of a few
@@ -30,6 +30,7 @@ fn cases(family: &str) -> Vec<PathBuf> {
 
 /// A row for each family.
 const FAMILIES: &[&str] = &[
+    "bart",
     "bert",
     "deberta",
     "deberta-v2",
@@ -37,6 +38,8 @@ const FAMILIES: &[&str] = &[
     "distilbert",
     "gpt2",
     "llama",
+    "marian",
+    "mbart",
     "mistral",
     "mixtral",
     "mt5",
@@ -46,6 +49,7 @@ const FAMILIES: &[&str] = &[
     "qwen3_moe",
     "roberta",
     "t5",
+    "transformer",
     "umt5",
     "xlm-roberta",
 ];
@@ -89,6 +93,15 @@ fn read_input(case: &Path) -> Input {
 
 fn open(case: &Path) -> Model {
     load(case, &LoadOptions::default()).unwrap_or_else(|e| panic!("{}: {e}", case.display())).0
+}
+
+/// The input, with what the decoder reads where transformers makes that itself.
+fn complete(model: &Model, input: Input) -> Input {
+    let decoder = match (input.decoder.is_none(), model.arch.shift) {
+        (true, Some(shift)) => Some(Box::new(input.shifted(shift).unwrap())),
+        _ => input.decoder.clone(),
+    };
+    Input { decoder, ..input }
 }
 
 fn values(data: &Data) -> Vec<f32> {
@@ -167,7 +180,8 @@ fn first_row(input: &Input) -> Input {
 fn cached_decoding_equals_full() {
     for case in families().flat_map(cases) {
         let name = case.file_name().unwrap().to_string_lossy().to_string();
-        let (model, input) = (open(&case), first_row(&read_input(&case)));
+        let model = open(&case);
+        let input = complete(&model, first_row(&read_input(&case)));
         // Their rotation depends on the length of the input: keys in a cache keep the one they came with.
         if name.contains("dynamic") || name.contains("longrope") || !model.arch.main().causal {
             continue;
@@ -205,7 +219,12 @@ fn cached_decoding_equals_full() {
 #[test]
 fn padding_changes_nothing() {
     for case in families().flat_map(cases) {
-        let (model, input) = (open(&case), read_input(&case));
+        let model = open(&case);
+        let input = complete(&model, read_input(&case));
+        // The state at the end of the source's text is another one if the source alone grows.
+        if model.arch.heads.iter().any(|head| matches!(head.reads, Reads::End { .. })) {
+            continue;
+        }
         let ids = &input.ids[..input.time.min(5)];
         let decoder = || input.decoder.as_ref().map(|decoder| Box::new(Input::row(&decoder.ids[..decoder.time])));
         let alone = Input { decoder: decoder(), ..Input::row(ids) };
@@ -303,7 +322,7 @@ fn every_trainable_weight_gets_a_gradient() {
             let grad = values(&grad);
             assert!(grad.iter().all(|g| g.is_finite()), "{}: {}", case.display(), param.path());
             // With one token a softmax over one key is constant: nothing that makes the score can matter.
-            let scoring = ["attn.q", "attn.k", "attn.pos", "cross.q", "cross.k", "relative"];
+            let scoring = ["attn.q", "attn.k", "attn.pos", "cross_norm", "cross.q", "cross.k", "relative"];
             let idle = input.time == 1 && scoring.iter().any(|part| param.path().contains(part));
             // A bias on every key shifts all scores of a query alike, if no rotation tells them apart.
             let shift = param.path().ends_with(".k.bias");
