@@ -1,5 +1,6 @@
 //! Batches for prediction: like lengths together under a budget of tokens, results in the order of the inputs.
 
+use super::loader::Examples;
 use crate::error::{Error, Result};
 
 /// How inputs of mixed lengths are put together.
@@ -39,6 +40,14 @@ impl LengthBatches {
             }
         }
         batches
+    }
+
+    /// Which of a chunk's examples come together, for [`Examples::collate`]; each counts with all its rows.
+    pub fn plan_examples(&self, examples: &impl Examples) -> Vec<Vec<u32>> {
+        let each = examples.rows().max(1);
+        let lengths: Vec<usize> = (0..examples.count()).map(|index| examples.length(index) * each).collect();
+        let plan = Self { rows: (self.rows / each).max(1), ..*self }.plan(&lengths);
+        plan.into_iter().map(|batch| batch.into_iter().map(|index| index as u32).collect()).collect()
     }
 
     /// Puts `inputs` through `work` batch by batch and hands each result to `give`, in the order of the inputs.
@@ -106,6 +115,9 @@ impl LengthBatches {
 mod tests {
     use phyla_kernels::rng::Rng;
 
+    use super::super::multiple_choice::{ChoiceSettings, MultipleChoice};
+    use super::super::records::{Choice, Origin};
+    use super::super::testing::bert;
     use super::*;
 
     #[test]
@@ -136,6 +148,22 @@ mod tests {
         let real: usize = inputs.iter().map(|input| input.1).sum();
         // A chunk of a thousand lengths from 1 to 400 leaves neighbours half a token apart on average.
         assert!(real as f64 / filled as f64 > 0.97, "{real} of {filled}");
+    }
+
+    #[test]
+    fn examples_count_with_all_their_rows() {
+        let record = |text: &str| {
+            let choices = ["a".to_owned(), text.to_owned()].to_vec();
+            Ok(Choice { context: None, question: "the".into(), choices, answer: None, origin: Origin::default() })
+        };
+        let records = ["a b c d e f", "a", "b", "c"].into_iter().map(record);
+        let examples = MultipleChoice::new(records, &bert(), &ChoiceSettings::default()).unwrap();
+        let plan = LengthBatches { tokens: 20, rows: 4, chunk: 4 }.plan_examples(&examples);
+        assert_eq!(plan, [vec![0], vec![1, 2], vec![3]]);
+        for batch in plan {
+            let made = examples.collate(&batch);
+            assert!(made.batch <= 4 && made.batch * made.time <= 20, "{} of {}", made.batch, made.time);
+        }
     }
 
     #[test]

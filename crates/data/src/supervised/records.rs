@@ -120,6 +120,12 @@ fn bind<R: Record>(row: &Row, columns: &BTreeMap<String, Column>) -> Result<Vec<
             return Err(Error::Settings(format!("`columns` names `{name}`; expected one of {}", roles.join(", "))));
         };
         let names = match column {
+            Column::Number(number) if !row.numbered => match row.fields.keys().nth(*number) {
+                Some(name) => vec![name.clone()],
+                None => {
+                    return Err(whole(format!("no column {number} for {}; this file has {}", role.name, listed(row))));
+                }
+            },
             Column::Number(number) => vec![number.to_string()],
             Column::Name(name) => vec![name.clone()],
             Column::Several(names) => names.clone(),

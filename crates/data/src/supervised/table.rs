@@ -60,7 +60,7 @@ pub enum Quotes {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Column {
-    /// By number from 0, in files without a header.
+    /// By number from 0.
     Number(usize),
     /// By name; `a.b` is the field `b` of the object in field `a`.
     Name(String),
@@ -191,9 +191,9 @@ impl Table {
         &self.settings
     }
 
-    /// The rows in order, as they stand in the files.
+    /// The rows in order, as they stand in the files; the first line of a delimited file is a header, unless told otherwise.
     pub fn rows(&self) -> impl Iterator<Item = Result<Row>> + Send + '_ {
-        self.open_files(|_| false)
+        self.open_files(|_| true)
     }
 
     /// The rows as records. Under [`Faults::Skip`] those that cannot be used are counted and left out.

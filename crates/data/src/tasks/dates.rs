@@ -3,7 +3,7 @@
 use phyla_kernels::rng::Rng;
 
 use super::numbers::{self, Language};
-use super::{pick, portion_of, stream};
+use super::{portion_of, stream};
 use crate::dataset::Portion;
 use crate::supervised::records::Parallel;
 
@@ -117,7 +117,7 @@ fn spoken(rng: &mut Rng, year: u32) -> String {
     };
     match (century, rest) {
         (20, 0) => thousand(""),
-        (20, 1..=9) => thousand(*pick(rng, &["", "and "])),
+        (20, 1..=9) => thousand(["", "and "][rng.below(2) as usize]),
         (20, _) => match rng.below(3) {
             0 => pairs,
             1 => thousand(""),

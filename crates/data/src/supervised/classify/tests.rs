@@ -1,10 +1,16 @@
 //! Labels of every kind, pairs, and what is cut.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::Arc;
+
 use serde_json::json;
 
+use super::super::loader::{Loader, LoaderSettings, Size};
+use super::super::table::shared::shared;
+use super::super::table::{Table, TableFormat, TableSettings};
 use super::super::testing::{bert, row, whole};
 use super::*;
+use crate::batch::Batches;
 
 fn labelled(rows: &[(&str, Value)]) -> Vec<Result<Labelled>> {
     rows.iter().map(|(text, label)| Ok(Labelled { label: label.clone(), ..Labelled::new(*text, "") })).collect()
@@ -117,4 +123,37 @@ fn the_digest_tells_data_apart() {
     assert_eq!(one, digest(&[("a", json!("x")), ("b", json!("y"))]));
     assert_ne!(one, digest(&[("a", json!("y")), ("b", json!("x"))]));
     assert_ne!(one, digest(&[("b", json!("x")), ("a", json!("y"))]));
+}
+
+/// Well-known sets from file to batches, with the time it takes.
+#[test]
+fn real_sets_become_batches() {
+    for (set, format, vocabulary, notes) in [
+        ("sst2/train.tsv", None, "bert-base-uncased", "labels: 0 3310, 1 3610"),
+        ("snli_part/snli_1.0_dev.jsonl", None, "bert-base-uncased", "rows were left out for their label"),
+        ("zh_pairs/LCQMC__dev.txt", Some(TableFormat::Tsv), "bert-base-chinese", "labels: 0 4400, 1 4402"),
+    ] {
+        let (Some(path), Some(folder)) = (shared(set), shared(&format!("tokenizers/{vocabulary}"))) else { return };
+        let tokenizer = Tokenizer::load(folder).unwrap();
+        let table = Table::new(TableSettings { format, ..TableSettings::new(path) }).unwrap();
+        let settings = ClassifySettings { max_len: 128, ..ClassifySettings::default() };
+        let begun = std::time::Instant::now();
+        let made = Classify::new(table.records(), &tokenizer, &settings, None).unwrap();
+        println!("{set}: {} examples in {:?}: {:?}", made.count(), begun.elapsed(), made.notes());
+        assert!(made.notes().iter().any(|note| note.contains(notes)), "{:?}", made.notes());
+        let settings = LoaderSettings { group_by_length: true, ..LoaderSettings::new(Size::Examples(32)) };
+        let mut loader = Loader::new(Arc::new(made), settings).unwrap();
+        let (begun, batches, mut filled, mut real) = (std::time::Instant::now(), loader.batches_per_epoch(), 0, 0);
+        for _ in 0..batches {
+            let batch = loader.next_batch().unwrap();
+            filled += batch.ids.len();
+            real += batch.lengths.iter().sum::<usize>();
+        }
+        println!(
+            "{batches} batches in {:?}, {:.1} % filling",
+            begun.elapsed(),
+            100.0 - 100.0 * real as f64 / filled as f64
+        );
+        assert!(real * 100 > filled * 90, "{real} of {filled}");
+    }
 }

@@ -51,8 +51,23 @@ pub(super) fn open<'a>(
             })
         };
         let is_name = |name: &String| known(&name.trim().to_lowercase()) || configured(name);
+        let numbered = settings.columns.values().any(|column| matches!(column, super::Column::Number(_)));
         if settings.header == Some(true) || names.iter().any(is_name) {
+            if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+                return Err(Error::format(path, format!("the header names the column `{}` twice", twice.1)));
+            }
             cells.header = Some(names);
+        } else if format == TableFormat::Csv && !numbered {
+            // Most such files have a header, and to read one as data would be a silent mistake.
+            let names: Vec<_> = names.iter().take(20).map(|name| format!("`{}`", brief(name))).collect();
+            return Err(Error::format(
+                path,
+                format!(
+                    "the first line names no column that is known ({}): set `header = true` and `columns`, or `header = \
+                     false`",
+                    names.join(", ")
+                ),
+            ));
         } else {
             cells.first = Some((position, names));
         }

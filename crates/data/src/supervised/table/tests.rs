@@ -110,7 +110,9 @@ fn wrong_rows_name_their_place_and_what_was_expected() {
         ),
         ("a.csv", "text,label\na\"b,c\n", "a quote inside the cell"),
         ("a.csv", "text,label\n ,c\n", "line 2: `text` is blank"),
-        ("a.csv", "a,b,c,d\n", "no header, and 4 columns"),
+        ("a.tsv", "a\tb\tc\td\n", "no header, and 4 columns"),
+        ("a.csv", "a,b,c,d\n", "the first line names no column that is known (`a`, `b`, `c`, `d`)"),
+        ("a.csv", "text,label,text\n", "names the column `text` twice"),
         ("a.csv", "text,score,stars\na,1,2\n", "each of `score`, `stars` could be the label"),
     ] {
         let message = error::<Labelled>(name, content);
@@ -258,6 +260,14 @@ fn columns_can_be_told() {
     assert!(message.contains("no column `translation.fr` for source; this file has `translation`"), "{message}");
     let message = wrong(TableSettings::new(&path).with("text", name("a")));
     assert!(message.contains("`columns` names `text`; expected one of source, target"), "{message}");
+    // By number, in files with a header and without, and as a recipe says it.
+    let (_folder, path) = file("a.csv", "english,german\none,eins\n");
+    let recipe = serde_json::json!({"paths": [path], "header": true, "columns": {"source": 1, "target": "english"}});
+    let settings: TableSettings = serde_json::from_value(recipe).unwrap();
+    let records: Vec<Parallel> = Table::new(settings.clone()).unwrap().records().collect::<Result<_>>().unwrap();
+    assert_eq!(records, [Parallel::new("eins", "one")]);
+    let message = wrong(settings.with("source", Column::Number(2)));
+    assert!(message.contains("no column 2 for source; this file has `english`, `german`"), "{message}");
     // By number, without a header; and a class from several columns.
     let (_folder, path) = file("a.tsv", "x\ty\t5.0\tfirst\tsecond\n");
     let settings = TableSettings::new(path)
