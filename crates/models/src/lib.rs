@@ -48,7 +48,7 @@ pub use config::ConfigError;
 pub use fresh::{fresh, fresh_as, fresh_with};
 pub use input::Input;
 pub use load::{LoadError, LoadOptions, LoadReport, NewHead, load, read_config};
-pub use model::{Model, Named};
+pub use model::{Balance, Model, Named};
 pub use save::save;
 pub use survey::{Found, Slot, Survey, survey};
 pub use task::{Task, Wanted};

@@ -32,6 +32,15 @@ pub struct Model {
     fixed: HashSet<String>,
 }
 
+/// The balance losses of a pass.
+#[derive(Debug, Default)]
+pub struct Balance {
+    /// The value of those that hang on results: the backward pass finds them there.
+    pub attached: f64,
+    /// One to be added to the loss.
+    pub pending: Option<Tensor>,
+}
+
 /// A result and its name in transformers.
 pub type Named = (&'static str, Tensor);
 
@@ -208,6 +217,30 @@ impl Model {
                 self.arch.task.describe()
             ),
         }
+    }
+
+    /// What a training pass says about the evenness of its mixtures of experts: some losses hang on the layers'
+    /// results already, the one over all layers together is still to be added.
+    ///
+    /// # Errors
+    /// With `checkpointing`, a model whose loss is over all layers: their choices are not kept.
+    pub fn balance(&self, pass: &mut Pass, checkpointing: bool) -> Result<Balance> {
+        let Some(ledger) = pass.balance.take() else { return Ok(Balance::default()) };
+        let mut balance = Balance { attached: ledger.loss, pending: None };
+        if let Some(factor) = self.arch.router_loss.filter(|&factor| factor > 0.) {
+            if checkpointing {
+                candle_core::bail!(
+                    "output_router_logits asks for a balance loss over all layers, whose choices \
+                     activation_checkpointing does not keep: switch one of them off"
+                );
+            }
+            let layers: Vec<_> = ledger.routed.iter().collect();
+            if !layers.is_empty() {
+                balance.pending =
+                    Some(phyla_ops::load_balance(&layers, pass.valid(), factor * ledger.weight)?);
+            }
+        }
+        Ok(balance)
     }
 
     /// What [`Model::forward`] checks first: the number of ids, the vocabulary, the learned positions.

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
-use phyla_data::batch::{BatchState, Batcher};
+use phyla_data::batch::{BatchState, Batches};
 use phyla_kernels::rng::Rng;
 use phyla_models::checkpoint::AtomicDir;
 
 use crate::TrainError;
 use crate::metrics::{Metrics, Row, peak_rss_mb};
-use crate::objective::Mode;
+use crate::objective::{Counts, Mode, Part};
 use crate::optimizer::Optimizer;
 use crate::progress::{Progress, Tick};
 use crate::recipe::{Length, Recipe};
@@ -106,7 +106,7 @@ pub fn train(recipe: &Recipe, options: &Options) -> Result<Summary, TrainError> 
         Some(checkpoint) => state::read(checkpoint, &mut optimizer)?,
         None => State::default(),
     };
-    let text = format!("{:016x}", setup.train.data().digest());
+    let text = format!("{:016x}", setup.train.digest());
     if let Some(path) = &path {
         resume::check_text(&state, path, &text)?;
     }
@@ -219,7 +219,7 @@ impl Trainer<'_> {
     }
 
     fn step(&mut self, setup: &mut Setup, lr: f64) -> Result<StepResult, TrainError> {
-        let batches: Vec<_> = (0..self.recipe.train.accumulate).map(|_| setup.train.next_batch()).collect();
+        let batches: Vec<_> = (0..self.recipe.train.accumulate).map(|_| setup.train.next_batch()).collect::<Result<_, _>>()?;
         let stepper = Stepper {
             model: &setup.model,
             objective: &self.recipe.objective,
@@ -273,7 +273,7 @@ impl Trainer<'_> {
     /// Measures the validation loss; true if it has not fallen for too long.
     fn evaluate(&mut self, setup: &mut Setup) -> Result<bool, TrainError> {
         let Some(batcher) = &mut setup.validation else { return Ok(false) };
-        let loss = evaluate(self.recipe, &setup.model, batcher)?;
+        let loss = evaluate(self.recipe, &setup.model, &mut **batcher)?;
         if !loss.is_finite() {
             return Err(self.diverged(format!("the validation loss is {loss}")));
         }
@@ -403,20 +403,24 @@ fn finite(param: &phyla_ops::Param) -> bool {
     !data.device().is_cpu() || phyla_ops::cpu::view::<f32>(&data).map_or(true, |values| all(&values))
 }
 
-/// Mean loss per token over the validation batches, always the same ones.
-fn evaluate(recipe: &Recipe, model: &phyla_models::Model, batcher: &mut Batcher) -> Result<f64, TrainError> {
+/// Mean loss per target and label over the validation batches, always the same ones.
+fn evaluate(recipe: &Recipe, model: &phyla_models::Model, batcher: &mut dyn Batches) -> Result<f64, TrainError> {
     batcher.restore(BatchState::default())?;
     let all = batcher.batches_per_epoch();
     let count = recipe.train.eval_batches.map_or(all, |n| (n as u64).min(all));
-    let (mut loss, mut tokens) = (0f64, 0usize);
+    let (mut sums, mut counts) = ([0f64; 2], Counts::default());
+    let one = Counts { tokens: 1, rows: 1 };
     for _ in 0..count {
-        let batch = batcher.next_batch();
-        let sum = phyla_ops::no_grad(|| recipe.objective.loss(model, &batch, 1., &Mode::default()))?;
-        loss += sum.data().to_scalar::<f32>()? as f64;
-        tokens += batch.tokens;
+        let batch = batcher.next_batch()?;
+        let losses = phyla_ops::no_grad(|| recipe.objective.losses(model, &batch, one, &Mode::default()))?;
+        for (part, sum) in losses.parts {
+            sums[part as usize] += sum.data().to_scalar::<f32>()? as f64;
+        }
+        counts = counts.sum(Counts::of(&batch));
     }
-    if tokens == 0 {
-        return Err(TrainError::Settings("the validation text has no token to predict".into()));
+    if counts.is_empty() {
+        return Err(TrainError::Settings("the validation data has nothing to predict".into()));
     }
-    Ok(loss / tokens as f64)
+    let mean = |part: Part| sums[part as usize] / counts.count(part).max(1) as f64;
+    Ok(mean(Part::Tokens) + mean(Part::Rows))
 }

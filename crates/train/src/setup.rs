@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use phyla_data::batch::Batcher;
+use phyla_data::batch::Batches;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::hub::Hub;
 use phyla_models::{Dropouts, LoadOptions, Model, fresh_with, load, read_config};
@@ -21,9 +21,9 @@ pub struct Setup {
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// Training batches.
-    pub train: Batcher,
+    pub train: Box<dyn Batches>,
     /// Validation batches.
-    pub validation: Option<Batcher>,
+    pub validation: Option<Box<dyn Batches>>,
     /// Sentences that the user should see, also in the report.
     pub warnings: Vec<String>,
 }
@@ -72,7 +72,8 @@ impl Setup {
         }
         let (train, validation) = texts.batches(recipe, &tokenizer, time, note)?;
         mark(recipe, &model)?;
-        Ok(Self { model, tokenizer, train, validation, warnings })
+        let validation = validation.map(|validation| Box::new(validation) as Box<dyn Batches>);
+        Ok(Self { model, tokenizer, train: Box::new(train), validation, warnings })
     }
 }
 

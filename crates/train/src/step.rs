@@ -7,7 +7,7 @@ use phyla_kernels::rng::Rng;
 use phyla_models::Model;
 
 use crate::TrainError;
-use crate::objective::Mode;
+use crate::objective::{Counts, Mode};
 use crate::optimizer::{Optimizer, StepArgs};
 use crate::recipe::Objective;
 
@@ -28,11 +28,11 @@ pub struct Stepper<'a> {
 /// What a step found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepResult {
-    /// Mean loss over the step's tokens, in nats.
+    /// Mean loss over the step's targets and labels, in nats.
     pub loss: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Tokens that counted.
+    /// Tokens read, filling left out; of an encoder-decoder, the decoder's.
     pub tokens: u64,
     /// Time spent.
     pub time: Duration,
@@ -51,17 +51,16 @@ impl Stepper<'_> {
         lr: f64,
     ) -> Result<StepResult, TrainError> {
         let start = Instant::now();
-        let tokens: usize = batches.iter().map(|batch| batch.tokens).sum();
-        if tokens == 0 {
+        let counts = batches.iter().map(Counts::of).fold(Counts::default(), Counts::sum);
+        if counts.is_empty() {
             return Err(TrainError::EmptyBatch { step });
         }
         optimizer.zero_grad();
         let mut loss = 0f64;
-        for (index, batch) in batches.iter().enumerate().filter(|(_, batch)| batch.tokens > 0) {
+        for (index, batch) in batches.iter().enumerate().filter(|(_, batch)| !Counts::of(batch).is_empty()) {
             let rng = self.rng.split("dropout").split(step).split(index as u64);
             let mode = Mode { rng: Some(rng), checkpointing: self.checkpointing };
-            let part = self.objective.loss(self.model, batch, 1. / tokens as f64, &mode)?;
-            let value = part.data().to_scalar::<f32>()? as f64;
+            let (value, part) = self.objective.losses(self.model, batch, counts, &mode)?.total()?;
             if !value.is_finite() {
                 return Err(TrainError::not_finite("loss", value, step, index, batch, lr));
             }
@@ -75,6 +74,7 @@ impl Stepper<'_> {
         // As torch.nn.utils.clip_grad_norm_.
         let grad_scale = self.clip.map_or(1., |clip| (clip / (grad_norm + 1e-6)).min(1.)) as f32;
         optimizer.step(StepArgs { lr, grad_scale })?;
+        let tokens = batches.iter().map(|batch| batch.lengths.iter().sum::<usize>()).sum::<usize>();
         Ok(StepResult { loss, grad_norm, tokens: tokens as u64, time: start.elapsed() })
     }
 }

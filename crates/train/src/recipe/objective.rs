@@ -20,6 +20,13 @@ pub struct Lm {
 }
 
 impl Objective {
+    /// Probability spread evenly over all classes, in training.
+    #[must_use]
+    pub fn label_smoothing(&self) -> f64 {
+        let Self::Lm(lm) = self;
+        lm.label_smoothing
+    }
+
     pub(super) fn check(&self, problems: &mut Vec<String>) {
         let Self::Lm(lm) = self;
         if !(0.0..1.0).contains(&lm.label_smoothing) {
