@@ -131,8 +131,8 @@ impl Plan {
                 batches.push(start as u32..count as u32);
             }
         }
-        if settings.shuffle && (settings.group_by_length || inner != epoch || matches!(settings.size, Size::Tokens(_)))
-        {
+        let together = settings.group_by_length || matches!(settings.size, Size::Tokens(_));
+        if settings.shuffle && together {
             rng.split("batches").split(epoch).shuffle(&mut batches);
         }
         Self { order, batches }

@@ -225,8 +225,6 @@ mod tests {
 
     #[test]
     fn a_tokenizer_that_ends_nothing_is_helped_and_two_tokenizers_serve_two_languages() {
-        let eos = crate::tokenizer::SpecialTokens::default();
-        assert!(eos.eos.is_none());
         let bpe = train_bpe((0..10).map(|_| Ok("eins zwei drei")), &BpeSettings::default(), &mut |_| {}).unwrap();
         let end = bpe.eos().unwrap();
         let pairs = [Ok(Parallel::new("good fox", "eins drei"))];
