@@ -46,6 +46,12 @@ impl Linear {
         &self.weight
     }
 
+    /// Takes part in a pass with no rows: its gradient is 0 rather than missing.
+    pub fn rest(&self) -> Result<()> {
+        let params = std::iter::once(&self.weight).chain(&self.bias);
+        params.filter(|param| param.wants_grad()).try_for_each(|param| param.accumulate(|_| Ok(())))
+    }
+
     /// `x wᵀ + b`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         phyla_ops::linear(x, &self.weight, self.bias.as_ref())

@@ -63,6 +63,11 @@ impl Mlp {
         })
     }
 
+    /// Takes part in a pass with no rows; see [`Linear::rest`].
+    pub fn rest(&self) -> Result<()> {
+        self.gate.iter().chain([&self.up, &self.down]).try_for_each(Linear::rest)
+    }
+
     /// `x[batch, time, hidden]` to the same shape.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let up = self.up.forward(x)?; // [batch, time, inner]

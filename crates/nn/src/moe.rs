@@ -76,6 +76,10 @@ impl Moe {
         let rows = pass.jitter(x.reshape((x.rows(), hidden))?, self.spec.jitter)?; // [tokens, hidden]
         let routed = phyla_ops::route(&self.router.forward(&rows)?, &self.spec.routing)?;
         let groups = phyla_ops::group_by_expert(&routed.experts, self.spec.routing.top_k, self.spec.experts)?;
+        let mut resting = vec![true; self.experts.len()];
+        groups.iter().for_each(|group| resting[group.expert] = false);
+        // What nobody chose learns nothing, as it does in the reference: no gradient would be an error.
+        self.experts.iter().zip(resting).filter(|(_, rests)| *rests).try_for_each(|(expert, _)| expert.rest())?;
         let mut answers = Vec::with_capacity(groups.len());
         for (group, rows) in groups.iter().zip(phyla_ops::dispatch(&rows, &groups)?) {
             let answer = self.experts[group.expert].forward(&rows, pass)?; // [the expert's tokens, hidden]
