@@ -3,8 +3,7 @@
 //!
 //! `norm_topk_prob` is read and, as in transformers, has no effect: no published checkpoint sets it.
 
-use phyla_nn::{BalanceSpec, LayerSpec, MlaSpec, MlpSpec, MoeSpec, NormSpec, SharedSpec, Style};
-use phyla_ops::{Groups, Routing};
+use phyla_nn::{BalanceSpec, Groups, LayerSpec, MlaSpec, MlpSpec, MoeSpec, NormSpec, Routing, SharedSpec, Style};
 use serde::{Deserialize, Serialize};
 
 use crate::arch::decoder_heads;

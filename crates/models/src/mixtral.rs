@@ -1,7 +1,6 @@
 //! Mixtral: Mistral with a mixture of experts in every layer (Jiang et al. 2024).
 
-use phyla_nn::{MlpSpec, MoeSpec};
-use phyla_ops::Routing;
+use phyla_nn::{MlpSpec, MoeSpec, Routing};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

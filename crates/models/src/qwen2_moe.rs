@@ -1,7 +1,6 @@
 //! Qwen2-MoE: Qwen2 with mixtures of experts, one expert for all tokens behind a gate (Qwen team 2024).
 
-use phyla_nn::{MlpSpec, MoeSpec, SharedSpec};
-use phyla_ops::Routing;
+use phyla_nn::{MlpSpec, MoeSpec, Routing, SharedSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

@@ -29,7 +29,7 @@ mod talking;
 mod tower;
 
 pub use attention::{Attention, AttentionSpec};
-pub use cache::{Cache, CacheRows};
+pub use cache::{Cache, CacheRows, Takeover};
 pub use conv::{Conv, ConvSpec};
 pub use disentangled::{Disentangled, DisentangledSpec, Positional};
 pub use embed::{Embed, EmbedSpec, Positions, Sinusoids, TokenTable, TokenTypes};
@@ -46,6 +46,7 @@ pub use norm::{Norm, NormSpec};
 pub use pass::{Ledger, Pass, Randomness};
 pub use phyla_ops::RelativeBuckets;
 pub use phyla_ops::activation::Act;
+pub use phyla_ops::{Groups, Routing};
 pub use phyla_ops::rope::Style;
 pub use relative::{Distances, Relative, RelativeBias, RelativeSpec};
 pub use rope::{RopeScaling, RopeSpec};

@@ -5,6 +5,7 @@ use super::{Finding, Rule};
 /// Each crate with the crates of ours that it may depend on. A new crate gets its line here first.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("kernels", &[]),
+    ("metrics", &[]),
     ("parallel", &["kernels"]),
     ("ops", &["kernels", "parallel"]),
     ("data", &["kernels"]),
@@ -12,9 +13,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("models", &["kernels", "parallel", "ops", "nn"]),
     ("generate", &["kernels", "parallel", "ops", "nn", "models", "data"]),
     ("retrieve", &["kernels", "parallel", "ops", "nn", "models", "data"]),
-    ("train", &["kernels", "parallel", "ops", "nn", "models", "data", "generate"]),
+    ("train", &["kernels", "metrics", "parallel", "ops", "nn", "models", "data", "generate"]),
     ("serve", &["kernels", "parallel", "ops", "nn", "models", "data", "generate", "train", "retrieve"]),
-    ("phyla", &["kernels", "parallel", "ops", "nn", "models", "data", "generate", "train", "retrieve", "serve"]),
+    (
+        "phyla",
+        &["kernels", "metrics", "parallel", "ops", "nn", "models", "data", "generate", "train", "retrieve", "serve"],
+    ),
     ("xtask", &[]),
 ];
 

@@ -1,5 +1,5 @@
 //! The formats of well-known sets, which are not part of the project: skipped where they are not there.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "tests"))]
 
 use std::path::{Path, PathBuf};
 
