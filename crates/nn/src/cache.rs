@@ -1,6 +1,10 @@
 //! Keys and values (or latent vectors) of earlier tokens, growing buffers for each layer, each row with a length of its own: rows of
 //! different length stand side by side without padding.
 
+mod rows;
+
+pub use rows::Takeover;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -76,22 +80,6 @@ impl Cache {
     /// Shortens a row to `length` tokens.
     pub fn truncate(&mut self, row: usize, length: usize) {
         self.lengths[row] = self.lengths[row].min(length);
-    }
-
-    /// A cache whose rows are copies of the given rows of this one: repetition, removal and reordering.
-    pub fn select(&self, rows: &[usize]) -> Result<Cache> {
-        let ids: Vec<u32> = rows.iter().map(|&r| r as u32).collect();
-        let pick = |data: &Data| data.index_select(&Data::from_slice(&ids, ids.len(), data.device())?, 0);
-        let layers =
-            self.layers.iter().map(|layer| layer.iter().map(pick).collect::<Result<_>>()).collect::<Result<_>>()?;
-        let lengths = rows.iter().map(|&r| self.lengths[r]).collect();
-        // What the encoder said is not copied: rows only remember which of it is theirs.
-        let memory = self.memory.as_ref().map(|memory| CachedMemory {
-            memory: memory.memory.clone(),
-            layers: memory.layers.clone(),
-            rows: rows.iter().map(|&r| memory.rows[r]).collect(),
-        });
-        Ok(Cache { layers, lengths, memory })
     }
 
     fn reserve(&mut self, layer: usize, new: &[&Data], tokens: usize) -> Result<()> {
