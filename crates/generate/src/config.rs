@@ -14,7 +14,7 @@ pub use settings::{DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, Settings};
 pub struct GenerationConfig {
     /// Most new tokens. Goes before `max_length`.
     pub max_new_tokens: Option<usize>,
-    /// Most tokens, the prompt's included.
+    /// Most tokens, the prompt's included; of an encoder-decoder the decoder's, its start included.
     pub max_length: Option<usize>,
     /// No end of sequence before so many new tokens.
     pub min_new_tokens: Option<usize>,
@@ -30,7 +30,8 @@ pub struct GenerationConfig {
     pub top_p: Option<f32>,
     /// Drop tokens less likely than this fraction of the likeliest. Default: 0.
     pub min_p: Option<f32>,
-    /// Divisor of positive (factor of negative) logits of tokens in the prompt or the answer. Default: 1.
+    /// Divisor of positive (factor of negative) logits of tokens in the prompt or the answer; of an encoder-decoder
+    /// the answer alone counts. Beams apply it to log-probabilities. Default: 1.
     pub repetition_penalty: Option<f32>,
     /// Ids that end a sequence; in files one id or a list.
     pub eos_token_id: Option<Vec<u32>>,
@@ -38,10 +39,42 @@ pub struct GenerationConfig {
     pub bos_token_id: Option<u32>,
     /// Texts that end a sequence, and are no part of its text; in files one string or a list.
     pub stop_strings: Option<Vec<String>>,
-    /// Sequences for each prompt. Default: 1.
+    /// Sequences for each prompt: draws, or the best of the beams, of which there must be as many. Default: 1.
     pub num_return_sequences: Option<usize>,
     /// Ids that are never generated.
     pub suppress_tokens: Option<Vec<u32>>,
+    /// Ids that are not generated first.
+    pub begin_suppress_tokens: Option<Vec<u32>>,
+    /// Runs of ids that are never generated; those of one id that ends a sequence are passed over.
+    pub bad_words_ids: Option<Vec<Vec<u32>>>,
+    /// No run of so many ids appears twice; 0 is off. Default: 0.
+    pub no_repeat_ngram_size: Option<usize>,
+    /// What the decoder of an encoder-decoder starts from; else `bos_token_id`.
+    pub decoder_start_token_id: Option<u32>,
+    /// The first id after a start of one id.
+    pub forced_bos_token_id: Option<u32>,
+    /// Ids of which one comes last where the limit of tokens ends a sequence; in files one id or a list.
+    pub forced_eos_token_id: Option<Vec<u32>>,
+    /// Continuations that are followed side by side; above 1 is beam search. Default: 1.
+    pub num_beams: Option<usize>,
+    /// When a beam search ends. Default: [`EarlyStopping::Likely`].
+    pub early_stopping: Option<EarlyStopping>,
+    /// A finished beam's score is its sum of log-probabilities over its length to this power. Default: 1.
+    pub length_penalty: Option<f32>,
+    /// Whether beams count the probabilities of what the other settings leave, made to sum to 1. Default: false.
+    pub renormalize_logits: Option<bool>,
+}
+
+/// When the search of a prompt's beams ends before the limit of tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EarlyStopping {
+    /// `false`: when the likeliest running beam, were it to end now, would not be among the finished ones.
+    #[default]
+    Likely,
+    /// `true`: as soon as `num_beams` have finished, or as [`EarlyStopping::Likely`].
+    Enough,
+    /// `"never"`: when no running beam can get among the finished ones, however long it grows.
+    Never,
 }
 
 impl GenerationConfig {
@@ -70,6 +103,16 @@ impl GenerationConfig {
             stop_strings: user.stop_strings.or(model.stop_strings),
             num_return_sequences: user.num_return_sequences.or(model.num_return_sequences),
             suppress_tokens: user.suppress_tokens.or(model.suppress_tokens),
+            begin_suppress_tokens: user.begin_suppress_tokens.or(model.begin_suppress_tokens),
+            bad_words_ids: user.bad_words_ids.or(model.bad_words_ids),
+            no_repeat_ngram_size: user.no_repeat_ngram_size.or(model.no_repeat_ngram_size),
+            decoder_start_token_id: user.decoder_start_token_id.or(model.decoder_start_token_id),
+            forced_bos_token_id: user.forced_bos_token_id.or(model.forced_bos_token_id),
+            forced_eos_token_id: user.forced_eos_token_id.or(model.forced_eos_token_id),
+            num_beams: user.num_beams.or(model.num_beams),
+            early_stopping: user.early_stopping.or(model.early_stopping),
+            length_penalty: user.length_penalty.or(model.length_penalty),
+            renormalize_logits: user.renormalize_logits.or(model.renormalize_logits),
         }
     }
 }

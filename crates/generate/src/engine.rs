@@ -1,20 +1,24 @@
-//! The engine: prompts are read row by row, then all sequences grow together, a token each at a time.
+//! The engine: checks a call, cuts it into parts that run together, and puts what comes of them in order.
 
 mod batch;
+mod beam;
+mod prompt;
+mod run;
+mod source;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use phyla_data::tokenizer::Tokenizer;
-use phyla_kernels::rng::Rng;
 use phyla_models::Model;
-use phyla_nn::Cache;
-use phyla_ops::cpu;
 
-use crate::processor::{History, Processor, chain};
+use crate::processor::History;
 use crate::sequence::Active;
-use crate::{Error, Event, FinishReason, GenerationConfig, Result, Sequence, Session, Settings, StopStrings, sampler};
+use crate::{Error, Event, GenerationConfig, Result, Sequence, Session, Settings, StopStrings};
 use batch::Batch;
+use beam::Search;
+use prompt::Prompt;
+use run::Run;
 
 /// Generates with a model; cheap to make.
 #[derive(Clone, Copy, Debug)]
@@ -33,20 +37,27 @@ pub struct Generation {
     pub timings: Timings,
 }
 
+/// What came of some prompts: sequences with their numbers, in any order.
+struct Part {
+    sequences: Vec<(usize, Sequence)>,
+    timings: Timings,
+}
+
 /// How long it took. Loading the model is not in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
     /// From the call to the first id.
     pub first_token: Duration,
-    /// Reading all prompts, and their first ids.
+    /// Reading all prompts, and their first ids; with an encoder what it reads, too.
     pub prefill: Duration,
     /// Everything after that.
     pub decode: Duration,
     /// Prompt ids that were read; a [`Session`] spares those it knows.
     pub read: usize,
-    /// Passes after the prompts: ids of the longest sequence, less its first.
+    /// Passes after the prompts: ids of the longest sequence, less its first. Where a call is cut into parts that run one
+    /// after the other, the sum over them.
     pub steps: usize,
-    /// Ids that came of these passes, over all sequences.
+    /// Ids that came of these passes, over all sequences; of a search, over those that are returned.
     pub tokens: usize,
 }
 
@@ -54,6 +65,18 @@ impl Timings {
     /// Time between two ids of a sequence: zero if none had two.
     pub fn per_token(&self) -> Duration {
         self.decode.checked_div(self.steps.try_into().unwrap_or(u32::MAX)).unwrap_or_default()
+    }
+
+    fn add(&mut self, part: Self) {
+        // The first part begins first.
+        if self.prefill.is_zero() {
+            self.first_token = part.first_token;
+        }
+        self.prefill += part.prefill;
+        self.decode += part.decode;
+        self.read += part.read;
+        self.steps += part.steps;
+        self.tokens += part.tokens;
     }
 }
 
@@ -68,10 +91,12 @@ impl<'a> Generator<'a> {
         Self { cancel: Some(cancel), ..self }
     }
 
-    /// Continues each of `prompts`, calling `on_event` for every token.
+    /// Continues each of `prompts` or, with a model that has an encoder, answers them, calling `on_event` for every
+    /// token.
     ///
     /// Draws depend on the seed, the prompt's ids, the number among its `num_return_sequences`, and the step: a prompt
-    /// gets the same answers alone and in any company, so equal prompts in one call get equal answers.
+    /// gets the same answers alone and in any company, so equal prompts in one call get equal answers. Where
+    /// `num_beams` is above 1 the likeliest sequences are searched for, and come with their scores, best first.
     ///
     /// # Errors
     /// A setting out of range; a prompt that is empty (without a beginning-of-sequence id), too long, or with ids
@@ -85,10 +110,43 @@ impl<'a> Generator<'a> {
     ) -> Result<Generation> {
         let mut settings = Settings::try_from(config)?;
         let stops = self.stop_strings(&mut settings)?;
-        let sequences = self.sequences(prompts, &settings, &stops, seed)?;
-        let batch = Batch::new(self.model, prompts.len());
-        let run = self.start(&settings, sequences, batch, on_event);
-        phyla_ops::no_grad(|| run.finish(0)).map(|(generation, _)| generation)
+        let prompts = self.prompts(prompts, &settings, seed)?;
+        let (mut sequences, mut timings) = (vec![], Timings::default());
+        phyla_ops::no_grad(|| {
+            for part in self.parts(&prompts, &settings) {
+                let part = self.part(&part, &settings, &stops, on_event)?;
+                sequences.extend(part.sequences);
+                timings.add(part.timings);
+            }
+            Ok::<_, Error>(())
+        })?;
+        sequences.sort_unstable_by_key(|(index, _)| *index);
+        Ok(Generation { sequences: sequences.into_iter().map(|(_, sequence)| sequence).collect(), timings })
+    }
+
+    fn part(
+        &self,
+        prompts: &[&Prompt],
+        settings: &Settings,
+        stops: &StopStrings,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Part> {
+        let (start, mut read) = (Instant::now(), 0);
+        let sources: Vec<&[u32]> = prompts.iter().filter_map(|prompt| prompt.source.as_deref()).collect();
+        let batch = if sources.is_empty() || self.cancelled() {
+            Batch::new(self.model, prompts.len())
+        } else {
+            read = sources.iter().map(|source| source.len()).sum();
+            Batch::attending(self.model, source::encode(self.model, &sources)?)
+        };
+        let mut part = if settings.beams > 1 {
+            Search::new(self, settings, stops, prompts, batch, on_event).finish(start)?
+        } else {
+            let sequences = self.sequences(prompts, settings, stops)?;
+            Run::new(self, settings, sequences, batch, on_event).finish(start, 0)?.0
+        };
+        part.timings.read += read;
+        Ok(part)
     }
 
     /// Continues one prompt that begins, perhaps, as the session's last one and its answer did: only what differs is
@@ -98,7 +156,7 @@ impl<'a> Generator<'a> {
     /// After an error the session is empty; after cancelling it holds what was read.
     ///
     /// # Errors
-    /// As [`Generator::generate`]; and if more than one sequence is asked for.
+    /// As [`Generator::generate`]; if more than one sequence or beam is asked for; and if the model has an encoder.
     pub fn generate_in(
         &self,
         session: &mut Session,
@@ -108,35 +166,31 @@ impl<'a> Generator<'a> {
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Generation> {
         let mut settings = Settings::try_from(config)?;
-        if settings.returns != 1 {
+        for (name, what, found) in
+            [("num_return_sequences", "sequence", settings.returns), ("num_beams", "beam", settings.beams)]
+        {
+            if found != 1 {
+                return Err(Error::Settings(format!("{name}: a session continues with 1 {what}, found {found}")));
+            }
+        }
+        if self.model.arch.source().is_some() {
             return Err(Error::Settings(format!(
-                "num_return_sequences: a session continues with 1 sequence, found {}",
-                settings.returns
+                "a session continues a text, and {} answers one anew each time: its encoder reads all of it",
+                self.model.family.model_type
             )));
         }
         let stops = self.stop_strings(&mut settings)?;
-        let sequences = self.sequences(&[prompt.to_vec()], &settings, &stops, seed)?;
-        let ids = sequences[0].history.prompt();
-        let (batch, known) = Batch::resume(self.model, std::mem::take(session), ids);
-        let run = self.start(&settings, sequences, batch, on_event);
-        let (generation, cache) = phyla_ops::no_grad(|| run.finish(known))?;
+        let prompts = self.prompts(&[prompt.to_vec()], &settings, seed)?;
+        let sequences = self.sequences(&prompts.iter().collect::<Vec<_>>(), &settings, &stops)?;
+        let (batch, known) = Batch::resume(self.model, std::mem::take(session), &prompts[0].ids);
+        let run = Run::new(self, &settings, sequences, batch, on_event);
+        let (part, cache) = phyla_ops::no_grad(|| run.finish(Instant::now(), known))?;
+        let sequences: Vec<Sequence> = part.sequences.into_iter().map(|(_, sequence)| sequence).collect();
         // The sequence's ids as far as the cache goes: its last is not read, and reading may have been cancelled.
         let read = cache.lengths().first().copied().unwrap_or(0);
-        let prompt = if prompt.is_empty() { settings.bos.as_slice() } else { prompt };
-        session.ids = prompt.iter().chain(&generation.sequences[0].ids).copied().take(read).collect();
+        session.ids = prompts[0].ids.iter().chain(&sequences[0].ids).copied().take(read).collect();
         session.cache = cache;
-        Ok(generation)
-    }
-
-    fn start<'r, 'e>(
-        &'r self,
-        settings: &'r Settings,
-        sequences: Vec<Active<'r>>,
-        batch: Batch<'r>,
-        on_event: &'e mut dyn FnMut(Event),
-    ) -> Run<'r, 'e> {
-        let timings = Timings::default();
-        Run { generator: self, settings, chain: chain(settings), sequences, batch, timings, row: vec![], on_event }
+        Ok(Generation { sequences, timings: part.timings })
     }
 
     /// Stop strings; those that are one special token of the vocabulary become ids, since special tokens have no text.
@@ -157,155 +211,32 @@ impl<'a> Generator<'a> {
 
     fn sequences<'s>(
         &'s self,
-        prompts: &[Vec<u32>],
+        prompts: &[&Prompt],
         settings: &Settings,
         stops: &'s StopStrings,
-        seed: u64,
     ) -> Result<Vec<Active<'s>>> {
-        let seed = Rng::new(seed).split("generate");
         let mut sequences = Vec::with_capacity(prompts.len() * settings.returns);
-        for (prompt, ids) in prompts.iter().enumerate() {
-            let ids = self.prompt(prompt, ids, settings)?;
-            let limit = settings.limit(ids.len(), &self.model.arch)?;
-            let stream = seed.split(fingerprint(&ids));
-            for number in 0..settings.returns {
-                let (index, rng) = (sequences.len(), stream.split(number as u64));
-                let text = self.tokenizer.map(|tokenizer| (tokenizer, stops));
-                sequences.push(Active::new((index, prompt), History::new(&ids), rng, limit, text)?);
-            }
+        for prompt in prompts {
+            sequences.extend((0..settings.returns).map(|number| self.sequence(prompt, number, settings, stops)));
         }
-        Ok(sequences)
+        sequences.into_iter().collect()
     }
 
-    fn prompt(&self, number: usize, ids: &[u32], settings: &Settings) -> Result<Vec<u32>> {
-        let vocab = self.model.arch.vocab();
-        let ids = match (ids, settings.bos) {
-            ([], Some(bos)) => vec![bos],
-            ([], None) => {
-                return Err(Error::Prompt(format!(
-                    "prompt {number} is empty, and the model names no bos_token_id to start from"
-                )));
-            }
-            (ids, _) => ids.to_vec(),
-        };
-        match ids.iter().find(|&&id| id as usize >= vocab) {
-            Some(id) => Err(Error::Prompt(format!(
-                "prompt {number}: token id {id} is outside the vocabulary of {vocab}; is this the model's tokenizer?"
-            ))),
-            None => Ok(ids),
-        }
+    /// Number `number` of a prompt's sequences.
+    fn sequence<'s>(
+        &'s self,
+        prompt: &Prompt,
+        number: usize,
+        settings: &Settings,
+        stops: &'s StopStrings,
+    ) -> Result<Active<'s>> {
+        let (index, rng) = (prompt.index * settings.returns + number, prompt.stream.split(number as u64));
+        let text = self.tokenizer.map(|tokenizer| (tokenizer, stops));
+        let history = History::new(&prompt.ids).limited(prompt.limit);
+        Active::new((index, prompt.index), history, rng, prompt.limit, text)
     }
-}
 
-impl Generator<'_> {
     fn cancelled(&self) -> bool {
         self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
-    }
-}
-
-/// A number for a prompt's content (FNV-1a), which names its stream of draws.
-fn fingerprint(ids: &[u32]) -> u64 {
-    ids.iter().fold(0xCBF2_9CE4_8422_2325, |hash, &id| (hash ^ u64::from(id)).wrapping_mul(0x0100_0000_01B3))
-}
-
-/// One call.
-struct Run<'a, 'e> {
-    generator: &'a Generator<'a>,
-    settings: &'a Settings,
-    chain: Vec<Box<dyn Processor>>,
-    sequences: Vec<Active<'a>>,
-    batch: Batch<'a>,
-    timings: Timings,
-    /// Logits that the processors change.
-    row: Vec<f32>,
-    on_event: &'e mut dyn FnMut(Event),
-}
-
-impl Run<'_, '_> {
-    /// Runs to the end; the first `known` ids of the prompt are in the cache already.
-    fn finish(mut self, known: usize) -> Result<(Generation, Cache)> {
-        let start = Instant::now();
-        self.read_prompts(start, known)?;
-        self.batch.repeat(self.settings.returns)?;
-        self.timings.prefill = start.elapsed();
-        while self.sequences.iter().any(|s| s.finish.is_none()) {
-            if self.cancelled() {
-                self.cancel()?;
-                break;
-            }
-            self.step()?;
-        }
-        self.timings.decode = start.elapsed() - self.timings.prefill;
-        let sequences = self.sequences.into_iter().map(Active::into_sequence).collect();
-        Ok((Generation { sequences, timings: self.timings }, self.batch.into_cache()))
-    }
-
-    /// Reads each prompt and picks the first ids of its sequences.
-    fn read_prompts(&mut self, start: Instant, known: usize) -> Result<()> {
-        let returns = self.settings.returns;
-        for prompt in 0..self.batch.rows() {
-            let first = prompt * returns;
-            let ids = self.sequences[first].history.prompt()[known..].to_vec();
-            let generator = self.generator;
-            let Some(logits) = self.batch.prefill(prompt, &ids, || generator.cancelled())? else { break };
-            self.timings.read += ids.len();
-            for sequence in first..first + returns {
-                self.extend(sequence, &cpu::view(&logits)?)?;
-                if sequence == 0 {
-                    self.timings.first_token = start.elapsed();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// One token more for every sequence that has not ended.
-    fn step(&mut self) -> Result<()> {
-        let vocab = self.batch.vocab();
-        self.batch.retain(|sequence| self.sequences[sequence].finish.is_none())?;
-        for group in self.batch.groups() {
-            let last = |sequence: usize| self.sequences[sequence].history.last().unwrap_or(0);
-            let (sequences, logits) = self.batch.step(group, last)?;
-            let logits = cpu::view::<f32>(&logits)?;
-            for (sequence, logits) in sequences.into_iter().zip(logits.chunks_exact(vocab)) {
-                if self.sequences[sequence].finish.is_none() {
-                    self.extend(sequence, logits)?;
-                    self.timings.tokens += 1;
-                }
-            }
-        }
-        self.timings.steps += 1;
-        Ok(())
-    }
-
-    /// Picks the next id of a sequence from its logits.
-    fn extend(&mut self, sequence: usize, logits: &[f32]) -> Result<()> {
-        let active = &mut self.sequences[sequence];
-        let row = if self.chain.is_empty() {
-            logits
-        } else {
-            self.row.clear();
-            self.row.extend_from_slice(logits);
-            for processor in &self.chain {
-                processor.apply(&mut self.row, &active.history);
-            }
-            &self.row
-        };
-        let id = match self.settings.sampling {
-            None => sampler::greedy(row)?,
-            Some(_) => sampler::draw(row, &active.rng, active.history.new_ids().len() as u64)?,
-        };
-        active.accept(id, self.settings, self.on_event)
-    }
-
-    fn cancelled(&self) -> bool {
-        self.generator.cancelled()
-    }
-
-    fn cancel(&mut self) -> Result<()> {
-        for active in self.sequences.iter_mut().filter(|s| s.finish.is_none()) {
-            active.end(FinishReason::Cancelled, self.on_event)?;
-        }
-        Ok(())
     }
 }

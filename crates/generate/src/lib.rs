@@ -38,7 +38,7 @@ mod sequence;
 mod session;
 mod stop;
 
-pub use config::{DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, GenerationConfig, Settings};
+pub use config::{DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, EarlyStopping, GenerationConfig, Settings};
 pub use engine::{Generation, Generator, Timings};
 pub use error::{Error, Result};
 pub use sequence::{Event, FinishReason, Sequence};

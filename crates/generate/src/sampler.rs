@@ -77,7 +77,11 @@ pub(crate) fn weights(row: &[f32]) -> (Vec<f32>, f64) {
     (weights, total)
 }
 
-fn checked_largest(row: &[f32]) -> Result<f32> {
+/// The largest logit.
+///
+/// # Errors
+/// As [`greedy`].
+pub(crate) fn checked_largest(row: &[f32]) -> Result<f32> {
     let (most, sound) = scan(row);
     if !sound {
         let nan = row.iter().filter(|x| x.is_nan()).count();
@@ -89,9 +93,14 @@ fn checked_largest(row: &[f32]) -> Result<f32> {
         )));
     }
     if most == f32::NEG_INFINITY {
-        return Err(Error::Logits("every id has been ruled out: fewer suppress_tokens would help".into()));
+        return Err(nothing_left());
     }
     Ok(most)
+}
+
+/// Every id has been ruled out.
+pub(crate) fn nothing_left() -> Error {
+    Error::Logits("every id has been ruled out: fewer suppress_tokens would help".into())
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ impl std::fmt::Display for FinishReason {
 
 /// What happens while sequences grow. `sequence` counts through prompts first, and within each its returns.
 ///
+/// Which of its ids a beam search keeps is known at its end: then the events of a prompt's sequences come all at once, the
+/// best sequence's first.
+///
 /// The `text`s of a sequence's events, joined, are its [`Sequence::text`]; they are empty without a tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -61,7 +64,7 @@ pub enum Event<'a> {
 }
 
 /// A finished sequence.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sequence {
     /// Index of its prompt.
     pub prompt: usize,
@@ -71,11 +74,13 @@ pub struct Sequence {
     pub text: Option<String>,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// Of a beam search: the sum of the log-probabilities of `ids` over their number to the power `length_penalty`.
+    pub score: Option<f32>,
 }
 
 /// A sequence and what it needs to go on.
 pub(crate) struct Active<'a> {
-    /// Its number, for events.
+    /// Its number among all sequences of the call.
     pub index: usize,
     /// Index of its prompt.
     pub prompt: usize,
@@ -145,6 +150,7 @@ impl<'a> Active<'a> {
             ids: self.history.new_ids().to_vec(),
             text: self.text.map(Text::into_string),
             finish_reason: self.finish.unwrap_or(FinishReason::Cancelled),
+            score: None,
         }
     }
 }

@@ -20,6 +20,11 @@ impl StopStrings {
         Self { stops, longest }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.stops.is_empty()
+    }
+
     /// Where the stop string that is complete first begins, given that none ends within `text`'s first `clean` bytes.
     fn find(&self, text: &str, clean: usize) -> Option<usize> {
         let from = floor(text, (clean + 1).saturating_sub(self.longest));

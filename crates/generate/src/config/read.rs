@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::GenerationConfig;
+use super::{EarlyStopping, GenerationConfig};
 use crate::{Error, Result};
 
 /// Keys that say nothing about how to decode here, whatever their value.
@@ -30,7 +30,7 @@ const SILENT: &[&str] = &[
     "output_logits",
     "low_memory",
     "remove_invalid_values",
-    // Settings of assisted decoding, which another key turns on; and of beams, likewise.
+    // Settings of assisted decoding, which another key turns on.
     "is_assistant",
     "num_assistant_tokens",
     "num_assistant_tokens_schedule",
@@ -38,15 +38,10 @@ const SILENT: &[&str] = &[
     "assistant_lookbehind",
     "target_lookbehind",
     "max_matching_ngram_size",
-    "early_stopping",
-    "length_penalty",
-    // Normalising logits does not change which id is drawn.
-    "renormalize_logits",
 ];
 
 /// Keys of transformers that are not honoured yet, and the value at which each changes nothing (besides null).
 const NEUTRAL: &[(&str, &str)] = &[
-    ("num_beams", "1"),
     ("num_beam_groups", "1"),
     ("diversity_penalty", "0.0"),
     ("penalty_alpha", "0.0"),
@@ -58,20 +53,14 @@ const NEUTRAL: &[(&str, &str)] = &[
     ("epsilon_cutoff", "0.0"),
     ("eta_cutoff", "0.0"),
     ("encoder_repetition_penalty", "1.0"),
-    ("no_repeat_ngram_size", "0"),
     ("encoder_no_repeat_ngram_size", "0"),
-    ("bad_words_ids", "[]"),
     ("force_words_ids", "[]"),
     ("constraints", "[]"),
-    ("forced_bos_token_id", "null"),
-    ("forced_eos_token_id", "null"),
     ("exponential_decay_length_penalty", "null"),
-    ("begin_suppress_tokens", "[]"),
     ("sequence_bias", "null"),
     ("token_healing", "false"),
     ("guidance_scale", "1.0"),
     ("watermarking_config", "null"),
-    ("decoder_start_token_id", "null"),
     ("prompt_lookup_num_tokens", "null"),
     ("assistant_early_exit", "null"),
     ("assistant_ensemble_weight", "null"),
@@ -95,6 +84,32 @@ const HONOURED: &[&str] = &[
     "stop_strings",
     "num_return_sequences",
     "suppress_tokens",
+    "begin_suppress_tokens",
+    "bad_words_ids",
+    "no_repeat_ngram_size",
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "num_beams",
+    "early_stopping",
+    "length_penalty",
+    "renormalize_logits",
+];
+
+/// What is read from `config.json`, where checkpoints kept it before there was a file of its own: special ids and the
+/// search that the model was tuned with, but neither limits nor the shape of a distribution, which old files fill with
+/// defaults of their time.
+const OF_MODEL: &[&str] = &[
+    "eos_token_id",
+    "bos_token_id",
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "bad_words_ids",
+    "num_beams",
+    "early_stopping",
+    "length_penalty",
+    "no_repeat_ngram_size",
 ];
 
 /// The largest file that is read: real ones have a few hundred bytes, some with long lists a few thousand.
@@ -103,8 +118,9 @@ const LARGEST_FILE: u64 = 16 << 20;
 impl GenerationConfig {
     /// The settings of a model's folder, and sentences that a user should see.
     ///
-    /// They are those of `generation_config.json`, or, where there is no such file, the special ids that the model's
-    /// own configuration (`config.json`) names.
+    /// They are those of `generation_config.json`, or, where there is no such file, the special ids and the settings of
+    /// beam search that the model's own configuration (`config.json`) names. What a decoder starts from is looked up
+    /// there in any case: without it an encoder-decoder says nothing.
     ///
     /// # Errors
     /// Names the file and the key whose value cannot be understood.
@@ -125,12 +141,16 @@ impl GenerationConfig {
             Ok(_) => return Err(wrong("expected an object at the top".into())),
             Err(error) => return Err(wrong(format!("not valid JSON: {error}"))),
         };
-        Self::from_map(&map).map_err(|error| wrong(error.to_string()))
+        let (mut config, warnings) = Self::from_map(&map).map_err(|error| wrong(error.to_string()))?;
+        if config.decoder_start_token_id.is_none() {
+            config.decoder_start_token_id = Self::of_model(model)?.decoder_start_token_id;
+        }
+        Ok((config, warnings))
     }
 
-    /// The special ids of a `config.json`.
+    /// The settings of a `config.json`.
     fn of_model(model: &Map<String, Value>) -> Result<Self> {
-        let ids = model.iter().filter(|(key, _)| matches!(key.as_str(), "eos_token_id" | "bos_token_id"));
+        let ids = model.iter().filter(|(key, _)| OF_MODEL.contains(&key.as_str()));
         let ids = ids.map(|(key, value)| (key.clone(), value.clone())).collect();
         let (config, _) = Self::from_map(&ids).map_err(|error| Error::Settings(format!("config.json: {error}")))?;
         Ok(config)
@@ -167,7 +187,7 @@ impl GenerationConfig {
             "max_length" => self.max_length = Some(count(key, value)?),
             "min_new_tokens" => self.min_new_tokens = Some(count(key, value)?),
             "min_length" => self.min_length = Some(count(key, value)?),
-            "do_sample" => self.do_sample = Some(value.as_bool().ok_or_else(|| wrong(key, "true or false", value))?),
+            "do_sample" => self.do_sample = Some(truth(key, value)?),
             "temperature" => self.temperature = Some(number(key, value)?),
             "top_k" => self.top_k = Some(count(key, value)?),
             "top_p" => self.top_p = Some(number(key, value)?),
@@ -178,6 +198,16 @@ impl GenerationConfig {
             "stop_strings" => self.stop_strings = Some(list(key, value, text)?),
             "num_return_sequences" => self.num_return_sequences = Some(count(key, value)?),
             "suppress_tokens" => self.suppress_tokens = Some(list(key, value, id)?),
+            "begin_suppress_tokens" => self.begin_suppress_tokens = Some(list(key, value, id)?),
+            "bad_words_ids" => self.bad_words_ids = Some(list(key, value, run)?),
+            "no_repeat_ngram_size" => self.no_repeat_ngram_size = Some(count(key, value)?),
+            "decoder_start_token_id" => self.decoder_start_token_id = Some(id(key, value)?),
+            "forced_bos_token_id" => self.forced_bos_token_id = Some(id(key, value)?),
+            "forced_eos_token_id" => self.forced_eos_token_id = Some(list(key, value, id)?),
+            "num_beams" => self.num_beams = Some(count(key, value)?),
+            "early_stopping" => self.early_stopping = Some(early(key, value)?),
+            "length_penalty" => self.length_penalty = Some(number(key, value)?),
+            "renormalize_logits" => self.renormalize_logits = Some(truth(key, value)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -211,6 +241,26 @@ fn short(value: &Value) -> String {
 
 fn wrong(key: &str, expected: &str, found: &Value) -> Error {
     Error::Settings(format!("{key}: expected {expected}, found {}", short(found)))
+}
+
+fn truth(key: &str, value: &Value) -> Result<bool> {
+    value.as_bool().ok_or_else(|| wrong(key, "true or false", value))
+}
+
+fn early(key: &str, value: &Value) -> Result<EarlyStopping> {
+    match value {
+        Value::Bool(false) => Ok(EarlyStopping::Likely),
+        Value::Bool(true) => Ok(EarlyStopping::Enough),
+        Value::String(never) if never == "never" => Ok(EarlyStopping::Never),
+        value => Err(wrong(key, "true, false or \"never\"", value)),
+    }
+}
+
+fn run(key: &str, value: &Value) -> Result<Vec<u32>> {
+    match value {
+        Value::Array(ids) => ids.iter().map(|value| id(key, value)).collect(),
+        value => Err(wrong(key, "lists of token ids", value)),
+    }
 }
 
 fn count(key: &str, value: &Value) -> Result<usize> {

@@ -2,7 +2,7 @@
 
 use phyla_models::Arch;
 
-use super::GenerationConfig;
+use super::{EarlyStopping, GenerationConfig};
 use crate::{Error, Result};
 
 /// Most new tokens when neither the model nor the user sets a limit; less where the model's context ends first.
@@ -36,7 +36,30 @@ pub struct Settings {
     pub returns: usize,
     /// Ids that are never generated.
     pub suppress: Vec<u32>,
+    /// Ids that are not generated first.
+    pub begin_suppress: Vec<u32>,
+    /// Runs of ids that are never generated.
+    pub bad_words: Vec<Vec<u32>>,
+    /// No run of so many ids twice; 0 is off.
+    pub no_repeat_ngram: usize,
+    /// What a decoder with an encoder starts from.
+    pub decoder_start: Option<u32>,
+    /// The first id after a start of one id.
+    pub forced_bos: Option<u32>,
+    /// Of which one comes last at the limit of tokens; empty is off.
+    pub forced_eos: Vec<u32>,
+    /// 1 is no beam search.
+    pub beams: usize,
+    /// When a beam search ends.
+    pub early_stopping: EarlyStopping,
+    /// The power of the length that divides a finished beam's score.
+    pub length_penalty: f32,
+    /// Whether beams count probabilities that sum to 1 after all other settings.
+    pub renormalize: bool,
 }
+
+/// Most beams. Each is a row of the cache, and quality falls long before (Koehn and Knowles 2017, section 3.6).
+const MOST_BEAMS: usize = 1024;
 
 /// The distribution that is drawn from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,6 +95,21 @@ impl TryFrom<&GenerationConfig> for Settings {
         if stop_strings.iter().any(String::is_empty) {
             return Err(Error::Settings("stop_strings: an empty string would stop everywhere".into()));
         }
+        let beams = counted("num_beams", config.num_beams)?.unwrap_or(1);
+        if beams > MOST_BEAMS {
+            return Err(Error::Settings(format!("num_beams must be at most {MOST_BEAMS}, found {beams}")));
+        }
+        let returns = counted("num_return_sequences", config.num_return_sequences)?.unwrap_or(1);
+        if beams > 1 && returns > beams {
+            return Err(Error::Settings(format!(
+                "num_return_sequences: a search of {beams} beams ends with as many sequences, and {returns} are asked \
+                 for; raise num_beams"
+            )));
+        }
+        let bad_words = config.bad_words_ids.clone().unwrap_or_default();
+        if bad_words.iter().any(Vec::is_empty) {
+            return Err(Error::Settings("bad_words_ids: an empty run of ids would forbid everything".into()));
+        }
         Ok(Self {
             max_new_tokens: counted("max_new_tokens", config.max_new_tokens)?,
             max_length: counted("max_length", config.max_length)?,
@@ -82,8 +120,18 @@ impl TryFrom<&GenerationConfig> for Settings {
             eos: config.eos_token_id.clone().unwrap_or_default(),
             bos: config.bos_token_id,
             stop_strings,
-            returns: counted("num_return_sequences", config.num_return_sequences)?.unwrap_or(1),
+            returns,
             suppress: config.suppress_tokens.clone().unwrap_or_default(),
+            begin_suppress: config.begin_suppress_tokens.clone().unwrap_or_default(),
+            bad_words,
+            no_repeat_ngram: config.no_repeat_ngram_size.unwrap_or(0),
+            decoder_start: config.decoder_start_token_id,
+            forced_bos: config.forced_bos_token_id,
+            forced_eos: config.forced_eos_token_id.clone().unwrap_or_default(),
+            beams,
+            early_stopping: config.early_stopping.unwrap_or_default(),
+            length_penalty: within("length_penalty", config.length_penalty.unwrap_or(1.), f32::MIN, f32::MAX)?,
+            renormalize: config.renormalize_logits.unwrap_or(false),
         })
     }
 }
@@ -97,12 +145,7 @@ impl Settings {
     /// # Errors
     /// When the prompt alone reaches `max_length`, or is longer than the model's hard limit.
     pub fn limit(&self, prompt: usize, arch: &Arch) -> Result<usize> {
-        if arch.context_is_hard && prompt > arch.context {
-            return Err(Error::Prompt(format!(
-                "the prompt has {prompt} tokens, and this model has learned {} positions; shorten the prompt",
-                arch.context
-            )));
-        }
+        Self::fits(prompt, arch)?;
         let asked = match (self.max_new_tokens, self.max_length) {
             (Some(new), _) => new,
             (None, Some(all)) if all > prompt => all - prompt,
@@ -118,12 +161,29 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Whether a model has positions for a prompt.
+    ///
+    /// # Errors
+    /// When it has fewer.
+    pub(crate) fn fits(prompt: usize, arch: &Arch) -> Result<()> {
+        if arch.context_is_hard && prompt > arch.context {
+            return Err(Error::Prompt(format!(
+                "the prompt has {prompt} tokens, and this model has learned {} positions; shorten the prompt",
+                arch.context
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// `value`, if it lies in `low..=high`.
 fn within(name: &str, value: f32, low: f32, high: f32) -> Result<f32> {
     if (low..=high).contains(&value) {
         return Ok(value);
     }
     let expected = match (low, high) {
+        (f32::MIN, f32::MAX) => "a finite number".to_string(),
         (0., f32::MAX) => "a number of at least 0".to_string(),
         (_, f32::MAX) => "a number above 0".to_string(),
         _ => format!("a number from {low} to {high}"),

@@ -31,11 +31,12 @@ fn a_real_file_reads_without_warnings() {
 
 #[test]
 fn what_has_no_effect_is_named() {
-    let (_, warnings) = read(json!({ "num_beams": 4, "typical_p": 0.9, "temperatur": 0.3, "zzz": 1, "top_p": 0.9 }));
+    let (_, warnings) =
+        read(json!({ "num_beam_groups": 4, "typical_p": 0.9, "temperatur": 0.3, "zzz": 1, "top_p": 0.9 }));
     assert_eq!(
         warnings,
         [
-            "num_beams is 4, which is not supported yet and has no effect",
+            "num_beam_groups is 4, which is not supported yet and has no effect",
             "typical_p is 0.9, which is not supported yet and has no effect",
             "\"temperatur\" is no setting of decoding and has no effect; did you mean temperature?",
             "\"zzz\" is no setting of decoding and has no effect",
@@ -54,6 +55,10 @@ fn wrong_values_name_their_key() {
         (json!({ "eos_token_id": 5_000_000_000u64 }), "eos_token_id: expected token ids from 0, found 5000000000"),
         (json!({ "stop_strings": [[]] }), "stop_strings: expected strings, found []"),
         (json!({ "do_sample": 1 }), "do_sample: expected true or false, found 1"),
+        (json!({ "early_stopping": "always" }), "early_stopping: expected true, false or \"never\", found \"always\""),
+        (json!({ "bad_words_ids": [[1], 2] }), "bad_words_ids: expected lists of token ids, found 2"),
+        (json!({ "bad_words_ids": [[1, "a"]] }), "bad_words_ids: expected token ids from 0, found \"a\""),
+        (json!({ "forced_eos_token_id": -1 }), "forced_eos_token_id: expected token ids from 0, found -1"),
     ] {
         assert_eq!(GenerationConfig::from_map(&map(value)).unwrap_err().to_string(), expected);
     }
@@ -66,6 +71,14 @@ fn wrong_values_name_their_key() {
         (json!({ "temperature": 1e300 }), "temperature: expected a number of at least 0, found inf"),
         (json!({ "max_new_tokens": 0 }), "max_new_tokens must be at least 1, found 0"),
         (json!({ "num_return_sequences": 0 }), "num_return_sequences must be at least 1, found 0"),
+        (json!({ "num_beams": 0 }), "num_beams must be at least 1, found 0"),
+        (json!({ "num_beams": 1e9 }), "num_beams must be at most 1024, found 1000000000"),
+        (json!({ "length_penalty": 1e300 }), "length_penalty: expected a finite number, found inf"),
+        (json!({ "bad_words_ids": [[]] }), "bad_words_ids: an empty run of ids would forbid everything"),
+        (
+            json!({ "num_beams": 2, "num_return_sequences": 3 }),
+            "num_return_sequences: a search of 2 beams ends with as many sequences, and 3 are asked for; raise num_beams",
+        ),
         (json!({ "stop_strings": "" }), "stop_strings: an empty string would stop everywhere"),
     ] {
         let error = Settings::try_from(&read(value).0).unwrap_err();
@@ -126,6 +139,31 @@ fn limits_are_the_nearest_of_all() {
     assert!(settings(json!({})).limit(101, &arch).unwrap_err().to_string().contains("100 positions"));
     let long = phyla_models::Arch::decoder(10, 4, 100_000, 0.02);
     assert_eq!(settings(json!({})).limit(40, &long).unwrap(), DEFAULT_MAX_NEW_TOKENS);
+}
+
+#[test]
+fn a_translators_file_is_read_whole() {
+    let (config, warnings) = read(json!({
+        "bad_words_ids": [[58100]], "bos_token_id": 0, "decoder_start_token_id": 58100, "eos_token_id": 0,
+        "forced_eos_token_id": 0, "max_length": 512, "num_beams": 4, "pad_token_id": 58100,
+        "renormalize_logits": true, "early_stopping": "never", "length_penalty": 2, "no_repeat_ngram_size": 3,
+        "forced_bos_token_id": 7, "begin_suppress_tokens": [3]
+    }));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let settings = Settings::try_from(&config).unwrap();
+    assert_eq!((settings.beams, settings.early_stopping, settings.renormalize), (4, EarlyStopping::Never, true));
+    assert_eq!((settings.length_penalty, settings.no_repeat_ngram, settings.bad_words), (2., 3, vec![vec![58100]]));
+    assert_eq!((settings.decoder_start, settings.forced_bos), (Some(58100), Some(7)));
+    assert_eq!((settings.forced_eos, settings.begin_suppress), (vec![0], vec![3]));
+    // Old checkpoints keep these in config.json; its limits and temperatures are not read.
+    let model = map(json!({ "num_beams": 5, "decoder_start_token_id": 2, "max_length": 20, "top_k": 50 }));
+    let folder = tempfile::tempdir().unwrap();
+    let config = GenerationConfig::load(folder.path(), &model).unwrap().0;
+    assert_eq!((config.num_beams, config.decoder_start_token_id, config.max_length), (Some(5), Some(2), None));
+    // With a file of its own, only the decoder's start comes from there.
+    std::fs::write(folder.path().join("generation_config.json"), "{}").unwrap();
+    let config = GenerationConfig::load(folder.path(), &model).unwrap().0;
+    assert_eq!((config.num_beams, config.decoder_start_token_id), (None, Some(2)));
 }
 
 /// Damaged files give one message or are read; never a panic.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device};
 use phyla_models::Model;
-use phyla_nn::{Cache, CacheRows, Pass, RopeScaling, SublayerSpec};
+use phyla_nn::{Cache, CacheRows, Memory, Pass, RopeScaling, SublayerSpec, Takeover};
 use phyla_ops::invariant_rows;
 use phyla_ops::{Data, Tensor};
 
@@ -14,6 +14,9 @@ use crate::{Result, Session};
 /// the activations.
 const CHUNK: usize = 512;
 
+/// Up to so many rows that attend to the same states of an encoder have the same bits as one that does.
+const SHARED: usize = 8;
+
 /// A batch.
 pub(super) struct Batch<'a> {
     model: &'a Model,
@@ -22,6 +25,10 @@ pub(super) struct Batch<'a> {
     sequences: Vec<usize>,
     /// Rows whose sequence has ended.
     ended: Vec<bool>,
+    /// Neighbouring rows that began as one: what an encoder said is read once for them if they pass together.
+    block: usize,
+    /// Whether the rows of a block end together.
+    lasting: bool,
     /// Whether the rotation of a token depends on how long the input is.
     length_dependent: bool,
 }
@@ -30,6 +37,11 @@ impl<'a> Batch<'a> {
     /// Empty rows, one for each prompt.
     pub fn new(model: &'a Model, rows: usize) -> Self {
         Self::over(model, Cache::new(rows))
+    }
+
+    /// Empty rows of a decoder, one for each text that its encoder has read.
+    pub fn attending(model: &'a Model, memory: Memory) -> Self {
+        Self::over(model, Cache::attending(memory))
     }
 
     /// One row that holds what `session` has read of `prompt`, and how many ids that is.
@@ -50,7 +62,15 @@ impl<'a> Batch<'a> {
                 matches!(rope.scaling, RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. })
             }))
         });
-        Self { model, cache, sequences: (0..rows).collect(), ended: vec![false; rows], length_dependent }
+        Self {
+            model,
+            cache,
+            sequences: (0..rows).collect(),
+            ended: vec![false; rows],
+            block: 1,
+            lasting: false,
+            length_dependent,
+        }
     }
 
     /// What has been read.
@@ -86,15 +106,26 @@ impl<'a> Batch<'a> {
         last.map(|last| self.logits(&last)).transpose()
     }
 
-    /// Turns every row into `n` equal ones, side by side.
-    pub fn repeat(&mut self, n: usize) -> Result<()> {
+    /// Turns every row into a block of `n` equal ones, side by side; `lasting` if the rows of a block end together.
+    pub fn repeat(&mut self, n: usize, lasting: bool) -> Result<()> {
         if n > 1 {
             let rows: Vec<usize> = (0..self.rows()).flat_map(|row| std::iter::repeat_n(row, n)).collect();
             self.cache = self.cache.select(&rows)?;
             self.sequences = (0..rows.len()).collect();
             self.ended = vec![false; rows.len()];
+            (self.block, self.lasting) = (n, lasting);
         }
         Ok(())
+    }
+
+    /// The sequence of each row.
+    pub fn sequences(&self) -> &[usize] {
+        &self.sequences
+    }
+
+    /// Lets rows take over what others hold.
+    pub fn take_over(&mut self, moves: &[Takeover]) -> Result<()> {
+        Ok(self.cache.take_over(moves)?)
     }
 
     /// Drops rows whose sequence has ended, once they are a quarter of all: dropping copies the cache, and a row that
@@ -117,11 +148,20 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Rows that may pass together: as many as the products give the same bits as one alone, in equal parts.
+    /// Rows that may pass together: as many as the products give the same bits as one alone, in equal parts of whole
+    /// blocks or, where a block is too large, parts of one.
     pub fn groups(&self) -> Vec<Range<usize>> {
-        let limit = if self.length_dependent { 1 } else { invariant_rows() };
-        let size = self.rows().div_ceil(self.rows().div_ceil(limit).max(1)).max(1);
-        (0..self.rows()).step_by(size).map(|from| from..self.rows().min(from + size)).collect()
+        let mut limit = if self.length_dependent { 1 } else { invariant_rows() };
+        if self.block > SHARED && !self.lasting {
+            // How many rows of a block are left depends on when others end: too few to be told from a single one.
+            limit = limit.min(SHARED);
+        }
+        let whole = if self.lasting && self.block > limit { self.block } else { self.rows() };
+        let unit = if self.block > limit { 1 } else { self.block };
+        let (units, limit) = (whole.div_ceil(unit), limit / unit);
+        let size = unit * units.div_ceil(units.div_ceil(limit).max(1)).max(1);
+        let cut = |from: usize, to: usize| (from..to).step_by(size).map(move |at| at..to.min(at + size));
+        (0..self.rows()).step_by(whole.max(1)).flat_map(|from| cut(from, from + whole)).collect()
     }
 
     /// One token more for each row of a group: their sequences, and the logits `[rows, vocab]`.

@@ -1,4 +1,4 @@
-//! Ids ruled out: some always, those that end a sequence until it is long enough.
+//! Ids ruled out: some always, some at first, those that end a sequence until it is long enough.
 
 use super::{History, Processor};
 
@@ -12,6 +12,24 @@ pub struct Suppress(
 impl Processor for Suppress {
     fn apply(&self, row: &mut [f32], _: &History) {
         rule_out(row, &self.0);
+    }
+}
+
+/// Rules ids out as the first: behind the prompt or, where one id is forced behind the start, behind that.
+#[derive(Clone, Debug)]
+pub struct BeginSuppress {
+    /// Those beyond the vocabulary are ignored.
+    pub ids: Vec<u32>,
+    /// Whether there is a [`super::ForcedBos`].
+    pub forced: bool,
+}
+
+impl Processor for BeginSuppress {
+    fn apply(&self, row: &mut [f32], history: &History) {
+        let forced = usize::from(self.forced && history.prompt().len() == 1);
+        if history.new_ids().len() == forced {
+            rule_out(row, &self.ids);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ fn applied(processor: &dyn Processor, row: &[f32], history: &History) -> Vec<f32
 }
 
 fn none() -> History {
-    History::default()
+    History::new(&[])
 }
 
 const OUT: f32 = f32::NEG_INFINITY;
@@ -46,6 +46,65 @@ fn the_end_waits_for_the_shortest_length() {
     assert_eq!(applied(&MinLength { all: 4, ..least.clone() }, &[0., 1.], &history), [0., OUT]);
     assert_eq!(applied(&MinLength { all: 3, ..least }, &[0., 1.], &history), [0., 1.]);
     assert_eq!(applied(&Suppress(vec![0, 7]), &[0., 1.], &history), [OUT, 1.]);
+}
+
+#[test]
+fn a_run_of_ids_does_not_come_twice() {
+    let row = [1., 2., 3., 4.];
+    let history = History::new(&[0, 1, 2, 0, 1, 3, 0, 1]);
+    assert_eq!(applied(&NoRepeatNgram(3), &row, &history), [1., 2., OUT, OUT]);
+    assert_eq!(applied(&NoRepeatNgram(2), &row, &history), [1., 2., OUT, OUT]);
+    assert_eq!(applied(&NoRepeatNgram(1), &row, &History::new(&[3, 9])), [1., 2., 3., OUT]);
+    assert_eq!(applied(&NoRepeatNgram(9), &row, &history), row);
+    assert_eq!(applied(&NoRepeatNgram(10), &row, &history), row);
+    assert_eq!(applied(&NoRepeatNgram(usize::MAX), &row, &history), row);
+    // The run that is beginning does not forbid its own next id.
+    assert_eq!(applied(&NoRepeatNgram(2), &row, &History::new(&[1, 1])), [1., OUT, 3., 4.]);
+    assert_eq!(applied(&NoRepeatNgram(2), &row, &History::new(&[1])), row);
+}
+
+#[test]
+fn bad_words_end_where_their_beginning_stands() {
+    let bad = BadWords(vec![vec![0], vec![5, 1], vec![9, 5, 2], vec![7]]);
+    assert_eq!(applied(&bad, &[1.; 4], &History::new(&[5])), [OUT, OUT, 1., 1.]);
+    assert_eq!(applied(&bad, &[1.; 4], &History::new(&[9, 5])), [OUT, OUT, OUT, 1.]);
+    assert_eq!(applied(&bad, &[1.; 4], &none()), [OUT, 1., 1., 1.]);
+    // What ends a sequence is no bad word.
+    let settings = |value: Value| {
+        crate::Settings::try_from(&GenerationConfig::from_map(value.as_object().unwrap()).unwrap().0).unwrap()
+    };
+    let settings = settings(serde_json::json!({ "eos_token_id": [3, 1], "bad_words_ids": [[1], [2]] }));
+    let mut row = [1.; 4];
+    chain(&settings).iter().for_each(|processor| processor.apply(&mut row, &none()));
+    assert_eq!(row, [1., 1., OUT, 1.]);
+}
+
+#[test]
+fn forced_ids_stand_alone_at_their_place() {
+    let row = [1., 2., 3.];
+    let mut history = History::new(&[0]).limited(2);
+    assert_eq!(applied(&ForcedBos(2), &row, &history), [OUT, OUT, 0.]);
+    assert_eq!(applied(&ForcedEos(vec![0, 1]), &row, &history), row);
+    let begin = |forced| BeginSuppress { ids: vec![1], forced };
+    assert_eq!(applied(&begin(false), &row, &history), [1., OUT, 3.]);
+    assert_eq!(applied(&begin(true), &row, &history), row);
+    history.push(2);
+    assert_eq!(applied(&ForcedBos(2), &row, &history), row);
+    assert_eq!(applied(&ForcedEos(vec![0, 1]), &row, &history), [0., 0., OUT]);
+    assert_eq!(applied(&begin(false), &row, &history), row);
+    assert_eq!(applied(&begin(true), &row, &history), [1., OUT, 3.]);
+}
+
+#[test]
+fn so_many_ids_remain() {
+    let row = [0., 3., 1., 2.];
+    for (ids, expected) in [(1, [OUT, 3., OUT, OUT]), (2, [OUT, 3., OUT, 2.]), (9, row)] {
+        assert_eq!(applied(&AtLeast { ids, inner: MinP(1.) }, &row, &none()), expected);
+        assert_eq!(applied(&AtLeast { ids, inner: TopP(0.) }, &row, &none()), expected);
+    }
+    let halves = applied(&Renormalize, &[7., OUT, 7.], &none());
+    assert!((halves[0] + 2f32.ln()).abs() < 1e-6 && halves[1] == OUT, "{halves:?}");
+    assert_eq!(applied(&Renormalize, &[OUT, OUT], &none()), [OUT, OUT]);
 }
 
 #[test]

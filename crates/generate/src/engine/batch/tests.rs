@@ -23,7 +23,7 @@ fn the_cache_holds_what_each_row_has_read() {
             assert_eq!(logits.dims(), [40]);
         }
         assert_eq!(batch.cache.lengths(), [5, 1, CHUNK + 3]);
-        batch.repeat(2).unwrap();
+        batch.repeat(2, false).unwrap();
         assert_eq!(batch.cache.lengths(), [5, 5, 1, 1, CHUNK + 3, CHUNK + 3]);
         let (sequences, logits) = batch.step(2..4, |sequence| sequence as u32).unwrap();
         assert_eq!((sequences, logits.dims()), (vec![2, 3], &[80][..]));
@@ -48,6 +48,18 @@ fn groups_are_even_and_within_the_limit() {
         assert!(sizes.iter().all(|&size| size <= limit && size + limit / 2 > sizes[0]), "{sizes:?}");
     }
     assert!(Batch::new(&model, 0).groups().is_empty());
+    let starts = |rows, block, lasting| -> Vec<usize> {
+        let mut batch = Batch::new(&model, rows);
+        batch.repeat(block, lasting).unwrap();
+        let groups = batch.groups();
+        assert!(groups.windows(2).all(|pair| pair[0].end == pair[1].start) && groups.iter().all(|g| g.len() <= limit));
+        assert_eq!(groups.last().unwrap().end, rows * block);
+        groups.iter().map(|group| group.start).collect()
+    };
+    // Whole blocks; a block too large is cut as it would be alone; rows that end by themselves pass by few.
+    assert_eq!((limit, starts(9, 5, true), starts(9, 5, false)), (32, vec![0, 25], vec![0, 25]));
+    assert_eq!((starts(1, 40, true), starts(3, 40, true)), (vec![0, 20], vec![0, 20, 40, 60, 80, 100]));
+    assert_eq!(starts(2, 12, false), [0, 8, 16]);
 }
 
 /// Ids that are drawn hide small differences; bits do not.

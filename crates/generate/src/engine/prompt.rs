@@ -1,0 +1,117 @@
+//! Prompts as they are given: checked, with what decoders start from, their limits and streams of draws, and cut into
+//! parts that run together.
+
+use phyla_kernels::rng::Rng;
+use serde_json::Value;
+
+use super::Generator;
+use crate::{Error, Result, Settings};
+
+/// Rows that run together: where more would only wait for one another, since a pass takes a few at a time anyway.
+const ROWS: usize = 256;
+
+/// Tokens that an encoder reads at once, padding counted: enough to be bound by arithmetic, few enough to bound the
+/// memory of the activations.
+const TOKENS: usize = 8192;
+
+/// A prompt that can be taken.
+pub(super) struct Prompt {
+    /// Its number among those of the call.
+    pub index: usize,
+    /// What the encoder reads, if the model has one.
+    pub source: Option<Vec<u32>>,
+    /// What the decoder reads first: the prompt or, behind an encoder, its start.
+    pub ids: Vec<u32>,
+    /// Most new tokens.
+    pub limit: usize,
+    /// The draws of all its sequences.
+    pub stream: Rng,
+}
+
+impl Generator<'_> {
+    /// Checks all prompts.
+    pub(super) fn prompts(&self, prompts: &[Vec<u32>], settings: &Settings, seed: u64) -> Result<Vec<Prompt>> {
+        let (seed, arch) = (Rng::new(seed).split("generate"), &self.model.arch);
+        let take = |(index, ids): (usize, &Vec<u32>)| {
+            let ids = self.checked(index, ids, settings)?;
+            let stream = seed.split(fingerprint(&ids));
+            let (source, ids) = match arch.source() {
+                Some(_) => {
+                    Settings::fits(ids.len(), arch)?;
+                    (Some(ids), vec![self.decoder_start(settings)?])
+                }
+                None => (None, ids),
+            };
+            let limit = settings.limit(ids.len(), arch)?;
+            Ok(Prompt { index, source, ids, limit, stream })
+        };
+        prompts.iter().enumerate().map(take).collect()
+    }
+
+    fn checked(&self, number: usize, ids: &[u32], settings: &Settings) -> Result<Vec<u32>> {
+        let arch = &self.model.arch;
+        let vocab = if arch.source().is_some() { arch.tokens.rows } else { arch.vocab() };
+        let ids = match (ids, settings.bos) {
+            ([], Some(bos)) => vec![bos],
+            ([], None) => {
+                return Err(Error::Prompt(format!(
+                    "prompt {number} is empty, and the model names no bos_token_id to start from"
+                )));
+            }
+            (ids, _) => ids.to_vec(),
+        };
+        match ids.iter().find(|&&id| id as usize >= vocab) {
+            Some(id) => Err(Error::Prompt(format!(
+                "prompt {number}: token id {id} is outside the vocabulary of {vocab}; is this the model's tokenizer?"
+            ))),
+            None => Ok(ids),
+        }
+    }
+
+    /// What a decoder behind an encoder starts from: as the settings or `config.json` say.
+    fn decoder_start(&self, settings: &Settings) -> Result<u32> {
+        let named = |key: &str| self.model.config.get(key).and_then(Value::as_u64).and_then(|id| id.try_into().ok());
+        let start = (settings.decoder_start.or_else(|| named("decoder_start_token_id")))
+            .or_else(|| settings.bos.or_else(|| named("bos_token_id")));
+        let vocab = self.model.arch.vocab();
+        match start {
+            Some(id) if (id as usize) < vocab => Ok(id),
+            Some(id) => Err(Error::Settings(format!(
+                "decoder_start_token_id: expected an id of the vocabulary of {vocab}, found {id}"
+            ))),
+            None => Err(Error::Settings(
+                "decoder_start_token_id: neither the settings nor config.json say what the decoder starts from, and \
+                 there is no bos_token_id to stand in"
+                    .into(),
+            )),
+        }
+    }
+
+    /// The prompts that run together. Those of like length do, which leaves little padding, and the longest run first:
+    /// what fails for want of memory fails at once.
+    pub(super) fn parts<'p>(&self, prompts: &'p [Prompt], settings: &Settings) -> Vec<Vec<&'p Prompt>> {
+        let mut order: Vec<&Prompt> = prompts.iter().collect();
+        if self.model.arch.source().is_none() && settings.beams == 1 {
+            return if order.is_empty() { vec![] } else { vec![order] };
+        }
+        let read = |prompt: &Prompt| prompt.source.as_ref().map_or(0, Vec::len);
+        order.sort_by_key(|prompt| std::cmp::Reverse((read(prompt), prompt.ids.len())));
+        let (each, mut parts) = (settings.beams.max(settings.returns), Vec::<Vec<&Prompt>>::new());
+        for prompt in order {
+            let fits = |part: &&mut Vec<&Prompt>| {
+                let (more, longest) = (part.len() + 1, part.first().map_or(0, |first| read(first)));
+                more * each <= ROWS && more * longest <= TOKENS
+            };
+            match parts.last_mut().filter(fits) {
+                Some(part) => part.push(prompt),
+                None => parts.push(vec![prompt]),
+            }
+        }
+        parts
+    }
+}
+
+/// A number for a prompt's content (FNV-1a), which names its stream of draws.
+fn fingerprint(ids: &[u32]) -> u64 {
+    ids.iter().fold(0xCBF2_9CE4_8422_2325, |hash, &id| (hash ^ u64::from(id)).wrapping_mul(0x0100_0000_01B3))
+}

@@ -1,0 +1,150 @@
+//! Sequences that grow side by side, a token each at a time: prompts are read row by row, then all go on together.
+
+use std::time::Instant;
+
+use phyla_nn::Cache;
+use phyla_ops::cpu;
+
+use super::batch::Batch;
+use super::{Generator, Part, Timings};
+use crate::processor::{Processor, chain};
+use crate::sequence::Active;
+use crate::{Event, FinishReason, Result, Settings, sampler};
+
+/// Some prompts of a call.
+pub(super) struct Run<'a, 'e> {
+    generator: &'a Generator<'a>,
+    settings: &'a Settings,
+    chain: Vec<Box<dyn Processor>>,
+    sequences: Vec<Active<'a>>,
+    batch: Batch<'a>,
+    timings: Timings,
+    /// Logits that the processors change.
+    row: Vec<f32>,
+    on_event: &'e mut dyn FnMut(Event),
+}
+
+impl<'a, 'e> Run<'a, 'e> {
+    /// One row of `batch` is each prompt's, with `settings.returns` of the sequences.
+    pub fn new(
+        generator: &'a Generator<'a>,
+        settings: &'a Settings,
+        sequences: Vec<Active<'a>>,
+        batch: Batch<'a>,
+        on_event: &'e mut dyn FnMut(Event),
+    ) -> Self {
+        let (chain, timings) = (chain(settings), Timings::default());
+        Self { generator, settings, chain, sequences, batch, timings, row: vec![], on_event }
+    }
+
+    /// Runs to the end; the first `known` ids of the prompt are in the cache already.
+    pub fn finish(mut self, start: Instant, known: usize) -> Result<(Part, Cache)> {
+        match self.generator.model.arch.source() {
+            Some(_) => self.begin_decoders(start)?,
+            None => self.read_prompts(start, known)?,
+        }
+        self.batch.repeat(self.settings.returns, false)?;
+        self.timings.prefill = start.elapsed();
+        while self.sequences.iter().any(|s| s.finish.is_none()) {
+            if self.cancelled() {
+                self.cancel()?;
+                break;
+            }
+            self.step()?;
+        }
+        self.timings.decode = start.elapsed() - self.timings.prefill;
+        let sequences = self.sequences.into_iter().map(|active| (active.index, active.into_sequence())).collect();
+        Ok((Part { sequences, timings: self.timings }, self.batch.into_cache()))
+    }
+
+    /// The first ids behind an encoder: of one start they can all be asked for together.
+    fn begin_decoders(&mut self, start: Instant) -> Result<()> {
+        if self.cancelled() {
+            return Ok(());
+        }
+        let (vocab, returns) = (self.batch.vocab(), self.settings.returns);
+        for group in self.batch.groups() {
+            let first = |prompt: usize| self.sequences[prompt * returns].history.last().unwrap_or(0);
+            let (prompts, logits) = self.batch.step(group, first)?;
+            let logits = cpu::view::<f32>(&logits)?;
+            for (prompt, logits) in prompts.into_iter().zip(logits.chunks_exact(vocab)) {
+                for sequence in prompt * returns..(prompt + 1) * returns {
+                    self.extend(sequence, logits)?;
+                }
+                if prompt == 0 {
+                    self.timings.first_token = start.elapsed();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads each prompt and picks the first ids of its sequences.
+    fn read_prompts(&mut self, start: Instant, known: usize) -> Result<()> {
+        let returns = self.settings.returns;
+        for prompt in 0..self.batch.rows() {
+            let first = prompt * returns;
+            let ids = self.sequences[first].history.prompt()[known..].to_vec();
+            let generator = self.generator;
+            let Some(logits) = self.batch.prefill(prompt, &ids, || generator.cancelled())? else { break };
+            self.timings.read += ids.len();
+            for sequence in first..first + returns {
+                self.extend(sequence, &cpu::view(&logits)?)?;
+                if sequence == 0 {
+                    self.timings.first_token = start.elapsed();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One token more for every sequence that has not ended.
+    fn step(&mut self) -> Result<()> {
+        let vocab = self.batch.vocab();
+        self.batch.retain(|sequence| self.sequences[sequence].finish.is_none())?;
+        for group in self.batch.groups() {
+            let last = |sequence: usize| self.sequences[sequence].history.last().unwrap_or(0);
+            let (sequences, logits) = self.batch.step(group, last)?;
+            let logits = cpu::view::<f32>(&logits)?;
+            for (sequence, logits) in sequences.into_iter().zip(logits.chunks_exact(vocab)) {
+                if self.sequences[sequence].finish.is_none() {
+                    self.extend(sequence, logits)?;
+                    self.timings.tokens += 1;
+                }
+            }
+        }
+        self.timings.steps += 1;
+        Ok(())
+    }
+
+    /// Picks the next id of a sequence from its logits.
+    fn extend(&mut self, sequence: usize, logits: &[f32]) -> Result<()> {
+        let active = &mut self.sequences[sequence];
+        let row = if self.chain.is_empty() {
+            logits
+        } else {
+            self.row.clear();
+            self.row.extend_from_slice(logits);
+            for processor in &self.chain {
+                processor.apply(&mut self.row, &active.history);
+            }
+            &self.row
+        };
+        let id = match self.settings.sampling {
+            None => sampler::greedy(row)?,
+            Some(_) => sampler::draw(row, &active.rng, active.history.new_ids().len() as u64)?,
+        };
+        active.accept(id, self.settings, self.on_event)
+    }
+
+    fn cancelled(&self) -> bool {
+        self.generator.cancelled()
+    }
+
+    fn cancel(&mut self) -> Result<()> {
+        for active in self.sequences.iter_mut().filter(|s| s.finish.is_none()) {
+            active.end(FinishReason::Cancelled, self.on_event)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! Ids that must come: one behind the start, one at the limit of tokens.
+
+use super::{History, Processor};
+
+/// Leaves one id where the history is one id long: behind a decoder's start, the language of a translation.
+#[derive(Clone, Copy, Debug)]
+pub struct ForcedBos(
+    /// The id.
+    pub u32,
+);
+
+impl Processor for ForcedBos {
+    fn apply(&self, row: &mut [f32], history: &History) {
+        if history.ids().len() == 1 {
+            leave(row, &[self.0]);
+        }
+    }
+}
+
+/// Leaves some ids where the next is the last that the limit allows, so that what is cut off has an end.
+#[derive(Clone, Debug)]
+pub struct ForcedEos(
+    /// The ids, equally likely.
+    pub Vec<u32>,
+);
+
+impl Processor for ForcedEos {
+    fn apply(&self, row: &mut [f32], history: &History) {
+        if history.new_ids().len() + 1 == history.limit() {
+            leave(row, &self.0);
+        }
+    }
+}
+
+/// As certain as an id can be: the logarithm of 1.
+fn leave(row: &mut [f32], ids: &[u32]) {
+    row.fill(f32::NEG_INFINITY);
+    for &id in ids {
+        if let Some(x) = row.get_mut(id as usize) {
+            *x = 0.;
+        }
+    }
+}
