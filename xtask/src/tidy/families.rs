@@ -168,12 +168,12 @@ const METHODS: &[[&str; 2]] = &[["t5", "span"]];
 
 /// The family that a name or a string speaks of: a whole word of it, versions and letter case aside.
 fn family_in(text: &str, own: &BTreeSet<String>) -> Option<String> {
-    let words = words(text);
-    let known = words.iter().enumerate().find_map(|(i, word)| {
-        // A method may bear the name of the model it was published with.
-        if words.get(i + 1).is_some_and(|next| METHODS.contains(&[word.as_str(), next.as_str()])) {
-            return None;
-        }
+    let mut words = words(text);
+    // A method may bear the name of the model it was published with.
+    while let Some(at) = words.windows(2).position(|pair| METHODS.iter().any(|method| pair == method)) {
+        words.drain(at..at + 2);
+    }
+    let known = words.iter().find_map(|word| {
         let family = word.trim_end_matches(|c: char| c.is_ascii_digit());
         let hit = [word.as_str(), family].into_iter().find(|form| FAMILIES.contains(form));
         hit.map(str::to_owned)
