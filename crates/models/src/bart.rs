@@ -101,7 +101,8 @@ pub(crate) const ALIASES: &[(&str, &str)] = &[
     ("num_hidden_layers", "encoder_layers"),
     ("num_attention_heads", "encoder_attention_heads"),
 ];
-pub(crate) const IGNORED: &[&str] = &["classif_dropout", "extra_pos_embeddings", "force_bos_token_to_be_generated"];
+pub(crate) const IGNORED: &[&str] =
+    &["_num_labels", "classif_dropout", "output_past", "extra_pos_embeddings", "force_bos_token_to_be_generated"];
 pub(crate) const NAMES: &[Rule] = &[
     whole("tokens", "model.shared"),
     whole("tokens", "model.encoder.embed_tokens"),

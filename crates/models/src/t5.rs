@@ -92,6 +92,8 @@ pub(crate) const ALIASES: &[(&str, &str)] = &[
     ("num_hidden_layers", "num_layers"),
     ("head_dim", "d_kv"),
 ];
+/// Its table has no row without gradient: the padding is for generation and labels.
+pub(crate) const IGNORED: &[&str] = &["_num_labels", "output_past", "pad_token_id"];
 pub(crate) const NAMES: &[Rule] = &[
     whole("tokens", "transformer.shared"),
     whole("tokens", "transformer.encoder.embed_tokens"),
@@ -166,6 +168,7 @@ impl Family for Config {
     const BARE: &'static [Task] = BARE;
     const BUFFERS: &'static [&'static str] = BUFFERS;
     const ALIASES: &'static [(&'static str, &'static str)] = ALIASES;
+    const IGNORED: &'static [&'static str] = IGNORED;
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         let scaled = self.scale_decoder_outputs.unwrap_or(!self.untied());

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::config::{self, ConfigError};
 use crate::family::Family;
 use crate::names::Rule;
-use crate::t5::{self, ALIASES, BARE, BUFFERS, NAMES, PREFIX, Variant};
+use crate::t5::{self, ALIASES, BARE, BUFFERS, IGNORED, NAMES, PREFIX, Variant};
 use crate::{Arch, Task, Wanted};
 
 /// `config.json`, field for field: T5's.
@@ -37,6 +37,7 @@ impl Family for Config {
     const BARE: &'static [Task] = BARE;
     const BUFFERS: &'static [&'static str] = BUFFERS;
     const ALIASES: &'static [(&'static str, &'static str)] = ALIASES;
+    const IGNORED: &'static [&'static str] = IGNORED;
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         // A file that unties the head was trained without the scale; transformers 5 scales all the same.
