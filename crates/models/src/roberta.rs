@@ -2,6 +2,7 @@
 
 use phyla_nn::{Act, HeadSpec, Positions, Reads};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::arch::{PositionIds, own, span};
 use crate::config::{ConfigError, invalid};
@@ -12,20 +13,8 @@ use crate::{Arch, Task, Wanted, bert};
 /// `config.json`, field for field: BERT's, with other defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
-    #[serde(default = "vocab_size")]
-    pub(crate) vocab_size: usize,
-    #[serde(default = "pad_token_id")]
-    pub(crate) pad_token_id: Option<i64>,
     #[serde(flatten)]
-    pub(crate) base: bert::Config,
-}
-
-fn vocab_size() -> usize {
-    50_265
-}
-
-pub(crate) fn pad_token_id() -> Option<i64> {
-    Some(1)
+    base: bert::Config,
 }
 
 /// Ours, theirs.
@@ -72,12 +61,15 @@ impl Family for Config {
     const PREFIX: &'static str = "roberta.";
     const BUFFERS: &'static [&'static str] = &["embeddings.position_ids", "embeddings.token_type_ids"];
 
+    fn defaults() -> Value {
+        json!({"vocab_size": 50_265, "pad_token_id": 1})
+    }
+
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
-        let mut base = self.base.clone();
-        (base.vocab_size, base.pad_token_id) = (self.vocab_size, self.pad_token_id);
+        let base = &self.base;
         let mut arch = base.body()?;
-        let Some(pad) = self.pad_token_id.and_then(|id| u32::try_from(id).ok()) else {
-            return Err(invalid("pad_token_id", format!("positions begin after it; found {:?}", self.pad_token_id)));
+        let Some(pad) = base.pad_token_id.and_then(|id| u32::try_from(id).ok()) else {
+            return Err(invalid("pad_token_id", "positions begin after it: expected an id of the vocabulary"));
         };
         let Some(context) = arch.context.checked_sub(pad as usize + 1).filter(|&context| context > 0) else {
             let why = format!("{} leave none after the {pad} of pad_token_id", arch.context);

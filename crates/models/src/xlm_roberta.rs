@@ -1,21 +1,19 @@
 //! XLM-RoBERTa: RoBERTa over a hundred languages (Conneau et al. 2020); the names of its classes differ.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use crate::bert;
 use crate::config::ConfigError;
 use crate::family::Family;
 use crate::names::Rule;
-use crate::roberta::{self, pad_token_id};
+use crate::roberta;
 use crate::{Arch, Task, Wanted};
 
 /// `config.json`, field for field: RoBERTa's, its vocabulary BERT's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
-    #[serde(default = "pad_token_id")]
-    pad_token_id: Option<i64>,
     #[serde(flatten)]
-    base: bert::Config,
+    base: roberta::Config,
 }
 
 impl Family for Config {
@@ -33,8 +31,11 @@ impl Family for Config {
     const PREFIX: &'static str = "roberta.";
     const BUFFERS: &'static [&'static str] = roberta::Config::BUFFERS;
 
+    fn defaults() -> Value {
+        json!({"pad_token_id": 1})
+    }
+
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
-        let Self { pad_token_id, base } = self.clone();
-        roberta::Config { vocab_size: base.vocab_size, pad_token_id, base }.arch(wanted)
+        self.base.arch(wanted)
     }
 }

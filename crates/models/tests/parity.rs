@@ -333,3 +333,44 @@ fn every_trainable_weight_gets_a_gradient() {
         }
     }
 }
+
+/// The gradients of a sum over the main tower's last states, by parameter.
+fn gradients(model: &Model, input: &Input, checkpointing: bool) -> Vec<Vec<f32>> {
+    let main = input.decoder.as_deref().unwrap_or(input);
+    let through = |mut pass: phyla_nn::Pass<'static>| {
+        pass.checkpointing = checkpointing;
+        pass.training(phyla_kernels::rng::Rng::new(5))
+    };
+    let mut pass = through(main.pass(&model.arch).unwrap());
+    if input.decoder.is_some() {
+        pass = pass.attending(model.encode(input, &mut through(input.source_pass(&model.arch).unwrap())).unwrap());
+    }
+    let last = model.forward(&main.ids, main.token_types.as_deref(), &mut pass).unwrap();
+    let numbers = (0..last.data().elem_count()).map(|i| ((i * 37 + 11) % 101) as f32 / 101. - 0.3).collect::<Vec<_>>();
+    last.backward_with(Data::from_vec(numbers, last.dims(), &candle_core::Device::Cpu).unwrap()).unwrap();
+    let grads = model.params().iter().map(|param| param.grad().map(|grad| values(&grad)).unwrap_or_default()).collect();
+    model.params().iter().for_each(|param| param.zero_grad());
+    grads
+}
+
+#[test]
+fn computing_layers_again_changes_no_gradient() {
+    for case in families().flat_map(cases) {
+        let model = open(&case);
+        let input = complete(&model, read_input(&case));
+        for param in model.params() {
+            param.set_trainable(true).unwrap();
+        }
+        let [kept, again] = [false, true].map(|checkpointing| gradients(&model, &input, checkpointing));
+        assert!(kept.iter().any(|grad| grad.iter().any(|&g| g != 0.)), "{}", case.display());
+        // A gradient that should be 0, as of a bias on all keys, is the rounding of larger ones.
+        let floor = kept.iter().flatten().fold(0f32, |m, x| m.max(x.abs())) / 100.;
+        for ((a, b), param) in kept.iter().zip(&again).zip(model.params()) {
+            let largest = a.iter().fold(floor, |m, x| m.max(x.abs()));
+            assert_eq!(a.len(), b.len(), "{}: {}", case.display(), param.path());
+            // Gradients that several layers add up come in another order.
+            let worst = a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest;
+            assert!(worst <= TOLERANCE, "{}: {} {worst:.1e}", case.display(), param.path());
+        }
+    }
+}
