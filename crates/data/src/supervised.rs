@@ -18,3 +18,5 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod token_classify;
+
+pub use rows::encode;

@@ -36,10 +36,13 @@
 //! ```
 
 pub mod device;
+pub mod evaluate;
 mod session;
+pub mod task;
 
 pub use phyla_data as data;
 pub use phyla_generate as generate;
+pub use phyla_metrics as metrics;
 pub use phyla_models as models;
 pub use phyla_nn as nn;
 pub use phyla_ops as ops;
@@ -50,6 +53,7 @@ pub use phyla_models::{Input, Model};
 pub use phyla_train::recipe::Recipe;
 pub use phyla_train::{Options as TrainOptions, Summary, TrainError, train};
 pub use session::{OpenOptions, Output, Session};
+pub use task::{embed, predict};
 
 /// Why a [`Session`] could not be opened or used.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +73,12 @@ pub enum Error {
     /// A tensor operation, or the device.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// A metric that has no value for what it was given.
+    #[error(transparent)]
+    Metric(#[from] phyla_metrics::Error),
+    /// A model that is for something else, or inputs that do not fit it.
+    #[error("{0}")]
+    Task(String),
     /// Text was given to a model without a tokenizer.
     #[error("the model's folder has no tokenizer: give ids, or put its tokenizer.json there")]
     NoTokenizer,

@@ -1,6 +1,6 @@
 //! A model ready to use: weights, tokenizer and generation settings from one folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use candle_core::DType;
@@ -33,6 +33,8 @@ pub struct Session {
     pub config: GenerationConfig,
     /// What is odd about the folder: unused tensors, unknown settings.
     pub warnings: Vec<String>,
+    /// The folder it was opened from.
+    pub folder: PathBuf,
     /// Time to load all of it.
     pub load: Duration,
 }
@@ -76,7 +78,7 @@ impl Session {
         let tokenizer = if has_tokenizer(&folder) { Some(Tokenizer::load(&folder)?) } else { None };
         let (config, mut warnings) = GenerationConfig::load(&folder, &model.config)?;
         warnings.splice(0..0, report.warnings);
-        Ok(Self { model, tokenizer, config, warnings, load: start.elapsed() })
+        Ok(Self { model, tokenizer, config, warnings, folder, load: start.elapsed() })
     }
 
     /// One pass over a batch, nothing recorded: what the heads give and `last_hidden_state`, by their names in

@@ -145,7 +145,10 @@ pub(super) fn in_parallel<R: Send, T: Send>(
 /// One text or two as ids and token types of at most `max_len` tokens, and whether something was cut off.
 ///
 /// Of two texts the longer one is cut first (transformers' `longest_first`); what the tokenizer puts around them stays.
-pub(super) fn encode(
+///
+/// # Errors
+/// When the tokenizer cannot encode a text, and `max_len` without room for any of it.
+pub fn encode(
     tokenizer: &Tokenizer,
     text: &str,
     second: Option<&str>,

@@ -108,7 +108,7 @@ fn session(error: &phyla::Error) -> bool {
         phyla::Error::Data(error) => data(error),
         phyla::Error::Generate(error) => error.is_users(),
         phyla::Error::Tensor(_) => false,
-        phyla::Error::NoTokenizer => true,
+        phyla::Error::Metric(_) | phyla::Error::Task(_) | phyla::Error::NoTokenizer => true,
     }
 }
 
