@@ -1,7 +1,8 @@
 //! Decoding: from prompts to sequences of ids and text.
 //!
-//! [`Generator`] runs a model; [`GenerationConfig`] says how (the keys of `generation_config.json`); [`processor`]
-//! reshapes the logits of a step and [`sampler`] picks an id from them.
+//! [`Generator`] runs a model, a decoder or an encoder with one, greedily, by drawing or with beams; [`GenerationConfig`]
+//! says how (the keys of `generation_config.json`); [`processor`] reshapes the logits of a step and [`sampler`] picks an
+//! id from them.
 //!
 //! ```
 //! use phyla_generate::{Event, GenerationConfig, Generator};

@@ -41,8 +41,11 @@ impl Case {
 }
 
 fn cases() -> (Vec<Case>, HashMap<String, Model>) {
-    let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(golden().join("beam.json")).unwrap()).unwrap();
-    assert!(cases.len() >= 50);
+    let read = |file: &str| -> Vec<Case> {
+        serde_json::from_str(&std::fs::read_to_string(golden().join(file)).unwrap()).unwrap()
+    };
+    let cases: Vec<Case> = read("beam.json").into_iter().chain(read("early.json")).collect();
+    assert!(cases.len() >= 90);
     let names = ["t5", "bart", "marian", "gpt2", "llama"];
     let model = |name: &str| (name.to_string(), load(&golden().join(name), &LoadOptions::default()).unwrap().0);
     (cases, names.into_iter().map(model).collect())
@@ -221,7 +224,7 @@ fn a_beam_ends_at_a_stop_string() {
     let config = GenerationConfig { eos_token_id: None, suppress_tokens: Some(others), ..beams(3) };
     let generator = Generator::new(&model, Some(&tokenizer));
     let prompt = tokenizer.encode("Hello", false).unwrap();
-    let free = generator.generate(&[prompt.clone()], &config, 0, &mut |_| {}).unwrap().sequences;
+    let free = generator.generate(std::slice::from_ref(&prompt), &config, 0, &mut |_| {}).unwrap().sequences;
     let text = free[0].text.clone().unwrap();
     assert_eq!(text.len(), 8);
     // Two characters from the middle of the best text; long ones are worth much, that it is kept.

@@ -73,10 +73,10 @@ impl Best {
     }
 
     fn push(&mut self, candidate: Candidate) {
-        if candidate.key < self.bar || !(candidate.key > f32::NEG_INFINITY) {
-            return;
+        // NaN is neither.
+        if candidate.key >= self.bar && candidate.key > f32::NEG_INFINITY {
+            self.found.push(candidate);
         }
-        self.found.push(candidate);
         if self.found.len() == 2 * self.count {
             self.bar = self.found.select_nth_unstable_by(self.count - 1, Candidate::order).1.key;
             self.found.truncate(self.count);
