@@ -1,4 +1,4 @@
-//! From the recipe's `[data]` and `[tokenizer]` to batches of ids.
+//! From the recipe's `[data]` of text without labels to documents in token ids, and to the rows of next-token prediction.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use phyla_data::batch::{BatchSettings, Batcher, Packing as Rows};
 use phyla_data::dataset::{Corpus, Faults, Format, Portion, Split, TextSettings};
 use phyla_data::stories;
-use phyla_data::tokenizer::{BpeSettings, Tokenizer, train_bpe};
+use phyla_data::tokenizer::Tokenizer;
 use phyla_data::tokens::{TokenFile, TokenSettings, cache_dir};
 
 use crate::TrainError;
@@ -59,6 +59,11 @@ impl Texts {
             Source::Parquet(columns) => {
                 (TextSettings { format: Some(Format::Parquet), field: columns.field.clone(), ..base }, false)
             }
+            Source::Table(_) | Source::Task(_) => {
+                return Err(TrainError::Settings(
+                    "this objective learns from `data.kind` text, jsonl, parquet or stories".into(),
+                ));
+            }
         };
         let Some(validation) = data.validation_fraction.filter(|&f| f > 0.) else {
             return Self::files(base, data.train_files().to_vec(), data.validation_files().to_vec());
@@ -86,32 +91,43 @@ impl Texts {
 
     /// The tokenizer that the recipe asks for, trained on the training text if need be.
     pub fn tokenizer(&self, table: &TokenizerTable, note: &mut dyn FnMut(&str)) -> Result<Tokenizer, TrainError> {
-        let texts =
-            || -> Result<_, TrainError> { Ok(self.train.documents()?.map(|document| document.map(|d| d.text))) };
-        Ok(match table {
-            TokenizerTable::Path(file) => Tokenizer::load(&file.path)?,
-            TokenizerTable::Characters(_) => {
-                let mut characters = std::collections::BTreeSet::new();
-                for text in texts()? {
-                    characters.extend(text?.chars());
-                }
-                // A character that only the validation text has would have no id.
-                if let Some(validation) = &self.validation {
-                    for document in validation.documents()? {
-                        characters.extend(document?.text.chars());
-                    }
-                }
-                Tokenizer::from_characters(characters)?
-            }
-            TokenizerTable::Bpe(bpe) => {
-                note(&format!("training a byte-level BPE of {} tokens", bpe.vocab_size));
-                let settings = BpeSettings { vocab_size: bpe.vocab_size, ..BpeSettings::default() };
-                train_bpe(texts()?, &settings, &mut |_| {})?
-            }
-        })
+        fn texts(corpus: &Corpus) -> Result<impl Iterator<Item = phyla_data::Result<String>>, TrainError> {
+            Ok(corpus.documents()?.map(|document| document.map(|document| document.text)))
+        }
+        let validation = || self.validation.as_ref().map(texts).transpose();
+        crate::vocabulary::tokenizer(table, || texts(&self.train), validation, note)
     }
 
-    /// Batches of ids for training and validation, made once and kept in the user's cache.
+    /// One of the two parts.
+    pub fn part(&self, validation: bool) -> Option<&Corpus> {
+        if validation { self.validation.as_ref() } else { Some(&self.train) }
+    }
+
+    /// The tokens of one of the parts, made once and kept in the user's cache; of a part that is not there, none.
+    pub fn file(
+        &self,
+        recipe: &Recipe,
+        tokenizer: &Tokenizer,
+        validation: bool,
+        append_eos: bool,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Arc<TokenFile>, TrainError> {
+        let Some(corpus) = self.part(validation) else {
+            return Ok(Arc::new(TokenFile::from_documents(Vec::<Vec<u32>>::new())));
+        };
+        // Without a home the run keeps its own.
+        let cache = cache_dir().unwrap_or_else(|_| recipe.output.join("data"));
+        let settings = TokenSettings { add_special: false, append_eos };
+        let name = if validation { "validation" } else { "training" };
+        let (file, made) = TokenFile::cached(&cache, corpus, tokenizer, &settings, &mut |_| {})?;
+        if let phyla_data::tokens::Made::Rebuilt(reason) = made {
+            note(&format!("the cached tokens of the {name} text were unusable and are made anew: {reason}"));
+        }
+        note(&format!("{name} text: {} tokens in {} documents", file.tokens(), file.documents()));
+        Ok(Arc::new(file))
+    }
+
+    /// Rows for next-token prediction.
     pub fn batches(
         &self,
         recipe: &Recipe,
@@ -119,17 +135,7 @@ impl Texts {
         time: usize,
         note: &mut dyn FnMut(&str),
     ) -> Result<(Batcher, Option<Batcher>), TrainError> {
-        // Without a home the run keeps its own.
-        let cache = cache_dir().unwrap_or_else(|_| recipe.output.join("data"));
-        let settings = TokenSettings { add_special: false, append_eos: tokenizer.eos().is_some() };
-        let mut open = |corpus: &Corpus, name: &str| -> Result<Arc<TokenFile>, TrainError> {
-            let (file, made) = TokenFile::cached(&cache, corpus, tokenizer, &settings, &mut |_| {})?;
-            if let phyla_data::tokens::Made::Rebuilt(reason) = made {
-                note(&format!("the cached tokens of the {name} text were unusable and are made anew: {reason}"));
-            }
-            note(&format!("{name} text: {} tokens in {} documents", file.tokens(), file.documents()));
-            Ok(Arc::new(file))
-        };
+        let mut open = |validation| self.file(recipe, tokenizer, validation, tokenizer.eos().is_some(), note);
         let rows = match recipe.data.packing {
             Packing::Packed => Rows::Packed,
             Packing::Stream => Rows::Stream,
@@ -137,12 +143,9 @@ impl Texts {
         };
         let pad = tokenizer.pad().or(tokenizer.eos()).unwrap_or(0);
         let settings = BatchSettings { pad, seed: recipe.seed, ..BatchSettings::new(rows, recipe.train.batch, time) };
-        let train = Batcher::new(open(&self.train, "training")?, settings.clone())?;
+        let train = Batcher::new(open(false)?, settings.clone())?;
         let validation = match &self.validation {
-            Some(corpus) => {
-                let file = open(corpus, "validation")?;
-                Some(Batcher::new(file, BatchSettings { shuffle: rows == Rows::Stream, ..settings })?)
-            }
+            Some(_) => Some(Batcher::new(open(true)?, BatchSettings { shuffle: rows == Rows::Stream, ..settings })?),
             None => None,
         };
         if train.truncated() > 0 {

@@ -38,6 +38,9 @@ pub enum TrainError {
     /// Texts that the model writes while it learns.
     #[error(transparent)]
     Generate(#[from] phyla_generate::Error),
+    /// A metric of the validation data.
+    #[error("metrics of the validation data: {0}")]
+    Scores(#[from] phyla_metrics::Error),
     /// A path pattern of the recipe.
     #[error(transparent)]
     Pattern(#[from] phyla_nn::pattern::PatternError),

@@ -1,12 +1,16 @@
 //! Training: recipes, the loop, optimisers, schedules, and everything that a run shows and writes.
 
+mod average;
 mod corpus;
 mod error;
+mod evaluate;
+mod judge;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;
 pub mod progress;
 pub mod recipe;
+mod records;
 pub mod report;
 mod resume;
 mod run;
@@ -17,7 +21,9 @@ mod setup;
 pub mod signals;
 mod state;
 pub mod step;
+mod supply;
 pub mod tensorboard;
+mod vocabulary;
 
 pub use error::TrainError;
 pub use run::{Options, Stopped, Summary, train};

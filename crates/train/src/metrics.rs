@@ -3,6 +3,7 @@
 //! Unlike the TensorBoard files it is read back: a resumed run cuts it after the step that it resumes
 //! from, so that the file never holds a step twice, and the report shows the whole history.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ pub struct Row {
     pub tokens: u64,
     /// Seconds of training so far, those before a resumption included.
     pub time: f64,
-    /// Mean training loss since the previous row, in nats per token.
+    /// Mean training loss since the previous row, in nats per target (squared distances for a regression).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     /// Learning rate of the last update.
@@ -31,12 +32,15 @@ pub struct Row {
     /// Training tokens per second since the previous row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
-    /// Validation loss, in nats per token.
+    /// Validation loss, as the training loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_loss: Option<f64>,
-    /// `exp(eval_loss)`.
+    /// `exp(eval_loss)`, where the loss is over a vocabulary alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub perplexity: Option<f64>,
+    /// What else the validation data measures, by the names of its field: `accuracy`, `f1`, …
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub eval_scores: BTreeMap<String, f64>,
     /// Largest resident memory of the process so far, in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_rss_mb: Option<f64>,

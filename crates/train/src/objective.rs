@@ -6,8 +6,9 @@
 use candle_core::Result;
 use phyla_data::batch::{Batch, IGNORE, Labels, Source};
 use phyla_kernels::rng::Rng;
+use phyla_models::arch::PositionIds;
 use phyla_models::{Balance, Input, Model};
-use phyla_nn::Ledger;
+use phyla_nn::{Emits, Ledger, Pass, Reads};
 use phyla_ops::{CrossEntropy, Tensor};
 
 use crate::recipe::Objective;
@@ -45,7 +46,9 @@ impl Counts {
         let rows = match &batch.labels {
             Labels::None => 0,
             Labels::Class(classes) => classes.iter().filter(|&&class| class != IGNORE).count(),
-            Labels::Many(_) | Labels::Value(_) | Labels::Span { .. } => batch.batch,
+            Labels::Many(_) | Labels::Value(_) => batch.batch,
+            // As in transformers: what was cut off cannot be pointed at, and does not count.
+            Labels::Span { start, .. } => start.iter().filter(|&&place| (place as usize) < batch.time).count(),
         };
         Self { tokens: batch.targets.iter().filter(|&&target| target != IGNORE).count(), rows }
     }
@@ -93,41 +96,148 @@ impl Losses {
     }
 }
 
+/// What a model says of a batch, to be held against its targets and labels.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// For each position with a target, in order: what is likeliest there.
+    pub tokens: Vec<u32>,
+    /// What heads say of rows.
+    pub rows: Vec<Said>,
+}
+
+/// What one head says of rows.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// As in transformers: `logits`, `start_logits`, …
+    pub name: &'static str,
+    /// Numbers of each row.
+    pub width: usize,
+    /// `[rows, width]`.
+    pub values: Vec<f32>,
+}
+
+/// A batch behind the last layer.
+struct Seen {
+    hidden: Tensor,
+    input: Input,
+    pass: Pass<'static>,
+}
+
 impl Objective {
     /// The loss of a batch, each part the sum over what counts, divided by `counts`.
     pub fn losses(&self, model: &Model, batch: &Batch, counts: Counts, mode: &Mode) -> Result<Losses> {
+        let mut seen = see(model, batch, counts, mode)?;
+        let balance = model.balance(&mut seen.pass, mode.checkpointing)?;
+        Ok(Losses { parts: self.parts(model, batch, &mut seen, counts, mode)?, balance })
+    }
+
+    /// Outside training: the summed loss of each part, and what the model answers, of one pass. Next-token prediction
+    /// is not asked for its guesses: its loss says all.
+    pub fn examine(&self, model: &Model, batch: &Batch) -> Result<(Vec<(Part, f64)>, Answers)> {
+        let (one, mode) = (Counts { tokens: 1, rows: 1 }, Mode::default());
+        phyla_ops::no_grad(|| {
+            let mut seen = see(model, batch, one, &mode)?;
+            let parts = self.parts(model, batch, &mut seen, one, &mode)?;
+            let parts = parts.into_iter().map(|(part, sum)| Ok((part, sum.data().to_scalar::<f32>()? as f64)));
+            let parts = parts.collect::<Result<_>>()?;
+            Ok((parts, if matches!(self, Self::Lm(_)) { Answers::default() } else { answers(model, batch, seen)? }))
+        })
+    }
+
+    /// What the model answers, outside training.
+    pub fn answers(&self, model: &Model, batch: &Batch) -> Result<Answers> {
+        phyla_ops::no_grad(|| {
+            answers(model, batch, see(model, batch, Counts { tokens: 1, rows: 1 }, &Mode::default())?)
+        })
+    }
+
+    fn parts(
+        &self,
+        model: &Model,
+        batch: &Batch,
+        seen: &mut Seen,
+        counts: Counts,
+        mode: &Mode,
+    ) -> Result<Vec<(Part, Tensor)>> {
         // Validation reports the plain loss, whatever training smooths.
         let label_smoothing = if mode.rng.is_some() { self.label_smoothing() as f32 } else { 0. };
         let scale = |part: Part| (1. / counts.count(part).max(1) as f64) as f32;
-        let input = input(batch);
-        let mut pass = mode.pass(input.pass(&model.arch)?, "dropout");
-        if let Some(source) = &batch.source {
-            let source = source_input(source, batch.batch);
-            let mut pass_of_source = mode.pass(source.source_pass(&model.arch)?, "encoder");
-            pass = pass.attending(model.encode(&source, &mut pass_of_source)?);
-        }
         let own = Counts::of(batch);
-        let share = own.share_of(counts);
-        // Outside training nothing is to be kept even.
-        pass.balance = mode.rng.is_some().then(|| Ledger::new(share));
-        let hidden = model.forward(&input.ids, input.token_types.as_deref(), &mut pass)?;
-        let balance = model.balance(&mut pass, mode.checkpointing)?;
+        let Seen { hidden, input, pass } = seen;
         let mut losses = vec![];
         if own.tokens > 0 {
             let args = CrossEntropy { label_smoothing, scale: scale(Part::Tokens) };
-            losses.push((Part::Tokens, model.token_loss(&hidden, &batch.targets, args, &mut pass)?));
+            losses.push((Part::Tokens, model.token_loss(hidden, &batch.targets, args, pass)?));
         }
         if own.rows > 0 {
-            let answers = model.answers(&hidden, &input, &mut pass, |head| !head.is_lm())?;
+            let answers = model.answers(hidden, input, pass, |head| !head.is_lm())?;
             let args = CrossEntropy { label_smoothing, scale: scale(Part::Rows) };
             losses.push((Part::Rows, row_loss(&answers, &batch.labels, args)?));
         }
-        Ok(Losses { parts: losses, balance })
+        Ok(losses)
     }
 }
 
+/// Runs the towers over a batch; its share of `counts` weighs what keeps the choices of experts even.
+fn see(model: &Model, batch: &Batch, counts: Counts, mode: &Mode) -> Result<Seen> {
+    let input = input(model, batch);
+    let mut pass = mode.pass(input.pass(&model.arch)?, "dropout");
+    if let Some(source) = &batch.source {
+        let source = source_input(source, batch.batch);
+        let mut pass_of_source = mode.pass(source.source_pass(&model.arch)?, "encoder");
+        pass = pass.attending(model.encode(&source, &mut pass_of_source)?);
+    }
+    // Outside training nothing is to be kept even.
+    pass.balance = mode.rng.is_some().then(|| Ledger::new(Counts::of(batch).share_of(counts)));
+    let hidden = model.forward(&input.ids, input.token_types.as_deref(), &mut pass)?;
+    Ok(Seen { hidden, input, pass })
+}
+
+/// Rows of logits over a vocabulary that are held at once.
+const PIECE: usize = 512;
+
+fn answers(model: &Model, batch: &Batch, seen: Seen) -> Result<Answers> {
+    let Seen { hidden, input, mut pass } = seen;
+    let wanted = batch.targets.iter().enumerate().filter(|&(_, &target)| target != IGNORE);
+    let wanted: Vec<u32> = wanted.map(|(place, _)| place as u32).collect();
+    let mut answers = Answers::default();
+    if !wanted.is_empty() && model.arch.lm_head().is_some() {
+        // Of a whole row under masks only a few positions are asked for, and a vocabulary is wide.
+        for places in wanted.chunks(PIECE) {
+            let logits = model.logits(&phyla_ops::gather_rows(&hidden, places)?)?;
+            answers.tokens.extend(likeliest(&values(&logits)?, logits.last_dim()));
+        }
+    }
+    let row_heads = |head: &phyla_nn::HeadSpec| !head.is_lm();
+    for (name, said) in model.answers(&hidden, &input, &mut pass, row_heads)? {
+        let of_tokens =
+            model.arch.heads.iter().any(|head| head.reads == Reads::Tokens && head.emits == Emits::One(name));
+        let (values, width) = (values(&said)?, said.last_dim());
+        if of_tokens && answers.tokens.is_empty() {
+            let all = likeliest(&values, width);
+            answers.tokens = wanted.iter().filter_map(|&place| all.get(place as usize).copied()).collect();
+        } else {
+            answers.rows.push(Said { name, width, values });
+        }
+    }
+    Ok(answers)
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.data().to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()
+}
+
+/// The place of the largest number of each row; of equal ones the first.
+fn likeliest(values: &[f32], width: usize) -> Vec<u32> {
+    let largest = |row: &[f32]| {
+        let first = (0u32, f32::NEG_INFINITY);
+        row.iter().zip(0u32..).fold(first, |best, (&x, at)| if x > best.1 { (at, x) } else { best }).0
+    };
+    values.chunks(width.max(1)).map(largest).collect()
+}
+
 impl Mode {
-    fn pass(&self, pass: phyla_nn::Pass<'static>, stream: &str) -> phyla_nn::Pass<'static> {
+    fn pass(&self, pass: Pass<'static>, stream: &str) -> Pass<'static> {
         let mut pass = match &self.rng {
             Some(rng) => pass.training(rng.split(stream)),
             None => pass,
@@ -158,7 +268,6 @@ fn row_loss(answers: &[phyla_models::Named], labels: &Labels, args: CrossEntropy
             let half = CrossEntropy { scale: args.scale / 2., ..args };
             let loss = |name, places: &[i32]| {
                 let logits = answer(name)?;
-                // As in transformers: what was cut off cannot be pointed at, and does not count.
                 let inside = |&place: &i32| if (place as usize) < logits.last_dim() { place } else { IGNORE };
                 phyla_ops::cross_entropy(logits, &places.iter().map(inside).collect::<Vec<_>>(), half)
             };
@@ -176,15 +285,22 @@ fn class_logits(answers: &[phyla_models::Named]) -> Result<&Tensor> {
 }
 
 /// What the main tower reads. Filling lies right of the text: a causal tower never looks there, others are told.
-fn input(batch: &Batch) -> Input {
+fn input(model: &Model, batch: &Batch) -> Input {
+    // The makers of batches count from 0; RoBERTa's positions begin behind that of the padding.
+    let first = match model.arch.position_ids {
+        PositionIds::Counted => 0,
+        counted @ PositionIds::AfterPadding { .. } => counted.first(),
+    };
+    let positions = || batch.positions.iter().map(|position| position + first).collect();
     Input {
         ids: batch.ids.clone(),
         batch: batch.batch,
         time: batch.time,
         attention_mask: valid(&batch.lengths, batch.time),
-        positions: (!batch.positions.is_empty()).then(|| batch.positions.clone()),
+        positions: (!batch.positions.is_empty()).then(positions),
         segments: batch.segments.clone(),
-        token_types: batch.token_types.clone(),
+        // A tokenizer with BERT's template gives types, whether its model has a table for them or not (DistilBERT).
+        token_types: batch.token_types.clone().filter(|_| model.arch.has_token_types()),
         choices: batch.choices,
         decoder: None,
     }

@@ -20,13 +20,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use data::{Columns, Data, Packing, Source, Stories, Text};
+pub use data::{Columns, Data, Generated, Packing, Source, Stories, Table, TaskName, Text};
 pub use method::{Full, Method};
 pub use model::Model;
-pub use objective::{Lm, Objective};
+pub use objective::{Lm, MlmNsp, Objective, Qa, Reads, Seq2Seq};
 pub use optim::{Adafactor, AdamW, Lion, Optim, OptimGroup, ParamSettings, Rule, Sgd};
 pub use schedule::{Constant, Cosine, DecayShape, InverseSqrt, Linear, ScheduleTable, Shape, Wsd};
-pub use tokenizer::{Bpe, Characters, FromFile, TokenizerTable};
+pub use tokenizer::{Bpe, BpePreset, Characters, FromFile, TokenizerTable};
 pub use train::{Dropout, Length, Sample, Train};
 
 use read::{Reader, kinded_to_table, to_table};
@@ -259,16 +259,19 @@ impl Recipe {
             _ => {}
         }
         if self.model.is_inline() && self.tokenizer.is_none() {
-            problems.push("an inline [model] starts from scratch and needs a [tokenizer]: a path, or kind = \"bpe\" or \"characters\"".into());
+            problems.push("an inline [model] starts from scratch and needs a [tokenizer]: a path, or a kind (bpe, wordpiece, unigram, characters)".into());
         }
         self.data.check(&mut problems);
+        self.data.check_fits(&self.objective, &mut problems);
         self.objective.check(&mut problems);
         self.optim.check(&mut problems);
         self.schedule.check(&mut problems);
         self.train.check(&mut problems);
         if let Some(tokenizer) = &self.tokenizer {
             tokenizer.check(&mut problems);
+            tokenizer.check_fits(&self.objective, &mut problems);
         }
+        self.train.check_fits(&self.objective, self.data.has_validation(), &mut problems);
         if let (Some(min_lr), _) = self.schedule.minimum()
             && min_lr > self.optim.lr
         {

@@ -124,7 +124,16 @@ impl Report<'_> {
         if let (Some(loss), Some((best, step))) = (last_of(|row| row.eval_loss), best) {
             let note = format!("best {best:.3} at step {}", grouped(step));
             card("Validation loss", format!("{loss:.3}"), note);
-            card("Perplexity", significant(loss.exp()), format!("best {}", significant(best.exp())));
+            if last_of(|row| row.perplexity).is_some() {
+                card("Perplexity", significant(loss.exp()), format!("best {}", significant(best.exp())));
+            }
+        }
+        for name in self.scores() {
+            let all = || self.rows.iter().filter_map(|row| row.eval_scores.get(&name).copied());
+            let (last, best) = (all().last().unwrap_or_default(), all().fold(f64::MIN, f64::max));
+            // An error is best where it is lowest.
+            let best = if name == "mse" { all().fold(f64::MAX, f64::min) } else { best };
+            card(&spelled(&name), format!("{last:.4}"), format!("best {best:.4}"));
         }
         if let Some(peak) = last_of(|row| row.peak_rss_mb) {
             card("Peak memory", format!("{} MiB", grouped(peak.round() as u64)), String::new());
@@ -160,7 +169,16 @@ impl Report<'_> {
             .series(Series::faint("each row", speed))
             .series(Series::strong("smoothed", smooth))
             .write(page);
+        for name in self.scores() {
+            let points = self.points(|row| row.eval_scores.get(&name).copied());
+            Chart::small(spelled(&name)).series(Series::strong("validation", points)).write(page);
+        }
         page.push_str("</div>\n");
+    }
+
+    /// Names of what the validation data measures besides the loss.
+    fn scores(&self) -> std::collections::BTreeSet<String> {
+        self.rows.iter().flat_map(|row| row.eval_scores.keys().cloned()).collect()
     }
 
     fn samples(&self, page: &mut String) {
@@ -206,6 +224,13 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         (sums[to] - sums[from]) / (to - from) as f64
     };
     points.iter().enumerate().map(|(index, (x, _))| (*x, mean(index))).collect()
+}
+
+/// `masked_accuracy` as `Masked accuracy`.
+fn spelled(name: &str) -> String {
+    let text = name.replace('_', " ");
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }
 
 /// Four significant digits, without decimals beyond two.

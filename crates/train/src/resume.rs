@@ -21,14 +21,30 @@ const FIXED: &[&str] = &[
     "data.validation_fraction",
     "data.packing",
     "data.max_len",
+    "data.task",
+    "data.items",
+    "data.language",
+    "data.direction",
+    "data.format",
+    "data.columns",
     "method",
-    "objective.kind",
+    "objective",
     "optim.kind",
     "train.batch",
+    "train.batch_tokens",
+    "train.group_by_length",
 ];
 
-/// Paths among them. Weights and tokenizer come from the checkpoint, wherever the first ones came from.
-const MOVABLE: &[&str] = &["model", "tokenizer.path"];
+/// Keys among them that may change all the same: paths, since weights and tokenizer come from the checkpoint, wherever
+/// the first ones came from; and what says nothing of the examples.
+const MOVABLE: &[&str] = &[
+    "model",
+    "tokenizer.path",
+    "objective.label_smoothing",
+    "objective.answers.n_best",
+    "objective.answers.max_answer_len",
+    "objective.answers.null_threshold",
+];
 
 /// Holds the recipe against the one that the run began with. What may differ comes back as sentences.
 ///

@@ -1,16 +1,18 @@
 //! The training loop: every method and objective runs through here.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
-use phyla_data::batch::{BatchState, Batches};
 use phyla_kernels::rng::Rng;
 use phyla_models::checkpoint::AtomicDir;
 
 use crate::TrainError;
+use crate::average::average;
+use crate::evaluate::evaluate;
+use crate::judge::Scores;
 use crate::metrics::{Metrics, Row, peak_rss_mb};
-use crate::objective::{Counts, Mode, Part};
 use crate::optimizer::Optimizer;
 use crate::progress::{Progress, Tick};
 use crate::recipe::{Length, Recipe};
@@ -56,8 +58,10 @@ pub struct Summary {
     pub loss: f64,
     /// Validation loss at the end.
     pub eval_loss: Option<f64>,
-    /// `exp(eval_loss)`.
+    /// `exp(eval_loss)`, where the loss is over a vocabulary alone.
     pub perplexity: Option<f64>,
+    /// What else the validation data measured at the end: `accuracy`, `f1`, …
+    pub eval_scores: Scores,
     /// Why the run ended before its length, if it did.
     pub stopped: Option<Stopped>,
     /// The signal that interrupted it, for the exit status.
@@ -200,7 +204,7 @@ impl Trainer<'_> {
             }
         }
         let signal = interrupt.signal().filter(|_| stopped == Some(Stopped::Interrupted));
-        self.finish(&setup, stopped, signal)
+        self.finish(&mut setup, stopped, signal)
     }
 
     /// Steps in all, as far as known, and the time left of a time budget.
@@ -219,7 +223,8 @@ impl Trainer<'_> {
     }
 
     fn step(&mut self, setup: &mut Setup, lr: f64) -> Result<StepResult, TrainError> {
-        let batches: Vec<_> = (0..self.recipe.train.accumulate).map(|_| setup.train.next_batch()).collect::<Result<_, _>>()?;
+        let batches: Vec<_> =
+            (0..self.recipe.train.accumulate).map(|_| setup.train.next_batch()).collect::<Result<_, _>>()?;
         let stepper = Stepper {
             model: &setup.model,
             objective: &self.recipe.objective,
@@ -262,7 +267,11 @@ impl Trainer<'_> {
             ("eval/loss", row.eval_loss),
             ("eval/perplexity", row.perplexity),
         ];
-        let values: Vec<(&str, f64)> = named.iter().filter_map(|&(name, value)| Some((name, value?))).collect();
+        let scores: Vec<(String, f64)> =
+            row.eval_scores.iter().map(|(name, score)| (format!("eval/{name}"), *score)).collect();
+        let values = named.iter().filter_map(|&(name, value)| Some((name, value?)));
+        let values: Vec<(&str, f64)> =
+            values.chain(scores.iter().map(|(name, score)| (name.as_str(), *score))).collect();
         self.events
             .scalars(row.step, &values)
             .map_err(|source| TrainError::Write { path: self.run.tensorboard(), source })?;
@@ -270,21 +279,9 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// Measures the validation loss; true if it has not fallen for too long.
+    /// Measures the validation data; true if its loss has not fallen for too long.
     fn evaluate(&mut self, setup: &mut Setup) -> Result<bool, TrainError> {
-        let Some(batcher) = &mut setup.validation else { return Ok(false) };
-        let loss = evaluate(self.recipe, &setup.model, &mut **batcher)?;
-        if !loss.is_finite() {
-            return Err(self.diverged(format!("the validation loss is {loss}")));
-        }
-        self.progress.skip_time();
-        self.progress.note(&format!(
-            "step {}: validation loss {loss:.4}, perplexity {:.2}",
-            self.state.step,
-            loss.exp()
-        ));
-        let row = Row { eval_loss: Some(loss), perplexity: Some(loss.exp()), ..self.row() };
-        self.push(row)?;
+        let Some(loss) = self.measure(setup, "")? else { return Ok(false) };
         if self.state.best.is_none_or(|(best, _)| loss < best) {
             self.state.best = Some((loss, self.state.step));
             self.state.stale_evaluations = 0;
@@ -300,6 +297,42 @@ impl Trainer<'_> {
         Ok(self.stale())
     }
 
+    /// Measures the validation data, tells, and logs; returns the loss.
+    fn measure(&mut self, setup: &mut Setup, what: &str) -> Result<Option<f64>, TrainError> {
+        let Some((loss, eval_scores)) = evaluate(self.recipe, setup)? else { return Ok(None) };
+        if !loss.is_finite() {
+            return Err(self.diverged(format!("the validation loss is {loss}")));
+        }
+        let perplexity = self.recipe.objective.has_perplexity().then(|| loss.exp());
+        let mut text = format!("step {}{what}: validation loss {loss:.4}", self.state.step);
+        if let Some(perplexity) = perplexity {
+            // Writing to a `String` cannot fail, here and below.
+            let _ = write!(text, ", perplexity {perplexity:.2}");
+        }
+        for (name, score) in &eval_scores {
+            let _ = write!(text, ", {} {score:.4}", name.replace('_', " "));
+        }
+        self.progress.skip_time();
+        self.progress.note(&text);
+        self.push(Row { eval_loss: Some(loss), perplexity, eval_scores, ..self.row() })?;
+        Ok(Some(loss))
+    }
+
+    /// Puts the mean of the newest checkpoints into the model, if the recipe asks for it.
+    fn average(&mut self, setup: &mut Setup) -> Result<(), TrainError> {
+        let wanted = self.recipe.train.average_last;
+        if wanted < 2 {
+            return Ok(());
+        }
+        let checkpoints = self.run.newest(wanted)?;
+        let steps: Vec<String> = checkpoints.iter().map(|checkpoint| checkpoint.step.to_string()).collect();
+        let few = if checkpoints.len() < wanted { " (there are no more)" } else { "" };
+        self.progress.note(&format!("the model is the mean of the checkpoints at steps {}{few}", steps.join(", ")));
+        average(&setup.model, &checkpoints)?;
+        self.measure(setup, ", mean of checkpoints")?;
+        Ok(())
+    }
+
     /// Whether the validation loss has not fallen for too long.
     fn stale(&self) -> bool {
         self.recipe.train.early_stop_patience.is_some_and(|patience| self.state.stale_evaluations >= patience)
@@ -311,8 +344,7 @@ impl Trainer<'_> {
     }
 
     fn sample(&mut self, setup: &Setup) -> Result<(), TrainError> {
-        let settings = &self.recipe.train.sample;
-        for text in crate::sample::samples(&setup.model, &setup.tokenizer, settings, self.recipe.seed)? {
+        for text in crate::sample::samples(self.recipe, setup)? {
             self.progress.note(&format!("step {}: {}{}", self.state.step, text.prompt, text.text));
             self.state.samples.push(SampleText { step: self.state.step, ..text });
         }
@@ -326,7 +358,7 @@ impl Trainer<'_> {
             return Err(self.diverged(format!("{} holds values that are not finite", param.path())));
         }
         self.metrics.sync()?;
-        state::write(&self.run, &self.state, &setup.model, &setup.tokenizer, &self.optimizer)?;
+        state::write(&self.run, &self.state, setup, &self.optimizer)?;
         self.saved = self.state.step;
         self.run.prune(self.recipe.train.keep_last, self.recipe.train.keep_best)?;
         self.write_report(setup)?;
@@ -351,7 +383,15 @@ impl Trainer<'_> {
         Ok(self.run.write(&self.run.report(), &report.html())?)
     }
 
-    fn finish(&mut self, setup: &Setup, stopped: Option<Stopped>, signal: Option<i32>) -> Result<Summary, TrainError> {
+    fn finish(
+        &mut self,
+        setup: &mut Setup,
+        stopped: Option<Stopped>,
+        signal: Option<i32>,
+    ) -> Result<Summary, TrainError> {
+        if stopped != Some(Stopped::Interrupted) {
+            self.average(setup)?;
+        }
         if self.recipe.train.sample.every > 0 && stopped != Some(Stopped::Interrupted) {
             self.sample(setup)?;
         }
@@ -360,12 +400,12 @@ impl Trainer<'_> {
         let mut model = None;
         if stopped != Some(Stopped::Interrupted) {
             let folder = AtomicDir::create(self.run.model())?;
-            state::write_model(folder.path(), &setup.model, &setup.tokenizer, DType::F32)?;
+            state::write_model(folder.path(), setup, DType::F32)?;
             folder.commit()?;
             model = Some(self.run.model());
         }
         self.progress.finish();
-        let eval_loss = self.rows.iter().rev().find_map(|row| row.eval_loss);
+        let measured = self.rows.iter().rev().find(|row| row.eval_loss.is_some());
         Ok(Summary {
             steps: self.state.step,
             tokens: self.state.tokens,
@@ -376,8 +416,9 @@ impl Trainer<'_> {
             } else {
                 self.loss
             },
-            eval_loss,
-            perplexity: eval_loss.map(f64::exp),
+            eval_loss: measured.and_then(|row| row.eval_loss),
+            perplexity: measured.and_then(|row| row.perplexity),
+            eval_scores: measured.map(|row| row.eval_scores.clone()).unwrap_or_default(),
             stopped,
             signal,
             model,
@@ -401,26 +442,4 @@ fn finite(param: &phyla_ops::Param) -> bool {
     // No early exit, so that the loop runs at the speed of memory.
     let all = |values: &[f32]| values.iter().fold(true, |all, x| all & x.is_finite());
     !data.device().is_cpu() || phyla_ops::cpu::view::<f32>(&data).map_or(true, |values| all(&values))
-}
-
-/// Mean loss per target and label over the validation batches, always the same ones.
-fn evaluate(recipe: &Recipe, model: &phyla_models::Model, batcher: &mut dyn Batches) -> Result<f64, TrainError> {
-    batcher.restore(BatchState::default())?;
-    let all = batcher.batches_per_epoch();
-    let count = recipe.train.eval_batches.map_or(all, |n| (n as u64).min(all));
-    let (mut sums, mut counts) = ([0f64; 2], Counts::default());
-    let one = Counts { tokens: 1, rows: 1 };
-    for _ in 0..count {
-        let batch = batcher.next_batch()?;
-        let losses = phyla_ops::no_grad(|| recipe.objective.losses(model, &batch, one, &Mode::default()))?;
-        for (part, sum) in losses.parts {
-            sums[part as usize] += sum.data().to_scalar::<f32>()? as f64;
-        }
-        counts = counts.sum(Counts::of(&batch));
-    }
-    if counts.is_empty() {
-        return Err(TrainError::Settings("the validation data has nothing to predict".into()));
-    }
-    let mean = |part: Part| sums[part as usize] / counts.count(part).max(1) as f64;
-    Ok(mean(Part::Tokens) + mean(Part::Rows))
 }

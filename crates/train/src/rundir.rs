@@ -264,6 +264,20 @@ impl RunDir {
         path.join(MARKER).is_file().then_some(Checkpoint { step, path })
     }
 
+    /// The newest complete checkpoints, at most so many, the oldest of them first.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn newest(&self, count: usize) -> Result<Vec<Checkpoint>, RunDirError> {
+        let mut steps = self.steps()?;
+        steps.sort_unstable();
+        let whole = |step| Checkpoint { step, path: self.checkpoint_path(step) };
+        let mut found: Vec<Checkpoint> =
+            steps.into_iter().map(whole).filter(|checkpoint| checkpoint.path.join(MARKER).is_file()).collect();
+        found.drain(..found.len().saturating_sub(count));
+        Ok(found)
+    }
+
     /// Removes all checkpoints but the newest `keep_last` and, if `keep_best`, the best one.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Everything that a run needs before its first step: text, tokenizer, model, batches.
+//! Everything that a run needs before its first step: data, tokenizer, model, batches.
 
 use std::path::Path;
 
@@ -6,12 +6,13 @@ use candle_core::{DType, Device};
 use phyla_data::batch::Batches;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::hub::Hub;
-use phyla_models::{Dropouts, LoadOptions, Model, fresh_with, load, read_config};
+use phyla_models::{Dropouts, LoadOptions, Model, NewHead, fresh_with, load, read_config};
 use serde_json::{Map, Value, json};
 
 use crate::TrainError;
-use crate::corpus::Texts;
-use crate::recipe::{self, Dtype, Method, Recipe};
+use crate::judge::Judge;
+use crate::recipe::{self, Dtype, Method, Objective, Recipe};
+use crate::supply::{Material, Shown, Supply};
 
 /// A run, ready to begin.
 #[derive(Debug)]
@@ -24,6 +25,12 @@ pub struct Setup {
     pub train: Box<dyn Batches>,
     /// Validation batches.
     pub validation: Option<Box<dyn Batches>>,
+    /// What is measured on them besides the loss.
+    pub judge: Judge,
+    /// Held-out items to show.
+    pub shown: Vec<Shown>,
+    /// `generation_config.json` of what comes of the run.
+    pub generation: Map<String, Value>,
     /// Sentences that the user should see, also in the report.
     pub warnings: Vec<String>,
 }
@@ -32,6 +39,22 @@ pub struct Setup {
 enum Start {
     Folder(std::path::PathBuf),
     Scratch(Map<String, Value>),
+}
+
+impl Start {
+    fn config(&self) -> Result<Map<String, Value>, TrainError> {
+        Ok(match self {
+            Self::Folder(path) => read_config(path)?.0,
+            Self::Scratch(config) => config.clone(),
+        })
+    }
+
+    /// How the checkpoint's authors generate with it; what is no JSON is no reason not to train.
+    fn generation(&self) -> Map<String, Value> {
+        let Self::Folder(path) = self else { return Map::new() };
+        let text = std::fs::read_to_string(path.join("generation_config.json"));
+        text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
 }
 
 impl Setup {
@@ -43,38 +66,77 @@ impl Setup {
         device: &Device,
         note: &mut dyn FnMut(&str),
     ) -> Result<Self, TrainError> {
-        let texts = Texts::open(recipe, &folder.join("data"))?;
+        let material = Material::open(recipe, &folder.join("data"))?;
         let start = match checkpoint {
             Some(path) => Start::Folder(path.to_owned()),
             None => start(recipe)?,
         };
-        let tokenizer = match (checkpoint, &recipe.tokenizer, &start) {
-            (Some(path), ..) => Tokenizer::load(path)?,
-            (None, Some(table), _) => texts.tokenizer(table, note)?,
-            (None, None, Start::Folder(path)) => Tokenizer::load(path)?,
-            (None, None, Start::Scratch(_)) => {
-                return Err(TrainError::Settings(
-                    "a model from scratch needs a [tokenizer]: kind = \"bpe\", \"characters\" or a path".into(),
-                ));
-            }
+        let tokenizer = match (checkpoint, &start) {
+            (Some(path), _) => Tokenizer::load(path)?,
+            (None, start) => match (material.tokenizer(recipe, note)?, start) {
+                (Some(tokenizer), _) => tokenizer,
+                (None, Start::Folder(path)) => Tokenizer::load(path)?,
+                (None, Start::Scratch(_)) => {
+                    return Err(TrainError::Settings(
+                        "a model from scratch needs a [tokenizer]: a path, or a kind (bpe, wordpiece, unigram, characters)"
+                            .into(),
+                    ));
+                }
+            },
         };
+        let supply = material.supply(recipe, &tokenizer, &start.config()?, note)?;
         let mut warnings = vec![];
-        let model = model(recipe, start, &tokenizer, device, &mut warnings)?;
+        let mut generation = start.generation();
+        let head = supply.as_ref().map(|supply| &supply.head);
+        let model = model(recipe, start, &tokenizer, device, (head, checkpoint.is_some()), &mut warnings)?;
         for warning in &warnings {
             note(&format!("warning: {warning}"));
         }
-        let time = recipe.data.max_len.unwrap_or(model.arch.context);
-        if time > model.arch.context && model.arch.context_is_hard {
-            return Err(TrainError::Settings(format!(
-                "data.max_len is {time}, and the model has learned positions for {} tokens only",
-                model.arch.context
-            )));
-        }
-        let (train, validation) = texts.batches(recipe, &tokenizer, time, note)?;
+        let supply = match (supply, &material) {
+            (Some(supply), _) => supply,
+            (None, Material::Texts(texts)) => {
+                let time = recipe.data.max_len.unwrap_or(model.arch.context);
+                let (train, validation) = texts.batches(recipe, &tokenizer, time, note)?;
+                let validation = validation.map(|validation| Box::new(validation) as Box<dyn Batches>);
+                let longest = (time, time);
+                let (head, judge) = (Map::new(), Judge::Loss);
+                Supply { train: Box::new(train), validation, head, judge, shown: vec![], notes: vec![], longest }
+            }
+            (None, Material::Records(_)) => {
+                return Err(TrainError::Settings("next-token prediction learns from text".into()));
+            }
+        };
+        supply.notes.iter().for_each(|text| note(text));
+        fits(recipe, &model, supply.longest)?;
         mark(recipe, &model)?;
-        let validation = validation.map(|validation| Box::new(validation) as Box<dyn Batches>);
-        Ok(Self { model, tokenizer, train: Box::new(train), validation, warnings })
+        let tokens =
+            [("bos_token_id", tokenizer.bos()), ("eos_token_id", tokenizer.eos()), ("pad_token_id", tokenizer.pad())];
+        let tokens = tokens.into_iter().filter_map(|(key, id)| Some((key.to_owned(), json!(id?))));
+        let head = supply.head.get("decoder_start_token_id").cloned();
+        for (key, id) in tokens.chain(head.map(|id| ("decoder_start_token_id".to_owned(), id))) {
+            generation.entry(key).or_insert(id);
+        }
+        let Supply { train, validation, judge, shown, .. } = supply;
+        Ok(Self { model, tokenizer, train, validation, judge, shown, generation, warnings })
     }
+}
+
+/// Refuses rows longer than a table of learned positions.
+fn fits(recipe: &Recipe, model: &Model, longest: (usize, usize)) -> Result<(), TrainError> {
+    let (longest, context) = (longest.0.max(longest.1), model.arch.context);
+    if longest <= context || !model.arch.context_is_hard {
+        return Ok(());
+    }
+    let key = match &recipe.objective {
+        Objective::Lm(_) => "data.max_len",
+        Objective::Seq2Seq(_) => "objective.max_source_len and objective.max_target_len",
+        Objective::T5Span(_) => "objective.inputs_length",
+        _ => "objective.max_len",
+    };
+    Err(TrainError::Settings(format!(
+        "the longest row has {longest} tokens, and the model has learned positions for {context} only: set {key} to at \
+         most that"
+    )))
 }
 
 fn start(recipe: &Recipe) -> Result<Start, TrainError> {
@@ -87,11 +149,14 @@ fn start(recipe: &Recipe) -> Result<Start, TrainError> {
     })
 }
 
+/// The model with the head that the objective needs. `head` are fields for its configuration; a resumed run's
+/// checkpoint has every weight.
 fn model(
     recipe: &Recipe,
     start: Start,
     tokenizer: &Tokenizer,
     device: &Device,
+    (head, resumed): (Option<&Map<String, Value>>, bool),
     warnings: &mut Vec<String>,
 ) -> Result<Model, TrainError> {
     let given = recipe.train.dropout.clone();
@@ -101,7 +166,12 @@ fn model(
         residual: as_f32(given.residual),
         embedding: as_f32(given.embedding),
     };
-    let options = LoadOptions { device: device.clone(), dtype: Some(DType::F32), dropouts, ..LoadOptions::default() };
+    let head = head.zip(recipe.objective.task()).map(|(head, task)| NewHead {
+        task,
+        config: head.clone(),
+        seed: (!resumed).then_some(recipe.seed),
+    });
+    let options = LoadOptions { device: device.clone(), dtype: Some(DType::F32), dropouts, head };
     let model = match start {
         Start::Folder(path) => {
             let (model, report) = load(&path, &options)?;
@@ -110,19 +180,25 @@ fn model(
         }
         Start::Scratch(mut config) => {
             let ids = [("bos_token_id", tokenizer.bos()), ("eos_token_id", tokenizer.eos())];
-            for (key, id) in ids {
+            // A decoder's padding is never read, and a table that marks its row draws other weights.
+            let pad = options.head.is_some().then(|| ("pad_token_id", tokenizer.pad()));
+            for (key, id) in ids.into_iter().chain(pad) {
                 config.entry(key).or_insert(json!(id));
             }
             config.entry("vocab_size").or_insert(json!(tokenizer.vocab_size()));
             fresh_with(&config, recipe.seed, &options)?
         }
     };
-    if tokenizer.vocab_size() > model.arch.vocab() {
-        return Err(TrainError::Settings(format!(
-            "the tokenizer has {} tokens and the model {}: set vocab_size to at least that",
-            tokenizer.vocab_size(),
-            model.arch.vocab()
-        )));
+    let size = tokenizer.vocab_size();
+    // An encoder and a decoder may have tables of their own.
+    let tables =
+        [("encoder", model.arch.source().map(|_| model.arch.tokens.rows)), ("model", Some(model.arch.vocab()))];
+    for (tower, rows) in tables.into_iter().filter_map(|(tower, rows)| Some((tower, rows?))) {
+        if size > rows {
+            return Err(TrainError::Settings(format!(
+                "the tokenizer has {size} tokens and the {tower} {rows}: set vocab_size to at least that"
+            )));
+        }
     }
     Ok(model)
 }

@@ -5,19 +5,19 @@ use std::path::Path;
 
 use candle_core::DType;
 use phyla_data::batch::BatchState;
-use phyla_data::tokenizer::Tokenizer;
 use phyla_models::checkpoint::{
     Checkpoint, Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write,
 };
-use phyla_models::{Model, save};
+use phyla_models::save;
 use phyla_ops::cpu;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::TrainError;
 use crate::optimizer::Optimizer;
 use crate::report::SampleText;
 use crate::rundir::{self, RunDir};
+use crate::setup::Setup;
 
 /// The place in a run, after `step` updates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -62,16 +62,10 @@ const STATE: &str = "trainer_state.json";
 const OPTIMIZER: &str = "optimizer";
 
 /// Writes a complete checkpoint; until it is complete, it does not count.
-pub fn write(
-    run: &RunDir,
-    state: &State,
-    model: &Model,
-    tokenizer: &Tokenizer,
-    optimizer: &Optimizer,
-) -> Result<(), TrainError> {
+pub fn write(run: &RunDir, state: &State, setup: &Setup, optimizer: &Optimizer) -> Result<(), TrainError> {
     let pending = run.begin_checkpoint(state.step)?;
     let folder = pending.path();
-    write_model(folder, model, tokenizer, DType::F32)?;
+    write_model(folder, setup, DType::F32)?;
     let tensors: Vec<_> = optimizer.state().collect();
     let specs: Vec<TensorSpec> = tensors
         .iter()
@@ -90,18 +84,10 @@ pub fn write(
 }
 
 /// Writes a folder that transformers and `phyla generate` open.
-pub fn write_model(folder: &Path, model: &Model, tokenizer: &Tokenizer, dtype: DType) -> Result<(), TrainError> {
-    save(model, folder, dtype)?;
-    tokenizer.save_into(folder)?;
-    let mut generation = serde_json::Map::new();
-    for (key, id) in
-        [("bos_token_id", tokenizer.bos()), ("eos_token_id", tokenizer.eos()), ("pad_token_id", tokenizer.pad())]
-    {
-        if let Some(id) = id {
-            generation.insert(key.into(), json!(id));
-        }
-    }
-    let text = serde_json::to_vec_pretty(&Value::Object(generation)).unwrap_or_default();
+pub fn write_model(folder: &Path, setup: &Setup, dtype: DType) -> Result<(), TrainError> {
+    save(&setup.model, folder, dtype)?;
+    setup.tokenizer.save_into(folder)?;
+    let text = serde_json::to_vec_pretty(&Value::Object(setup.generation.clone())).unwrap_or_default();
     atomic_write(folder.join("generation_config.json"), &text)?;
     Ok(())
 }

@@ -1,12 +1,18 @@
 //! `[data]`: what the model reads.
 
+mod table;
+mod task;
+
 use std::path::PathBuf;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::check_range;
+pub use table::Table;
+pub use task::{Generated, TaskName};
+
 use super::read::Kinded;
+use super::{Objective, Reads, check_range};
 
 /// `[data]`: keys common to every kind of source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,12 +21,12 @@ pub struct Data {
     /// Where the text comes from (`kind` and its keys).
     #[serde(skip)]
     pub source: Source,
-    /// Share of the text held out for validation, when there is no validation file: documents at the
-    /// end, or the tail of a single document.
+    /// Share of the text held out for validation, when there is no validation file: documents or records drawn by the
+    /// seed, or the tail of a single document.
     pub validation_fraction: Option<f64>,
-    /// How documents become rows.
+    /// Objective `lm`: how documents become rows. Other objectives have lengths and packing of their own.
     pub packing: Packing,
-    /// Tokens per row; the model's context length when absent.
+    /// Objective `lm`: tokens per row; the model's context length when absent.
     pub max_len: Option<usize>,
 }
 
@@ -49,6 +55,10 @@ pub enum Source {
     Parquet(Columns),
     /// Generated stories: no files needed.
     Stories(Stories),
+    /// Files of labelled records.
+    Table(Table),
+    /// Generated labelled records: no files needed.
+    Task(Generated),
 }
 
 /// Plain text files.
@@ -144,7 +154,8 @@ impl Data {
         match &self.source {
             Source::Text(text) => &text.train,
             Source::Jsonl(columns) | Source::Parquet(columns) => &columns.train,
-            Source::Stories(_) => &[],
+            Source::Table(table) => &table.train,
+            Source::Stories(_) | Source::Task(_) => &[],
         }
     }
 
@@ -154,22 +165,61 @@ impl Data {
         match &self.source {
             Source::Text(text) => &text.validation,
             Source::Jsonl(columns) | Source::Parquet(columns) => &columns.validation,
-            Source::Stories(_) => &[],
+            Source::Table(table) => &table.validation,
+            Source::Stories(_) | Source::Task(_) => &[],
         }
     }
 
     /// Whether the run has anything to evaluate on.
     #[must_use]
     pub fn has_validation(&self) -> bool {
-        !self.validation_files().is_empty() || self.validation_fraction.is_some_and(|fraction| fraction > 0.0)
+        !self.validation_files().is_empty()
+            || self.validation_fraction.is_some_and(|fraction| fraction > 0.0)
+            || matches!(&self.source, Source::Task(task) if task.validation_items > 0)
+    }
+
+    /// Adds the sentence when an objective cannot learn from this kind of data.
+    pub(super) fn check_fits(&self, objective: &Objective, problems: &mut Vec<String>) {
+        let (name, wanted) = (objective.name(), objective.reads());
+        let labelled = matches!(self.source, Source::Table(_) | Source::Task(_));
+        if labelled && wanted == Reads::Text {
+            problems.push(format!(
+                "`objective.kind` \"{name}\" learns from text without labels; expected `data.kind` text, jsonl, parquet \
+                 or stories"
+            ));
+        } else if !labelled && wanted != Reads::Text {
+            problems.push(format!(
+                "`objective.kind` \"{name}\" learns from {}; expected `data.kind` table or task",
+                wanted.describe()
+            ));
+        }
+        if let Source::Task(task) = &self.source
+            && wanted != Reads::Text
+            && task.gives() != wanted
+        {
+            problems.push(format!(
+                "`objective.kind` \"{name}\" learns from {}, and the items of `data.task` are {}",
+                wanted.describe(),
+                task.gives().describe()
+            ));
+        }
+        if !matches!(objective, Objective::Lm(_)) && (self.max_len.is_some() || self.packing != Packing::default()) {
+            problems.push(format!(
+                "`data.max_len` and `data.packing` are for `objective.kind` \"lm\"; \"{name}\" has lengths of its own \
+                 in [objective]"
+            ));
+        }
     }
 
     pub(super) fn check(&self, problems: &mut Vec<String>) {
-        if self.train_files().is_empty() && !matches!(self.source, Source::Stories(_)) {
+        if self.train_files().is_empty() && !matches!(self.source, Source::Stories(_) | Source::Task(_)) {
             problems.push("`data.train` is an empty list; expected at least one file".into());
         }
         if let Some(fraction) = self.validation_fraction {
             check_range(problems, "data.validation_fraction", fraction, 0.0, 0.9);
+            if matches!(self.source, Source::Task(_)) {
+                problems.push("`data.validation_fraction` is for files; a task has `data.validation_items`".into());
+            }
             if !self.validation_files().is_empty() {
                 problems.push("`data.validation` and `data.validation_fraction` are both given; keep one".into());
             }
@@ -178,6 +228,8 @@ impl Data {
             problems.push("`data.max_len` is below 2; a row needs a token and the one that follows it".into());
         }
         match &self.source {
+            Source::Table(table) => table.check(problems),
+            Source::Task(task) => task.check(problems),
             Source::Text(Text { document_separator: Some(separator), .. }) if separator.is_empty() => {
                 problems
                     .push("`data.document_separator` is empty; leave it out to take each file as one document".into());

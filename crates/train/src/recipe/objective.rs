@@ -1,6 +1,26 @@
-//! `[objective]`: what training minimises.
+//! `[objective]`: what training minimises, and how examples are made of the data.
+//!
+//! Most kinds are the settings of the data crate as they stand there, so that a key means the same in a recipe and in the
+//! library; those with a setting of their own have a file below.
 
+mod lm;
+mod mlm_nsp;
+mod qa;
+mod seq2seq;
+
+use phyla_data::pretrain::{MaskSettings, MlmSettings, SpanSettings};
+use phyla_data::supervised::classify::ClassifySettings;
+use phyla_data::supervised::multiple_choice::ChoiceSettings;
+use phyla_data::supervised::token_classify::TokenClassifySettings;
+use phyla_models::Task;
 use serde::{Deserialize, Serialize};
+
+pub use lm::Lm;
+pub use mlm_nsp::MlmNsp;
+pub use qa::Qa;
+pub use seq2seq::Seq2Seq;
+
+use super::check_range;
 
 /// The quantity that is minimised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -8,32 +28,180 @@ use serde::{Deserialize, Serialize};
 pub enum Objective {
     /// Next-token prediction.
     Lm(Lm),
+    /// The tokens under masks (BERT, RoBERTa).
+    Mlm(MlmSettings),
+    /// The tokens under masks, and whether a text follows another (BERT's own pair of tasks).
+    MlmNsp(MlmNsp),
+    /// A text for a text: translation, summaries.
+    #[serde(rename = "seq2seq")]
+    Seq2Seq(Seq2Seq),
+    /// The runs of tokens that gave way to sentinels (T5).
+    T5Span(SpanSettings),
+    /// A class, several, or numbers for a text or a pair.
+    Classify(ClassifySettings),
+    /// A tag for each word.
+    TokenClassify(TokenClassifySettings),
+    /// Where in a text the answer to a question begins and ends.
+    Qa(Qa),
+    /// Which of several choices is right.
+    MultipleChoice(ChoiceSettings),
 }
 
-/// Cross-entropy of the next token.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Lm {
-    /// Probability spread evenly over the vocabulary ("Attention is all you need", section 5.4).
-    /// Validation loss is always measured without it.
-    pub label_smoothing: f64,
+/// What an objective learns from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Documents without labels.
+    Text,
+    /// Pairs of texts.
+    Pairs,
+    /// Texts with labels.
+    Labelled,
+    /// Words with tags.
+    Tagged,
+    /// Questions on texts.
+    Questions,
+    /// Questions with choices.
+    Choices,
+}
+
+impl Reads {
+    /// Its name in sentences.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Pairs => "pairs of texts",
+            Self::Labelled => "texts with labels",
+            Self::Tagged => "words with tags",
+            Self::Questions => "questions on texts",
+            Self::Choices => "questions with choices",
+        }
+    }
 }
 
 impl Objective {
+    /// Its `kind`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Lm(_) => "lm",
+            Self::Mlm(_) => "mlm",
+            Self::MlmNsp(_) => "mlm_nsp",
+            Self::Seq2Seq(_) => "seq2seq",
+            Self::T5Span(_) => "t5_span",
+            Self::Classify(_) => "classify",
+            Self::TokenClassify(_) => "token_classify",
+            Self::Qa(_) => "qa",
+            Self::MultipleChoice(_) => "multiple_choice",
+        }
+    }
+
+    /// What it learns from.
+    #[must_use]
+    pub fn reads(&self) -> Reads {
+        match self {
+            Self::Lm(_) | Self::Mlm(_) | Self::MlmNsp(_) | Self::T5Span(_) => Reads::Text,
+            Self::Seq2Seq(_) => Reads::Pairs,
+            Self::Classify(_) => Reads::Labelled,
+            Self::TokenClassify(_) => Reads::Tagged,
+            Self::Qa(_) => Reads::Questions,
+            Self::MultipleChoice(_) => Reads::Choices,
+        }
+    }
+
+    /// The head that a model needs for it; next-token prediction takes the model's own.
+    #[must_use]
+    pub fn task(&self) -> Option<Task> {
+        Some(match self {
+            Self::Lm(_) => return None,
+            Self::Mlm(_) => Task::MaskedLm,
+            Self::MlmNsp(_) => Task::PreTraining,
+            Self::Seq2Seq(_) | Self::T5Span(_) => Task::Seq2SeqLm,
+            Self::Classify(_) => Task::SequenceClassification,
+            Self::TokenClassify(_) => Task::TokenClassification,
+            Self::Qa(_) => Task::QuestionAnswering,
+            Self::MultipleChoice(_) => Task::MultipleChoice,
+        })
+    }
+
+    /// Whether the loss is over a vocabulary alone, so that its exponential is a perplexity.
+    #[must_use]
+    pub fn has_perplexity(&self) -> bool {
+        matches!(self, Self::Lm(_) | Self::Mlm(_) | Self::Seq2Seq(_) | Self::T5Span(_))
+    }
+
     /// Probability spread evenly over all classes, in training.
     #[must_use]
     pub fn label_smoothing(&self) -> f64 {
-        let Self::Lm(lm) = self;
-        lm.label_smoothing
+        match self {
+            Self::Lm(lm) => lm.label_smoothing,
+            Self::Seq2Seq(seq2seq) => seq2seq.label_smoothing,
+            _ => 0.,
+        }
     }
 
     pub(super) fn check(&self, problems: &mut Vec<String>) {
-        let Self::Lm(lm) = self;
-        if !(0.0..1.0).contains(&lm.label_smoothing) {
-            problems.push(format!(
-                "`objective.label_smoothing` is {}; expected at least 0 and below 1",
-                lm.label_smoothing
-            ));
+        let smoothing = self.label_smoothing();
+        if !(0.0..1.0).contains(&smoothing) {
+            problems.push(format!("`objective.label_smoothing` is {smoothing}; expected at least 0 and below 1"));
         }
+        match self {
+            Self::Lm(_) => {}
+            Self::Mlm(mlm) => {
+                check_length(problems, "max_len", mlm.max_len, 3);
+                check_mask(problems, &mlm.mask);
+            }
+            Self::MlmNsp(nsp) => nsp.check(problems),
+            Self::Seq2Seq(seq2seq) => seq2seq.check(problems),
+            Self::T5Span(span) => {
+                check_length(problems, "inputs_length", span.inputs_length, 4);
+                if !(span.noise_density > 0. && span.noise_density < 1.) {
+                    let found = span.noise_density;
+                    problems.push(format!("`objective.noise_density` is {found}; expected above 0 and below 1"));
+                }
+                check_range(problems, "objective.mean_span_length", span.mean_span_length, 1., 1e6);
+            }
+            Self::Classify(classify) => {
+                check_length(problems, "max_len", classify.max_len, 3);
+                check_labels(problems, classify.labels.as_deref());
+            }
+            Self::TokenClassify(tags) => {
+                check_length(problems, "max_len", tags.max_len, 3);
+                check_labels(problems, tags.labels.as_deref());
+            }
+            Self::Qa(qa) => qa.check(problems),
+            Self::MultipleChoice(choice) => check_length(problems, "max_len", choice.max_len, 4),
+        }
+    }
+}
+
+/// Rows longer than this are a slip of the pen.
+const LONGEST: usize = 1 << 24;
+
+/// Adds the sentence when a length in tokens has no room for what must be in it, or is beyond any machine.
+fn check_length(problems: &mut Vec<String>, key: &str, length: usize, least: usize) {
+    if !(least..=LONGEST).contains(&length) {
+        problems.push(format!("`objective.{key}` is {length}; expected {least} to {LONGEST} tokens"));
+    }
+}
+
+/// Adds a sentence for each share of a mask that is none.
+fn check_mask(problems: &mut Vec<String>, mask: &MaskSettings) {
+    for (key, share) in
+        [("probability", mask.probability), ("mask_share", mask.mask_share), ("random_share", mask.random_share)]
+    {
+        check_range(problems, &format!("objective.mask.{key}"), share, 0., 1.);
+    }
+    if mask.probability == 0. {
+        problems.push("`objective.mask.probability` is 0: nothing is hidden, so there is nothing to learn".into());
+    }
+    if mask.mask_share + mask.random_share > 1. {
+        problems.push("`objective.mask.mask_share` and `objective.mask.random_share` make more than 1 together".into());
+    }
+}
+
+fn check_labels(problems: &mut Vec<String>, labels: Option<&[String]>) {
+    if labels.is_some_and(<[String]>::is_empty) {
+        problems.push("`objective.labels` is an empty list; leave it out to take the labels of the data".into());
     }
 }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use phyla_data::tokenizer::{BpeSettings, UnigramSettings, WordPieceSettings};
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use super::RecipeError;
 use super::read::Reader;
+use super::{Objective, RecipeError};
 
 /// A tokenizer trained on the run's own data, or a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,6 +15,10 @@ use super::read::Reader;
 pub enum TokenizerTable {
     /// Byte-level BPE trained on the training text.
     Bpe(Bpe),
+    /// BERT's kind of vocabulary, with `[CLS]`, `[SEP]` and `[MASK]`.
+    Wordpiece(WordPieceSettings),
+    /// T5's kind of vocabulary, with sentinels.
+    Unigram(UnigramSettings),
     /// One token per character of the training text.
     Characters(Characters),
     /// An existing `tokenizer.json`, or a folder that holds one.
@@ -26,6 +31,34 @@ pub enum TokenizerTable {
 pub struct Bpe {
     /// Size of the vocabulary, special tokens included.
     pub vocab_size: usize,
+    /// Which special tokens there are, and what a text is surrounded with.
+    #[serde(default)]
+    pub preset: BpePreset,
+}
+
+/// The special tokens of a byte-level BPE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BpePreset {
+    /// GPT-2's one token, between documents.
+    #[default]
+    Plain,
+    /// `<pad> <s> </s> <unk>`: one vocabulary for both sides of a translation, whose texts end with `</s>`.
+    Translation,
+    /// RoBERTa's `<s> <pad> </s> <unk> <mask>`, texts between `<s>` and `</s>`.
+    Roberta,
+}
+
+impl Bpe {
+    /// What the trainer is asked for.
+    #[must_use]
+    pub fn settings(&self) -> BpeSettings {
+        match self.preset {
+            BpePreset::Plain => BpeSettings { vocab_size: self.vocab_size, ..BpeSettings::default() },
+            BpePreset::Translation => BpeSettings::translation(self.vocab_size),
+            BpePreset::Roberta => BpeSettings::roberta(self.vocab_size),
+        }
+    }
 }
 
 /// A character tokenizer has no settings.
@@ -54,11 +87,61 @@ pub(super) fn read(reader: &Reader<'_>, value: Value) -> Result<TokenizerTable, 
 
 impl TokenizerTable {
     pub(super) fn check(&self, problems: &mut Vec<String>) {
-        if let Self::Bpe(bpe) = self
-            && bpe.vocab_size < 257
-        {
-            // 256 bytes and the document separator: below that some text would have no ids.
-            problems.push(format!("`tokenizer.vocab_size` is {}; byte-level BPE needs at least 257", bpe.vocab_size));
+        match self {
+            Self::Bpe(bpe) => {
+                // 256 bytes and the special tokens: below that some text would have no ids.
+                let least = 256 + bpe.settings().special_tokens.len();
+                if bpe.vocab_size < least {
+                    let found = bpe.vocab_size;
+                    problems.push(format!("`tokenizer.vocab_size` is {found}; byte-level BPE needs at least {least}"));
+                }
+            }
+            Self::Wordpiece(WordPieceSettings { character_coverage, .. })
+            | Self::Unigram(UnigramSettings { character_coverage, .. }) => {
+                if !(*character_coverage > 0. && *character_coverage <= 1.) {
+                    problems.push(format!(
+                        "`tokenizer.character_coverage` is {character_coverage}; expected above 0 and at most 1"
+                    ));
+                }
+                if let Self::Unigram(unigram) = self
+                    && unigram.extra_ids >= unigram.vocab_size
+                {
+                    problems.push("`tokenizer.extra_ids` leaves no room in `tokenizer.vocab_size`".into());
+                }
+            }
+            Self::Characters(_) | Self::Path(_) => {}
+        }
+    }
+
+    /// Adds the sentence when a tokenizer that is to be trained would lack tokens that the objective needs.
+    pub(super) fn check_fits(&self, objective: &Objective, problems: &mut Vec<String>) {
+        let name = objective.name();
+        let plain = matches!(self, Self::Characters(_) | Self::Bpe(Bpe { preset: BpePreset::Plain, .. }));
+        match objective {
+            Objective::Mlm(_) | Objective::MlmNsp(_)
+                if plain
+                    || matches!(self, Self::Unigram(_) | Self::Bpe(Bpe { preset: BpePreset::Translation, .. })) =>
+            {
+                problems.push(format!(
+                    "`objective.kind` \"{name}\" needs a mask token; expected `tokenizer.kind` wordpiece, or bpe with \
+                     `preset = \"roberta\"`"
+                ));
+            }
+            Objective::T5Span(_) => match self {
+                Self::Path(_) => {}
+                Self::Unigram(unigram) if unigram.extra_ids > 0 => {}
+                _ => problems.push(
+                    "`objective.kind` \"t5_span\" needs sentinels; expected `tokenizer.kind` unigram with `extra_ids` \
+                     above 0"
+                        .into(),
+                ),
+            },
+            Objective::Seq2Seq(_) if matches!(self, Self::Characters(_)) => problems.push(
+                "`objective.kind` \"seq2seq\" needs a token that ends a text; expected `tokenizer.kind` bpe (with \
+                 `preset = \"translation\"`), unigram or wordpiece"
+                    .into(),
+            ),
+            _ => {}
         }
     }
 }

@@ -35,7 +35,7 @@ impl Series {
 
 /// A chart over the steps of the run.
 pub(super) struct Chart {
-    title: &'static str,
+    title: String,
     size: (f64, f64),
     ticks: (usize, usize),
     from_zero: bool,
@@ -43,12 +43,12 @@ pub(super) struct Chart {
 }
 
 impl Chart {
-    pub(super) fn large(title: &'static str) -> Self {
-        Self { title, size: (940.0, 380.0), ticks: (8, 6), from_zero: false, series: Vec::new() }
+    pub(super) fn large(title: impl Into<String>) -> Self {
+        Self { title: title.into(), size: (940.0, 380.0), ticks: (8, 6), from_zero: false, series: Vec::new() }
     }
 
-    pub(super) fn small(title: &'static str) -> Self {
-        Self { title, size: (300.0, 190.0), ticks: (3, 4), from_zero: false, series: Vec::new() }
+    pub(super) fn small(title: impl Into<String>) -> Self {
+        Self { title: title.into(), size: (300.0, 190.0), ticks: (3, 4), from_zero: false, series: Vec::new() }
     }
 
     /// Lets the vertical axis begin at zero.
@@ -79,7 +79,7 @@ impl Chart {
         // Writing to a `String` cannot fail, here and below.
         let wide = width > 500.0;
         let class = if wide { "wide" } else { "" };
-        let _ = write!(page, "<figure class=\"{class}\"><figcaption>{}", escape(self.title));
+        let _ = write!(page, "<figure class=\"{class}\"><figcaption>{}", escape(&self.title));
         // A small chart's two curves explain themselves, and a legend would not fit.
         if self.series.len() > 1 && wide {
             for series in &self.series {
@@ -90,7 +90,7 @@ impl Chart {
             page,
             "</figcaption>\n<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{} over {last} steps\" \
              data-x=\"0 {last} {} {}\" data-y=\"{low} {high} {} {}\">\n",
-            escape(self.title),
+            escape(&self.title),
             x.from,
             x.to,
             y.from,

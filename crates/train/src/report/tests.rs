@@ -24,6 +24,7 @@ fn rows(count: u64) -> Vec<Row> {
                 tokens_per_second: Some(9800.0 + 400.0 * jitter),
                 eval_loss: eval.then_some(loss + 0.03 + 0.05 * progress),
                 perplexity: eval.then_some((loss + 0.03 + 0.05 * progress).exp()),
+                eval_scores: eval.then(|| ("masked_accuracy".to_owned(), progress)).into_iter().collect(),
                 peak_rss_mb: Some(612.0),
             }
         })
@@ -64,13 +65,14 @@ fn the_page_shows_every_part() {
         "Learning rate",
         "Validation loss",
         "Perplexity",
+        "Masked accuracy",
         "the owl gave him",
         "kind = &quot;adamw&quot;",
         "resumed at step",
     ] {
         assert!(page.contains(part), "{part} is missing");
     }
-    assert_eq!(page.matches("<svg").count(), 4);
+    assert_eq!(page.matches("<svg").count(), 5);
     // Nothing is fetched from anywhere.
     assert!(!page.contains("http") && !page.contains("src=") && !page.contains("@import"));
     // The data of each chart is JSON, and thinned.
