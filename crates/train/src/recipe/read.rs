@@ -125,8 +125,13 @@ impl<'a> Reader<'a> {
                     Segment::Enum { .. } | Segment::Unknown => {}
                 }
             }
-            // The wrapping also shows up as one map segment when serde sees the enum as a map.
+            // The wrapping also shows up as one map segment when serde sees the enum as a map. A key may have the name of
+            // its kind: it then stands there alone.
+            let own =
+                error.path().iter().filter(|part| matches!(part, Segment::Map { key } if Some(key.as_str()) == kind));
+            let named = error.path().iter().any(|part| matches!(part, Segment::Enum { .. }));
             if let Some(kind) = kind
+                && !(named && own.count() == 1)
                 && path.get(at.len()).map(String::as_str) == Some(kind)
             {
                 path.remove(at.len());

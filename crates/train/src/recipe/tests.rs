@@ -200,7 +200,7 @@ fn wrong_types_and_missing_keys_name_the_key() {
         (
             SMALL.replace("kind = \"text\"", ""),
             vec![],
-            "recipes/small.toml:4:2: [data] needs a `kind`: one of text, jsonl, parquet, stories",
+            "recipes/small.toml:4:2: [data] needs a `kind`: one of text, jsonl, parquet, stories, table, task",
         ),
         (
             SMALL.replace("\"corpus.txt\"", "3"),
@@ -263,6 +263,105 @@ fn contradictions_are_all_reported_in_sentences() {
     }
     let message = message(SMALL, &["train.batch=0", "optim.clip=0"]);
     assert!(message.contains("train.batch") && message.contains("optim.clip"), "{message}");
+}
+
+const PAIRS: &str = r#"
+model = "models/tiny"
+[data]
+kind = "task"
+task = "dates"
+[objective]
+kind = "seq2seq"
+[optim]
+lr = 3e-4
+[train]
+steps = 100
+"#;
+
+#[test]
+fn every_objective_reads_back_the_same() {
+    let labelled = |kind: &str, rest: &str| {
+        format!("[data]\nkind = \"table\"\ntrain = \"a.csv\"\n{rest}[objective]\nkind = \"{kind}\"\n")
+    };
+    let text = |kind: &str| format!("[data]\nkind = \"stories\"\n[objective]\nkind = \"{kind}\"\n");
+    let mask =
+        "mask = { probability = 0.2, unit = { kind = \"span\", longest = 4, lengths = { kind = \"falling\" } } }\n";
+    for (tables, name) in [
+        (text("lm"), "lm"),
+        (text("mlm") + mask, "mlm"),
+        (text("mlm_nsp") + "sentences = \"lines\"\n" + mask, "mlm_nsp"),
+        (text("t5_span") + "noise_density = 0.3\n", "t5_span"),
+        (labelled("seq2seq", "") + "label_smoothing = 0.1\nsource_prefix = \"x: \"\n", "seq2seq"),
+        (
+            labelled("classify", "columns = { text = [\"a\", \"b\"], label = 3 }\n") + "labels = [\"no\", \"yes\"]\n",
+            "classify",
+        ),
+        (labelled("token_classify", "conll_columns = [0, 3]\n") + "label_all = true\n", "token_classify"),
+        (
+            labelled("qa", "validation_fraction = 0.1\n") + "answers = { max_answer_len = 7, null_threshold = 0.5 }\n",
+            "qa",
+        ),
+        (labelled("multiple_choice", "format = \"csv\"\ndelimiter = \";\"\n") + "max_len = 99\n", "multiple_choice"),
+    ] {
+        let whole = format!("model = \"m\"\n{tables}[optim]\nlr = 1e-3\n[train]\nsteps = 1\n");
+        let recipe = parse(&whole, &[]).unwrap();
+        assert_eq!(recipe.objective.name(), name);
+        let resolved = recipe.resolved().unwrap();
+        assert_eq!(parse(&resolved, &[]).unwrap(), recipe, "{resolved}");
+    }
+}
+
+#[test]
+fn data_and_objective_must_fit() {
+    for (text, overrides, expected) in [
+        (
+            PAIRS,
+            vec!["data.task=sentiment"],
+            "learns from pairs of texts, and the items of `data.task` are texts with labels",
+        ),
+        (
+            PAIRS,
+            vec!["objective.kind=lm"],
+            "learns from text without labels; expected `data.kind` text, jsonl, parquet or stories",
+        ),
+        (SMALL, vec!["objective.kind=qa"], "learns from questions on texts; expected `data.kind` table or task"),
+        (
+            SMALL,
+            vec!["objective.kind=mlm", "data.max_len=64"],
+            "`data.max_len` and `data.packing` are for `objective.kind` \"lm\"",
+        ),
+        (PAIRS, vec!["data.task=date"], "`data.task`: unknown variant `date`"),
+        (PAIRS, vec!["data.language=german"], "are for `data.task` \"numbers\" alone"),
+        (PAIRS, vec!["data.items=0"], "`data.items` is 0; expected 1 to"),
+        (PAIRS, vec!["data.validation_fraction=0.1"], "a task has `data.validation_items`"),
+        (PAIRS, vec!["objective.max_source_len=1"], "`objective.max_source_len` is 1; expected 2 to"),
+        (PAIRS, vec!["tokenizer.kind=characters"], "needs a token that ends a text"),
+        (
+            PAIRS,
+            vec!["tokenizer.kind=bpe", "tokenizer.vocab_size=259", "tokenizer.preset=translation"],
+            "needs at least 260",
+        ),
+        (PAIRS, vec!["train.average_last=3"], "only 2 checkpoints are kept"),
+        (PAIRS, vec!["data.validation_items=0", "train.eval_generate=5"], "\"seq2seq\" with validation data"),
+        (SMALL, vec!["train.batch_tokens=100"], "are for labelled data"),
+        (SMALL, vec!["objective.kind=mlm", "objective.mask.probability=0.0"], "nothing is hidden"),
+        (SMALL, vec!["objective.kind=mlm", "tokenizer.kind=unigram"], "needs a mask token"),
+        (SMALL, vec!["objective.kind=t5_span", "tokenizer.kind=wordpiece"], "needs sentinels"),
+        (
+            SMALL,
+            vec!["objective.kind=t5_span", "train.sample.every=5"],
+            "nothing to show for `objective.kind` \"t5_span\"",
+        ),
+        (
+            PAIRS,
+            vec!["objective.kind=qa", "data.task=questions", "objective.doc_stride=320"],
+            "a window needs more than",
+        ),
+        (PAIRS, vec!["data={kind=\"table\", format=\"parallel\", train=\"a.en\"}"], "parallel text is two"),
+    ] {
+        let message = message(text, &overrides);
+        assert!(message.contains(expected), "{overrides:?}: {message}");
+    }
 }
 
 #[test]
@@ -339,5 +438,5 @@ fn every_recipe_of_the_repository_parses() {
             count += 1;
         }
     }
-    assert!(count >= 3, "found {count} recipes");
+    assert!(count >= 10, "found {count} recipes");
 }

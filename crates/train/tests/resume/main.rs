@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod faults;
+mod objectives;
 mod run;
 
 use run::Run;

@@ -1,0 +1,104 @@
+//! Every recipe of the repository runs: two steps of it, on less data, and what comes of it can be opened again.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use phyla_models::{LoadOptions, Task, load};
+use phyla_train::recipe::{Model, Recipe, Source};
+use phyla_train::{Options, Summary, train};
+use serde_json::{Value, json};
+
+fn recipes() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    paths
+}
+
+/// The recipe cut down to two steps in a folder of its own; sizes that cost time and mean nothing here are smaller.
+fn small(path: &Path, folder: &Path) -> Recipe {
+    let mut recipe = Recipe::read(path, &[]).unwrap();
+    recipe.output = folder.join("run");
+    let steps = &mut recipe.train;
+    (steps.steps, steps.epochs, steps.minutes) = (Some(2), None, None);
+    (steps.accumulate, steps.eval_every, steps.save_every) = (1, 2, 1);
+    steps.eval_batches = Some(1);
+    steps.eval_generate = steps.eval_generate.min(2);
+    if steps.sample.every > 0 {
+        (steps.sample.every, steps.sample.max_new_tokens) = (2, 5);
+    }
+    let text = folder.join("text");
+    match &mut recipe.data.source {
+        Source::Stories(stories) => stories.bytes = 60_000,
+        Source::Task(task) => (task.items, task.validation_items) = (80, 8),
+        Source::Text(files) => {
+            let stories: Vec<String> = phyla_data::stories::generate(1, 60_000).map(|story| story.text).collect();
+            std::fs::write(&text, stories.join("\n")).unwrap();
+            files.train = vec![text];
+        }
+        Source::Jsonl(files) => {
+            let lines =
+                phyla_data::stories::generate(1, 60_000).map(|story| format!("{}\n", json!({"text": story.text})));
+            std::fs::write(&text, lines.collect::<String>()).unwrap();
+            files.train = vec![text];
+            recipe.data.validation_fraction = Some(0.1);
+        }
+        _ => {}
+    }
+    if let Model::Config(config) = &mut recipe.model
+        && config.get("hidden_size").and_then(Value::as_u64) > Some(300)
+    {
+        for (key, size) in [("hidden_size", 48), ("intermediate_size", 64), ("num_hidden_layers", 1)] {
+            config.insert(key.into(), json!(size));
+        }
+    }
+    recipe
+}
+
+fn run(recipe: &Recipe) -> Summary {
+    train(recipe, &Options { resume: false, quiet: true, device: Device::Cpu }).unwrap()
+}
+
+#[test]
+fn every_recipe_of_the_repository_runs_two_steps() {
+    let mut tasks = vec![];
+    for path in recipes() {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = small(&path, folder.path());
+        let summary = run(&recipe);
+        assert_eq!(summary.steps, 2, "{name}");
+        let loss = summary.eval_loss.unwrap_or_else(|| panic!("{name} has no validation data"));
+        assert!(loss.is_finite() && summary.loss.is_finite(), "{name}");
+        let scores: Vec<&str> = summary.eval_scores.keys().map(String::as_str).collect();
+        let expected: &[&str] = match recipe.objective.name() {
+            "lm" => &[],
+            "mlm" => &["masked_accuracy"],
+            "mlm_nsp" => &["masked_accuracy", "next_sentence_accuracy"],
+            "seq2seq" => &["bleu", "exact_match", "token_accuracy"],
+            "t5_span" => &["token_accuracy"],
+            "classify" => &["accuracy", "f1", "matthews"],
+            "token_classify" => &["accuracy", "f1", "precision", "recall"],
+            "qa" => &["exact_match", "f1"],
+            _ => &["accuracy"],
+        };
+        assert_eq!(scores, expected, "{name}");
+        assert_eq!(summary.perplexity.is_some(), recipe.objective.has_perplexity(), "{name}");
+        let saved = summary.model.unwrap();
+        let (model, report) = load(&saved, &LoadOptions::default()).unwrap();
+        assert!(report.warnings.is_empty(), "{name}: {:?}", report.warnings);
+        if let Some(task) = recipe.objective.task() {
+            assert_eq!(model.arch.task, task, "{name}");
+        }
+        let generation: Value =
+            serde_json::from_str(&std::fs::read_to_string(saved.join("generation_config.json")).unwrap()).unwrap();
+        let begins = generation.get("decoder_start_token_id").is_some();
+        assert_eq!(begins, model.arch.task == Task::Seq2SeqLm, "{name}: {generation}");
+        tasks.push(recipe.objective.name());
+    }
+    for objective in ["lm", "mlm_nsp", "seq2seq", "t5_span", "classify", "token_classify", "qa", "multiple_choice"] {
+        assert!(tasks.contains(&objective), "no recipe of kind {objective}");
+    }
+}
