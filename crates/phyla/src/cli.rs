@@ -2,7 +2,10 @@
 
 pub mod bench;
 pub mod chat;
+pub mod embed;
 pub mod error;
+pub mod eval;
+pub mod fill_mask;
 pub mod forward;
 pub mod generate;
 pub mod global;
@@ -10,7 +13,13 @@ pub mod init;
 pub mod inspect;
 mod model;
 mod output;
+pub mod predict;
+mod progress;
 pub mod quickstart;
 mod sampling;
+mod shared;
+mod sink;
+mod source;
 pub mod tokenize;
 pub mod train;
+pub mod translate;

@@ -24,13 +24,18 @@ struct Phyla {
 enum Command {
     Chat(cli::chat::Args),
     Bench(cli::bench::Args),
+    Embed(cli::embed::Args),
+    Eval(cli::eval::Args),
+    FillMask(cli::fill_mask::Args),
     Forward(cli::forward::Args),
     Generate(cli::generate::Args),
     Init(cli::init::Args),
     Inspect(cli::inspect::Args),
+    Predict(cli::predict::Args),
     Quickstart(cli::quickstart::Args),
     Tokenize(cli::tokenize::Args),
     Train(cli::train::Args),
+    Translate(cli::translate::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,13 +45,18 @@ fn main() -> ExitCode {
     let done = match phyla.command {
         Command::Chat(args) => cli::chat::run(&args),
         Command::Bench(args) => cli::bench::run(&args),
+        Command::Embed(args) => cli::embed::run(&args, phyla.global.quiet),
+        Command::Eval(args) => cli::eval::run(&args, phyla.global.quiet),
+        Command::FillMask(args) => cli::fill_mask::run(&args, phyla.global.quiet),
         Command::Forward(args) => cli::forward::run(&args),
         Command::Generate(args) => cli::generate::run(&args),
         Command::Init(args) => cli::init::run(&args),
         Command::Inspect(args) => cli::inspect::run(&args),
+        Command::Predict(args) => cli::predict::run(&args, phyla.global.quiet),
         Command::Quickstart(args) => cli::quickstart::run(&args, phyla.global.quiet),
         Command::Tokenize(args) => cli::tokenize::run(&args),
         Command::Train(args) => cli::train::run(&args, phyla.global.quiet),
+        Command::Translate(args) => cli::translate::run(&args, phyla.global.quiet),
     };
     cli::error::finish(done)
 }

@@ -27,7 +27,8 @@ Times are medians after a warm-up. In the same run the machine's limits are meas
 f32, bf16 and int8 in registers, and reading from main memory. `fraction_of_limit` is the time
 that a step would take at the limit, over the time it took: for training and prompts the limit is
 the operations of the products and of attention at the peak of the weights' type; for decoding it
-is the bytes of weights and cache read for each token. Memory is the highest resident size of the
+is the bytes of weights and cache read for each token. Of experts those count that tokens are sent to.
+An encoder reads its prompts whole, without a cache, and has nothing to decode. Memory is the highest resident size of the
 process (MB of 10^6 bytes), pages of mapped files included.")]
 pub struct Args {
     #[command(subcommand)]
@@ -42,7 +43,7 @@ enum What {
 
 Weights are kept in f32; with --dtype bf16 the products read a bf16 copy of the matrices.")]
     Train(Train),
-    /// Reading a prompt of random ids into an empty cache, up to the logits of its last token
+    /// Reading a prompt of random ids into an empty cache, up to the logits of its last token; of an encoder up to its heads
     #[command(after_help = "Example:
   phyla bench prefill --model models/small --prompt-tokens 512")]
     Prefill(Prefill),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use phyla_models::{Dropouts, Model};
+use phyla_models::{Dropouts, Input, Model};
 use phyla_nn::{Cache, Pass};
 use phyla_ops::cpu;
 
@@ -20,16 +20,23 @@ pub fn prefill(args: &Prefill) -> anyhow::Result<()> {
     let model = subject.open(subject.dtype.wanted(), Dropouts::default())?;
     check(&model, time)?;
     let ids = subject.ids(&model, rows * time);
+    let reads = !model.arch.main().causal;
     let mut steps = vec![];
     for _ in 0..args.steps + 1 {
         let start = Instant::now();
-        last_ids(&model, &mut Cache::new(rows), &ids)?;
+        if reads {
+            let input = Input { ids: ids.clone(), batch: rows, time, ..Input::default() };
+            phyla_ops::no_grad(|| model.run(&input, false))?;
+        } else {
+            last_ids(&model, &mut Cache::new(rows), &ids)?;
+        }
         steps.push(start.elapsed().as_secs_f64());
     }
     // The first one paged the weights in.
     steps.remove(0);
     let settings = vec![("batch", rows), ("prompt_tokens", time)];
-    let work = Work::forward(&model, rows, time, false);
+    // An encoder has no cache, and its heads answer for every token that they read.
+    let work = Work::forward(&model, rows, time, reads);
     Measured { name: "prefill", settings, steps, tokens: rows * time, work, before }.show(subject, &model)
 }
 
@@ -38,6 +45,10 @@ pub fn decode(args: &Decode) -> anyhow::Result<()> {
     let (prompt, new) = (args.prompt_tokens as usize, args.new_tokens as usize);
     let before = report::before();
     let model = subject.open(subject.dtype.wanted(), Dropouts::default())?;
+    if !model.arch.main().causal {
+        let message = format!("{} reads texts, and writes none", model.family.model_type);
+        return Err(usage(message, "`phyla bench prefill` measures how fast an encoder reads"));
+    }
     check(&model, prompt + WARM_UP + new)?;
     let ids = subject.ids(&model, rows * prompt);
     let mut steps = vec![];
@@ -69,8 +80,12 @@ fn last_ids(model: &Model, cache: &mut Cache, ids: &[u32]) -> anyhow::Result<Vec
     Ok(logits.chunks(model.arch.vocab()).map(best).collect())
 }
 
-/// An error if the model has no positions for so many tokens.
+/// An error if the model has no positions for so many tokens, or two towers, which read and write each their own.
 pub fn check(model: &Model, tokens: usize) -> anyhow::Result<()> {
+    if model.arch.source().is_some() {
+        let message = format!("{} is an encoder-decoder: how fast it is depends on two texts", model.family.model_type);
+        return Err(usage(message, "`phyla translate -v` tells sentences and tokens a second on real ones"));
+    }
     let context = model.arch.context;
     if model.arch.context_is_hard && tokens > context {
         return Err(usage(

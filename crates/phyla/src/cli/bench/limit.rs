@@ -3,7 +3,7 @@
 use candle_core::DType;
 use phyla_kernels::roofline::Roofline;
 use phyla_models::{Arch, Model};
-use phyla_nn::SublayerSpec;
+use phyla_nn::{Reads, RelativeSpec, SublayerSpec};
 
 /// What a step must do, and nothing that it could leave out.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -19,12 +19,14 @@ pub struct Work {
 impl Work {
     /// A forward pass over `rows` rows of `time` tokens, the head for all of them or only for each row's last one.
     pub fn forward(model: &Model, rows: usize, time: usize, every_logit: bool) -> Self {
-        let products = products(model);
+        let products = products(model, rows * time);
         let tokens = (rows * time) as f64;
         let heads = if every_logit { tokens } else { rows as f64 };
-        let body = 2. * products.body as f64 * tokens + 2. * products.head as f64 * heads;
-        let scores = rows as f64 * (0..time).map(|past| attention(&model.arch, past)).sum::<f64>();
-        Self { operations: body + scores, bytes: 0., dtype: dtype(model) }
+        let each = 2. * (products.body * tokens + products.head * heads + products.pooled * rows as f64);
+        // Of an encoder every token sees all.
+        let past = |at: usize| if model.arch.main().causal { at } else { time.saturating_sub(1) };
+        let scores = rows as f64 * (0..time).map(|at| attention(&model.arch, past(at))).sum::<f64>();
+        Self { operations: each + scores + distances(&model.arch, time), bytes: 0., dtype: dtype(model) }
     }
 
     /// Forward and backward: a product each for the result and for both gradients.
@@ -33,16 +35,13 @@ impl Work {
         Self { operations: 3. * forward.operations, ..forward }
     }
 
-    /// One token more in each of `rows` rows that hold `past` tokens: all weights once, and each row's cache.
+    /// One token more in each of `rows` rows that hold `past` tokens: all weights once (of experts those that are
+    /// chosen), and each row's cache.
     pub fn decoding(model: &Model, rows: usize, past: usize) -> Self {
-        let products = products(model);
-        let operations = 2. * (products.body + products.head) as f64 + attention(&model.arch, past);
+        let products = products(model, rows);
+        let operations = 2. * (products.body + products.head) + attention(&model.arch, past);
         let cache = seen(&model.arch, past) * size_of::<f32>() as f64;
-        Self {
-            operations: rows as f64 * operations,
-            bytes: products.bytes as f64 + rows as f64 * cache,
-            dtype: dtype(model),
-        }
+        Self { operations: rows as f64 * operations, bytes: products.bytes + rows as f64 * cache, dtype: dtype(model) }
     }
 
     /// Operations a second, in 10⁹, of this work's type. f16 is widened first: its products are f32's.
@@ -58,31 +57,71 @@ impl Work {
 }
 
 /// Weights that products read.
+#[derive(Default)]
 struct Products {
-    /// Of the layers.
-    body: usize,
-    /// Of the head.
-    head: usize,
-    /// Bytes of all weights that every token reads, vectors too.
-    bytes: usize,
+    /// For each token, of the layers; of experts those that it is sent to.
+    body: f64,
+    /// For each token that is answered: of heads that read tokens.
+    head: f64,
+    /// For each row: of heads that read one of its tokens.
+    pooled: f64,
+    /// Bytes of all weights that the tokens read, vectors too.
+    bytes: f64,
 }
 
-fn products(model: &Model) -> Products {
-    let mut products = Products { body: 0, head: 0, bytes: 0 };
+/// What `tokens` tokens read together.
+fn products(model: &Model, tokens: usize) -> Products {
+    let mut products = Products::default();
     for param in model.params() {
-        let tied = model.arch.tied() && param.path() == model.arch.table();
-        // Of a table a token reads one row.
-        if !tied && (param.path().ends_with("tokens.weight") || param.path().ends_with("positions.weight")) {
+        let (path, count) = (param.path(), param.count() as f64);
+        let tied = model.arch.tied() && path == model.arch.table();
+        // Of a table a token reads one row; those of distances are counted by themselves.
+        const TABLES: [&str; 4] = ["tokens.weight", "positions.weight", "token_types.weight", "relative.weight"];
+        if !tied && TABLES.iter().any(|table| path.ends_with(table)) {
             continue;
         }
-        products.bytes += param.count() * param.compute().dtype().size_in_bytes();
-        match param.dims().len() {
-            0 | 1 => {}
-            _ if tied || param.path() == "head.weight" => products.head += param.count(),
-            _ => products.body += param.count(),
+        let (of_token, of_all) = experts(&model.arch, path, tokens);
+        products.bytes += of_all * count * param.compute().dtype().size_in_bytes() as f64;
+        let head = model.arch.heads.iter().find(|head| path.split('.').next() == Some(head.name));
+        match (param.dims().len(), head) {
+            (0 | 1, _) => {}
+            _ if tied => products.head += count,
+            (_, Some(head)) if head.reads == Reads::Tokens => products.head += count,
+            (_, Some(_)) => products.pooled += count,
+            _ if path.starts_with("pooler.") => products.pooled += count,
+            // Maps of distances, not of tokens.
+            _ if path.ends_with(".pos_k.weight") || path.ends_with(".pos_q.weight") => {}
+            _ => products.body += of_token * count,
         }
     }
     products
+}
+
+/// The share of a weight that one token reads, and the share that so many tokens read together: 1 but for experts,
+/// which for want of anything better are taken to be chosen evenly.
+fn experts(arch: &Arch, path: &str, tokens: usize) -> (f64, f64) {
+    let parts: Vec<&str> = path.split('.').collect();
+    let [tower, "layers", layer, name, "experts", ..] = parts.as_slice() else { return (1., 1.) };
+    let tower = arch.towers().into_iter().find(|(known, _)| known == tower);
+    let layer = tower.zip(layer.parse().ok()).and_then(|((_, tower), at): (_, usize)| tower.layers.get(at));
+    let spec = layer.and_then(|layer| layer.sublayers.iter().find(|spec| spec.name() == *name));
+    let Some(SublayerSpec::Moe(moe)) = spec else { return (1., 1.) };
+    let chosen = (moe.routing.top_k as f64 / moe.experts.max(1) as f64).min(1.);
+    (chosen, 1. - (1. - chosen).powf(tokens as f64))
+}
+
+/// Operations of mapping the vectors of distances, once in a pass of `time` tokens (DeBERTa).
+fn distances(arch: &Arch, time: usize) -> f64 {
+    let Some(RelativeSpec::Table { distances, .. }) = arch.main().relative else { return 0. };
+    let vectors = distances.rows().min(2 * time) as f64;
+    let sublayers = arch.main().layers.iter().flat_map(|layer| &layer.sublayers);
+    let maps = sublayers.map(|sublayer| match sublayer {
+        SublayerSpec::Disentangled(spec) => {
+            (usize::from(spec.pos_k.is_some()) + usize::from(spec.pos_q.is_some())) * spec.hidden * spec.hidden
+        }
+        _ => 0,
+    });
+    2. * vectors * maps.sum::<usize>() as f64
 }
 
 /// The type in which most of the products' weights are.
@@ -147,6 +186,41 @@ mod tests {
         assert_eq!(Work::training(&model, 3, 2).operations, 3. * forward.operations);
         let step = Work::decoding(&model, 1, 4);
         assert_eq!(step.bytes, 4. * (2 * BODY + 80 + 40) as f64 + 4. * 2. * 5. * 8.);
+    }
+
+    fn fresh(config: serde_json::Value) -> Model {
+        phyla_models::fresh_as(config.as_object().unwrap(), 0, DType::F32, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn an_encoders_tokens_see_all_and_its_pooled_heads_one() {
+        let model = fresh(json!({
+            "model_type": "bert", "vocab_size": 10, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "max_position_embeddings": 12, "num_labels": 3,
+            "architectures": ["BertForSequenceClassification"],
+        }));
+        let body = 2 * (4 * 64 + 2 * 128);
+        // Three tokens in each of two rows: each sees three keys of 8 numbers, twice, in 2 layers.
+        let scores = 2. * 2. * 3. * 3. * 4. * 8.;
+        // Pooler 64 and classifier 24, once a row.
+        let expected = 2. * (6 * body + 2 * (64 + 24)) as f64 + scores;
+        assert_eq!(Work::forward(&model, 2, 3, true).operations, expected);
+    }
+
+    #[test]
+    fn of_experts_those_count_that_are_chosen() {
+        let model = fresh(json!({
+            "model_type": "mixtral", "vocab_size": 10, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2,
+            "tie_word_embeddings": false, "sliding_window": null,
+        }));
+        let (attention, router, expert) = (4 * 64, 4 * 8, 3 * 128);
+        let step = Work::decoding(&model, 1, 0);
+        assert_eq!(step.operations, 2. * (attention + router + 2 * expert + 80) as f64 + 4. * 8.);
+        assert_eq!(step.bytes, 4. * (attention + router + 2 * expert + 80 + 3 * 8) as f64 + 4. * 2. * 8.);
+        // Two tokens leave an expert out with a chance of a half each.
+        let both = Work::decoding(&model, 2, 0).bytes - step.bytes;
+        assert_eq!(both, 4. * expert as f64 + 4. * 2. * 8.);
     }
 
     #[test]

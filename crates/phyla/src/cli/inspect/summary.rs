@@ -5,7 +5,8 @@ use std::path::Path;
 
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::checkpoint::Checkpoint;
-use phyla_models::{Found, Slot, Survey};
+use phyla_models::{Arch, Found, Slot, Survey};
+use phyla_nn::SublayerSpec;
 use serde_json::{Map, Value, json};
 
 use super::tensors::sizes;
@@ -52,6 +53,15 @@ impl Inspected {
         })
     }
 
+    /// Weights that one token meets: of experts those that it is sent to.
+    fn active(&self) -> usize {
+        let of = |slot: &Slot| match chosen(&self.survey.arch, &slot.path) {
+            Some((chosen, experts)) => slot.count().saturating_mul(chosen) / experts.max(1),
+            None => slot.count(),
+        };
+        self.survey.slots.iter().fold(0, |sum: usize, slot| sum.saturating_add(of(slot)))
+    }
+
     fn cache_bytes(&self) -> usize {
         CACHE_NUMBER.saturating_mul(self.survey.arch.cache_numbers())
     }
@@ -75,20 +85,27 @@ impl Inspected {
     fn totals(&self, out: &mut dyn Write) -> io::Result<()> {
         let arch = &self.survey.arch;
         let kind = if arch.context_is_hard { "a hard limit" } else { "as trained" };
-        writeln!(out, "parameters  {} ({})", count(self.survey.count() as u64), self.survey.count())?;
+        let (all, active) = (self.survey.count(), self.active());
+        write!(out, "parameters  {} ({all})", count(all as u64))?;
+        writeln!(
+            out,
+            "{}",
+            if active < all { format!(", {} for each token", count(active as u64)) } else { String::new() }
+        )?;
         if let Some(checkpoint) = &self.checkpoint {
             let report = checkpoint.report();
             writeln!(out, "weights     {} in {} tensors", sizes(&report), report.tensors.len())?;
         }
         writeln!(out, "vocabulary  {}", arch.vocab())?;
         writeln!(out, "context     {} tokens, {kind}", arch.context)?;
+        if let Some(encoder) = arch.source() {
+            writeln!(out, "layers      {} that read, {} that write", encoder.layers.len(), arch.main().layers.len())?;
+        }
         let full = (self.cache_bytes() as u64).saturating_mul(arch.context as u64);
-        writeln!(
-            out,
-            "cache       {} a token in f32, {} at full context",
-            bytes(self.cache_bytes() as u64),
-            bytes(full)
-        )?;
+        if self.cache_bytes() > 0 {
+            let each = bytes(self.cache_bytes() as u64);
+            writeln!(out, "cache       {each} a token in f32, {} at full context", bytes(full))?;
+        }
         let Some(tokenizer) = &self.tokenizer else { return Ok(()) };
         write!(out, "tokenizer   {} tokens", tokenizer.vocab_size())?;
         for (role, token) in tokenizer.special().roles() {
@@ -134,10 +151,13 @@ impl Inspected {
         let mut value = json!({
             "model_type": family.model_type,
             "architecture": family.architecture(arch.task),
+            "task": arch.task,
             "parameters": self.survey.count(),
+            "active_parameters": self.active(),
             "vocabulary": arch.vocab(),
             "hidden": arch.hidden(),
             "layers": arch.main().layers.len(),
+            "encoder_layers": arch.source().map(|encoder| encoder.layers.len()),
             "context": arch.context,
             "context_is_hard": arch.context_is_hard,
             "cache_bytes_per_token": self.cache_bytes(),
@@ -154,6 +174,18 @@ impl Inspected {
             value["metadata"] = json!(checkpoint.metadata());
         }
         Ok(value)
+    }
+}
+
+/// Of a weight of an expert: how many experts a token is sent to, and of how many.
+fn chosen(arch: &Arch, path: &str) -> Option<(usize, usize)> {
+    let parts: Vec<&str> = path.split('.').collect();
+    let [tower, "layers", layer, name, "experts", ..] = parts.as_slice() else { return None };
+    let (_, tower) = arch.towers().into_iter().find(|(known, _)| known == tower)?;
+    let layer = tower.layers.get(layer.parse::<usize>().ok()?)?;
+    match layer.sublayers.iter().find(|spec| spec.name() == *name)? {
+        SublayerSpec::Moe(moe) => Some((moe.routing.top_k.min(moe.experts), moe.experts)),
+        _ => None,
     }
 }
 
