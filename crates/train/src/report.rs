@@ -130,7 +130,7 @@ impl Report<'_> {
         }
         for name in self.scores() {
             let all = || self.rows.iter().filter_map(|row| row.eval_scores.get(&name).copied());
-            let (last, best) = (all().last().unwrap_or_default(), all().fold(f64::MIN, f64::max));
+            let (last, best) = (all().next_back().unwrap_or_default(), all().fold(f64::MIN, f64::max));
             // An error is best where it is lowest.
             let best = if name == "mse" { all().fold(f64::MAX, f64::min) } else { best };
             card(&spelled(&name), format!("{last:.4}"), format!("best {best:.4}"));

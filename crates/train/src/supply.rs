@@ -301,7 +301,6 @@ impl Maker<'_> {
     }
 
     /// Examples of both parts; the second is made knowing the first.
-    #[expect(clippy::type_complexity, reason = "two of the same, one of them perhaps")]
     fn both<E>(
         &self,
         records: &Records,

@@ -1,5 +1,5 @@
 //! Every recipe of the repository runs: two steps of it, on less data, and what comes of it can be opened again.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 
@@ -101,4 +101,49 @@ fn every_recipe_of_the_repository_runs_two_steps() {
     for objective in ["lm", "mlm_nsp", "seq2seq", "t5_span", "classify", "token_classify", "qa", "multiple_choice"] {
         assert!(tasks.contains(&objective), "no recipe of kind {objective}");
     }
+}
+
+#[test]
+fn what_one_recipe_has_learned_another_one_goes_on_from() {
+    let path = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes").join(name);
+    let folder = tempfile::tempdir().unwrap();
+    let pretrained = run(&small(&path("bert-pretrain.toml"), folder.path())).model.unwrap();
+    let mut recipe = small(&path("classify.toml"), folder.path());
+    (recipe.model, recipe.tokenizer) = (Model::Named(pretrained.display().to_string()), None);
+    recipe.output = folder.path().join("classes");
+    let tuned = run(&recipe);
+    let report = std::fs::read_to_string(&tuned.report).unwrap();
+    assert!(report.contains("weights of the new head are not in the checkpoint and begin at random"));
+    let saved = tuned.model.unwrap();
+    let config = |folder: &Path| -> Value {
+        serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap()
+    };
+    let found = config(&saved);
+    assert_eq!(found["architectures"], json!(["BertForSequenceClassification"]));
+    assert_eq!(found["problem_type"], "single_label_classification");
+    assert_eq!(found["id2label"], json!({"0": "good", "1": "sad"}));
+    assert_eq!(found["label2id"], json!({"good": 0, "sad": 1}));
+
+    // A checkpoint's own order of the same labels stays, since its head knows them by number.
+    let mut turned = found.clone();
+    turned["id2label"] = json!({"0": "sad", "1": "good"});
+    turned["label2id"] = json!({"sad": 0, "good": 1});
+    std::fs::write(saved.join("config.json"), turned.to_string()).unwrap();
+    recipe.model = Model::Named(saved.display().to_string());
+    recipe.output = folder.path().join("again");
+    let again = run(&recipe);
+    assert_eq!(config(&again.model.unwrap())["id2label"], turned["id2label"]);
+    assert!(!std::fs::read_to_string(&again.report).unwrap().contains("begin at random"));
+}
+
+#[test]
+fn rows_beyond_learned_positions_are_refused_before_the_first_step() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/classify.toml");
+    let folder = tempfile::tempdir().unwrap();
+    let mut recipe = small(&path, folder.path());
+    if let Model::Config(config) = &mut recipe.model {
+        config.insert("max_position_embeddings".into(), json!(32));
+    }
+    let error = train(&recipe, &Options { resume: false, quiet: true, device: Device::Cpu }).unwrap_err().to_string();
+    assert!(error.contains("learned positions for 32 only: set objective.max_len"), "{error}");
 }
