@@ -1,56 +1,16 @@
 //! `init`, `forward`, `inspect` and `bench` as a user meets them: texts, exit codes, files.
 //!
 //! The texts stand in `snapshots/`; `PHYLA_UPDATE_SNAPSHOTS=1` writes them anew.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
+use common::{matches_snapshot, phyla, said, transcript};
 use phyla_models::checkpoint::Checkpoint;
 use serde_json::{Value, json};
-
-/// Runs the program in `folder`, with no terminal and no hub.
-fn phyla(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_phyla"))
-        .args(args)
-        .current_dir(folder)
-        .env_remove("COLUMNS")
-        .env_remove("RUST_BACKTRACE")
-        .env("HF_HUB_OFFLINE", "1")
-        .env("HF_HOME", folder.join("hub"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-/// Standard output of a run that succeeds without a word on standard error.
-fn said(folder: &Path, args: &[&str]) -> String {
-    let output = phyla(folder, args);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && stderr.is_empty(), "{args:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// What a run prints, with its command line and exit code.
-fn transcript(folder: &Path, args: &[&str]) -> String {
-    let output = phyla(folder, args);
-    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    format!("$ phyla {}\n{stdout}{stderr}exit code {}\n", args.join(" "), output.status.code().unwrap())
-}
-
-#[track_caller]
-fn matches_snapshot(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(format!("{name}.txt"));
-    if std::env::var_os("PHYLA_UPDATE_SNAPSHOTS").is_some() {
-        fs::write(&path, text).unwrap();
-        return;
-    }
-    let expected = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    if text != expected {
-        panic!("{} differs (PHYLA_UPDATE_SNAPSHOTS=1 writes it anew); found:\n{text}", path.display());
-    }
-}
 
 fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(case)

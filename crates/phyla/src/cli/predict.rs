@@ -12,7 +12,7 @@ use phyla::task::tag::{Passage, Tag};
 use phyla::task::translate::Translate;
 use phyla::task::{Runner, predict};
 use phyla_data::supervised::qa::AnswerSettings;
-use phyla_data::supervised::records::{Choice, Labelled, Parallel, Question, Tagged};
+use phyla_data::supervised::records::{Choice, Labelled, Parallel, Question, Record, Tagged};
 use phyla_models::Task;
 use serde_json::json;
 
@@ -21,7 +21,7 @@ use super::fill_mask;
 use super::progress::Progress;
 use super::shared::{BatchArgs, ModelArgs, TableArgs};
 use super::sink::{Shape, Sink};
-use super::source::Source;
+use super::source::{Records, Source};
 
 /// Say what a model makes of texts: labels, entities, answers, choices
 #[derive(clap::Args)]
@@ -257,7 +257,7 @@ fn classify(args: &Args, session: &Session, source: &Source, results: &mut Resul
 
 fn tag(args: &Args, session: &Session, source: &Source, results: &mut Results) -> anyhow::Result<()> {
     let head = Tag::new(session, args.batch.max_len)?;
-    let passages: super::source::Records<Passage> = if args.words || is_conll(args) {
+    let passages: Records<Passage> = if args.words || is_conll(args) {
         let words = |text: String| {
             let tokens = said(text)?.split_whitespace().map(str::to_owned).collect();
             Ok(Tagged { tokens, tags: vec![], origin: Default::default() })
@@ -280,9 +280,15 @@ fn is_conll(args: &Args) -> bool {
         || [".conll", ".iob", ".iob2", ".bio", ".conll2003"].iter().any(|ending| name.ends_with(ending))
 }
 
-/// A line of text is not enough for tasks whose inputs have parts.
-fn parts<R>(needs: &'static str) -> impl Fn(String) -> Result<R, String> {
-    move |_| Err(format!("a line of text is not enough: give {needs} as JSON lines or a table (--format jsonl)"))
+/// The records of tasks whose inputs have parts, for which a line of text is not enough.
+fn parts<'a, R: Record + 'a>(source: &'a Source, needs: &'static str) -> anyhow::Result<Records<'a, R>> {
+    match source {
+        Source::Table(table) => Ok(Box::new(table.records())),
+        Source::Lines(_) => Err(usage(
+            format!("a line of text is not enough: this model needs {needs}"),
+            "give these as JSON lines or a table; --format tells the kind where the file's name does not",
+        )),
+    }
 }
 
 fn respond(args: &Args, session: &Session, source: &Source, results: &mut Results) -> anyhow::Result<()> {
@@ -292,7 +298,7 @@ fn respond(args: &Args, session: &Session, source: &Source, results: &mut Result
         max_answer_len: args.max_answer_len,
         null_threshold: args.null_threshold,
     };
-    let records = source.records::<Question>(parts("question and context"))?;
+    let records = parts::<Question>(source, "question and context")?;
     predict(&head, &runner(args, session), records, |item| {
         results.add(item.map(|(question, (ranked, cut))| (answer::prediction(&question, &ranked, args.n_best), cut)))
     })
@@ -300,7 +306,7 @@ fn respond(args: &Args, session: &Session, source: &Source, results: &mut Result
 
 fn choose(args: &Args, session: &Session, source: &Source, results: &mut Results) -> anyhow::Result<()> {
     let head = Choose::new(session, args.batch.max_len)?;
-    let records = source.records::<Choice>(parts("question and choices"))?;
+    let records = parts::<Choice>(source, "question and choices")?;
     predict(&head, &runner(args, session), records, |item| {
         results.add(item.map(|(question, (scores, cut))| (choose::prediction(&question, scores), cut)))
     })

@@ -98,9 +98,7 @@ impl<'a> Fill<'a> {
         let ids = self.tokenizer.encode(&spelled, true)?;
         let masks: Vec<usize> = (0..ids.len()).filter(|&at| ids[at] == self.mask).collect();
         if masks.is_empty() {
-            return Err(Error::Task(format!(
-                "the text has no mask: write {own} (or [MASK]) for what is to be guessed"
-            )));
+            return Err(Error::Task(format!("the text has no mask: write {own} for what is to be guessed")));
         }
         if ids.len() > self.max_len {
             let message =
