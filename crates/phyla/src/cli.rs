@@ -17,7 +17,7 @@ pub mod predict;
 mod progress;
 pub mod quickstart;
 mod sampling;
-mod shared;
+pub mod shared;
 mod sink;
 mod source;
 pub mod tokenize;

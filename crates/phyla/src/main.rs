@@ -45,18 +45,18 @@ fn main() -> ExitCode {
     let done = match phyla.command {
         Command::Chat(args) => cli::chat::run(&args),
         Command::Bench(args) => cli::bench::run(&args),
-        Command::Embed(args) => cli::embed::run(&args, phyla.global.quiet),
-        Command::Eval(args) => cli::eval::run(&args, phyla.global.quiet),
-        Command::FillMask(args) => cli::fill_mask::run(&args, phyla.global.quiet),
+        Command::Embed(args) => cli::embed::run(&args, phyla.global.quiet).map_err(cli::shared::as_options),
+        Command::Eval(args) => cli::eval::run(&args, phyla.global.quiet).map_err(cli::shared::as_options),
+        Command::FillMask(args) => cli::fill_mask::run(&args),
         Command::Forward(args) => cli::forward::run(&args),
         Command::Generate(args) => cli::generate::run(&args),
         Command::Init(args) => cli::init::run(&args),
         Command::Inspect(args) => cli::inspect::run(&args),
-        Command::Predict(args) => cli::predict::run(&args, phyla.global.quiet),
+        Command::Predict(args) => cli::predict::run(&args, phyla.global.quiet).map_err(cli::shared::as_options),
         Command::Quickstart(args) => cli::quickstart::run(&args, phyla.global.quiet),
         Command::Tokenize(args) => cli::tokenize::run(&args),
         Command::Train(args) => cli::train::run(&args, phyla.global.quiet),
-        Command::Translate(args) => cli::translate::run(&args, phyla.global.quiet),
+        Command::Translate(args) => cli::translate::run(&args, phyla.global.quiet).map_err(cli::shared::as_options),
     };
     cli::error::finish(done)
 }

@@ -61,7 +61,22 @@ fn names_its_place(kind: &str, message: &str) -> bool {
 }
 
 fn mentions_setting(message: &str) -> bool {
-    let settings = ["temperature", "top_", "min_", "max_", "penalty", "num_return", "stop_strings", "token", "sample"];
+    let settings = [
+        "temperature",
+        "top_",
+        "min_",
+        "max_",
+        "penalty",
+        "num_return",
+        "num_beams",
+        "bad_words",
+        "early_stopping",
+        "ngram",
+        "renormalize",
+        "stop_strings",
+        "token",
+        "sample",
+    ];
     settings.iter().any(|setting| message.contains(setting))
 }
 

@@ -54,8 +54,8 @@ pub struct Args {
     #[command(flatten)]
     batch: BatchArgs,
 
-    /// Results are JSON lines anyway
-    #[arg(long, hide = true)]
+    /// Write JSON lines, whatever the output is called
+    #[arg(long)]
     json: bool,
 }
 
@@ -76,7 +76,8 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         (Some(source), _) => source.records(|text| Ok(Labelled::new(text, "")))?,
         (None, text) => Box::new(std::iter::once(Ok(Labelled::new(text.clone().unwrap_or_default(), "")))),
     };
-    let tensor = args.output.as_deref().filter(|path| path.extension().is_some_and(|end| end == "safetensors"));
+    let tensor =
+        args.output.as_deref().filter(|path| !args.json && path.extension().is_some_and(|end| end == "safetensors"));
     let inputs: Vec<&Path> = args.input.iter().map(PathBuf::as_path).collect();
     let mut sink = if tensor.is_some() { None } else { Some(Sink::open(args.output.as_deref(), &inputs)?) };
     let mut progress = Progress::new("texts", None, quiet || source.is_none());

@@ -40,7 +40,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args, _quiet: bool) -> anyhow::Result<()> {
+pub fn run(args: &Args) -> anyhow::Result<()> {
     let session = args.model.session()?;
     let mut head = Fill::new(&session, args.top_k)?;
     head.among(&args.targets)?;

@@ -104,8 +104,8 @@ pub struct Args {
     #[arg(long)]
     allow_faults: bool,
 
-    /// Results are JSON lines anyway
-    #[arg(long, hide = true, conflicts_with = "shape")]
+    /// Write JSON lines: what --shape is anyway
+    #[arg(long, conflicts_with = "shape")]
     json: bool,
 }
 
@@ -148,7 +148,8 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         return Err(usage(format!("--task {name}: `{}` is for {}", args.model.model, task.describe()), help));
     }
     let sink = Sink::open(args.output.as_deref(), &[&args.input])?;
-    let mut results = Results::new(sink, args.shape, quiet);
+    let shape = if args.json { Shape::Jsonl } else { args.shape };
+    let mut results = Results::new(sink, shape, quiet);
     let done = match task {
         Task::SequenceClassification | Task::NextSentence => classify(args, &session, &source, &mut results),
         Task::TokenClassification => tag(args, &session, &source, &mut results),

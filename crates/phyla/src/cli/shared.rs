@@ -122,6 +122,18 @@ impl TableArgs {
     }
 }
 
+/// Readers of tables name the keys of a recipe; here these are options.
+pub fn as_options(error: anyhow::Error) -> anyhow::Error {
+    let message = error.to_string();
+    let about = ["columns", "`header", "`format`", "`quotes"].iter().any(|key| message.contains(key));
+    let of_data = error.is::<phyla_data::Error>() || matches!(error.downcast_ref(), Some(phyla::Error::Data(_)));
+    if of_data && about {
+        let help = "as options these are --column ROLE=COLUMN (such as text=0), --header true or false, --format";
+        return super::error::usage(message, help);
+    }
+    error
+}
+
 fn column(text: &str) -> Result<(String, Column), String> {
     let (role, name) = text.split_once('=').ok_or("expected ROLE=COLUMN, such as text=review")?;
     let column = match name.parse() {

@@ -194,6 +194,8 @@ mod tests {
         let input = parse(r#"{"input_ids": [5, 6, 7], "position_ids": [0, 0, 1], "token_type_ids": null}"#).unwrap();
         assert_eq!((input.batch, input.time, input.positions), (1, 3, Some(vec![0, 0, 1])));
         assert_eq!(input.token_types, None);
+        let input = parse(r#"{"input_ids": [5, 6], "decoder_input_ids": [1, 2, 3]}"#).unwrap();
+        assert_eq!(input.decoder.map(|decoder| decoder.ids), Some(vec![1, 2, 3]));
     }
 
     #[test]
@@ -215,7 +217,8 @@ mod tests {
                 r#"{"input_ids": [1], "atention_mask": [1]}"#,
                 "`atention_mask` is not a known key; the nearest is `attention_mask`",
             ),
-            (r#"{"input_ids": [1], "decoder_input_ids": [1]}"#, "decoder_input_ids needs an encoder-decoder model"),
+            (r#"{"input_ids": [1], "decoder_input_ids": []}"#, "decoder_input_ids is an empty list"),
+            (r#"{"input_ids": [[1], [2], [3]], "num_choices": 2}"#, "num_choices should divide the 3 rows"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");
