@@ -86,6 +86,15 @@ impl Setup {
         };
         let supply = material.supply(recipe, &tokenizer, &start.config()?, note)?;
         let mut warnings = vec![];
+        if let (None, Start::Folder(_), Some(table)) = (checkpoint, &start, &recipe.tokenizer)
+            && !matches!(table, recipe::TokenizerTable::Path(_))
+        {
+            warnings.push(
+                "[tokenizer] makes a new vocabulary, and the checkpoint has learned with another: its knowledge of tokens \
+                 is lost; leave [tokenizer] out to take the checkpoint's own"
+                    .into(),
+            );
+        }
         let mut generation = start.generation();
         let head = supply.as_ref().map(|supply| &supply.head);
         let model = model(recipe, start, &tokenizer, device, (head, checkpoint.is_some()), &mut warnings)?;

@@ -71,7 +71,7 @@ pub struct Text {
     /// One path or a list.
     #[serde(default, deserialize_with = "paths")]
     pub validation: Vec<PathBuf>,
-    /// The text between two documents of a file; when absent, a file is one document.
+    /// The line between two documents of a file, `""` for blank lines; when absent, a file is one document.
     pub document_separator: Option<String>,
 }
 
@@ -230,10 +230,6 @@ impl Data {
         match &self.source {
             Source::Table(table) => table.check(problems),
             Source::Task(task) => task.check(problems),
-            Source::Text(Text { document_separator: Some(separator), .. }) if separator.is_empty() => {
-                problems
-                    .push("`data.document_separator` is empty; leave it out to take each file as one document".into());
-            }
             Source::Stories(Stories { bytes, .. }) if !(1000..=LARGEST).contains(bytes) => {
                 problems.push(format!("`data.bytes` is {bytes}; expected 1000 to {LARGEST}"));
             }
