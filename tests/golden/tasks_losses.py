@@ -164,7 +164,7 @@ def translation(config, rng):
 
 DEEPSEEK = dict(num_hidden_layers=3, first_k_dense_replace=1, aux_loss_alpha=0.1, attention_dropout=0.0)
 DEEPSEEK_FINAL = ["model.layers.1.mlp.gate.weight", "model.layers.2.mlp.experts.3.up_proj.weight", "lm_head.weight"]
-ROUTED = dict(num_hidden_layers=2, router_aux_loss_coef=0.1)
+ROUTED = dict(num_hidden_layers=2, router_aux_loss_coef=0.1, output_router_logits=True)
 BALANCE = (
     "mean over the shifted labels of -log p, plus {} N · sum_i f_i P_i over all layers' unmasked tokens as one: f_i "
 )

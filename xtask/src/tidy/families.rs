@@ -164,7 +164,7 @@ fn arithmetic(source: &Source, i: usize) -> Option<String> {
 }
 
 /// Methods for any model of a kind, named after the first one.
-const METHODS: &[[&str; 2]] = &[["t5", "span"]];
+const METHODS: &[[&str; 2]] = &[["t5", "span"], ["sentence", "bert"]];
 
 /// The family that a name or a string speaks of: a whole word of it, versions and letter case aside.
 fn family_in(text: &str, own: &BTreeSet<String>) -> Option<String> {

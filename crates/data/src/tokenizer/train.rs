@@ -191,7 +191,7 @@ impl BpeSettings {
     }
 
     /// RoBERTa's roles: `<s> <pad> </s> <unk> <mask>` first, texts between `<s>` and `</s>`, GPT-2's division.
-    pub fn roberta(vocab_size: usize) -> Self {
+    pub fn masked(vocab_size: usize) -> Self {
         let token = |token: &str| Some(token.to_owned());
         Self {
             vocab_size,

@@ -182,7 +182,7 @@ fn byte_pairs_end_or_surround_texts_on_demand() {
     let ended = translation.encode("The dog", true).unwrap();
     assert_eq!((&ended[..plain.len()], &ended[plain.len()..]), (&plain[..], &[2][..]));
     assert_eq!(translation.decode(&ended, true).unwrap(), "The dog");
-    let roberta = small(BpeSettings::roberta(400));
+    let roberta = small(BpeSettings::masked(400));
     assert_eq!((roberta.cls(), roberta.sep(), roberta.mask()), (Some(0), Some(2), Some(4)));
     // `<mask>` stands for the word with the space before it.
     assert_eq!(roberta.encode("a <mask>", false).unwrap().len(), 2);
@@ -219,7 +219,7 @@ fn pairs_and_words_lead_back_to_the_text() {
 #[test]
 fn given_words_keep_their_numbers() {
     let words = ["The", "unbelievable", "dog", ",", "x"];
-    let byte_level = small(BpeSettings::roberta(400));
+    let byte_level = small(BpeSettings::masked(400));
     let word_piece = wordpiece(&WordPieceSettings { vocab_size: 300, ..WordPieceSettings::default() });
     let unigram = unigram(&UnigramSettings { vocab_size: 400, extra_ids: 0, ..UnigramSettings::default() });
     for tokenizer in [&byte_level, &word_piece, &unigram] {

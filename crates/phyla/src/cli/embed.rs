@@ -17,9 +17,9 @@ use super::source::Source;
 /// Turn texts into vectors
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  phyla embed --model models/minilm \"A little fox sat by the river.\"
-  phyla embed --model models/minilm --input texts.txt --output vectors.jsonl
-  phyla embed --model models/minilm --input texts.txt --output vectors.safetensors
+  phyla embed --model models/embedder \"A little fox sat by the river.\"
+  phyla embed --model models/embedder --input texts.txt --output vectors.jsonl
+  phyla embed --model models/embedder --input texts.txt --output vectors.safetensors
 
 A folder of sentence-transformers (modules.json) says itself how the states of a text's tokens become a
 vector; for others it is their mean, at length 1. JSON lines read {\"embedding\": [...]}; a file that ends in

@@ -89,7 +89,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "en")]
     lang: Lang,
 
-    /// Answers: \"no answer\" is one when its score is higher than the best span's by more than this
+    /// Answers: "no answer" is one when its score is higher than the best span's by more than this
     /// [default: 0 if a question has no answer]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     null_threshold: Option<f32>,

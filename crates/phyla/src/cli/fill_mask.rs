@@ -11,10 +11,10 @@ use super::source::Lines;
 /// Guess the words under the masks of a text
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  phyla fill-mask --model models/bert \"Paris is the [MASK] of France.\"
-  phyla fill-mask --model models/roberta \"The <mask> sat on the <mask>.\" --top-k 3
-  phyla fill-mask --model models/bert \"He was a [MASK] man.\" --targets good,bad --json
-  phyla fill-mask --model models/bert - < texts.txt
+  phyla fill-mask --model models/masked-lm \"Paris is the [MASK] of France.\"
+  phyla fill-mask --model models/masked-lm \"The <mask> sat on the <mask>.\" --top-k 3
+  phyla fill-mask --model models/masked-lm \"He was a [MASK] man.\" --targets good,bad --json
+  phyla fill-mask --model models/masked-lm - < texts.txt
 
 A mask is written as the model's tokenizer spells it, or as [MASK] or <mask> for any model. Several masks are
 guessed each for itself. Probabilities are of the whole vocabulary, with --targets too. --json gives a JSON

@@ -88,7 +88,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = super::shared::count())]
     n_best: usize,
 
-    /// Answers: \"no answer\" is one when its score is higher than the best span's by more than this
+    /// Answers: "no answer" is one when its score is higher than the best span's by more than this
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     null_threshold: Option<f32>,
 

@@ -21,7 +21,7 @@ use super::source::Source;
 #[command(after_help = "Examples:
   phyla translate --model models/en-de \"A little fox sat by the river.\"
   phyla translate --model models/en-de --input news.en --output news.de --beams 4
-  phyla translate --model models/t5 --prefix \"translate English to German: \" - < news.en
+  phyla translate --model models/text-to-text --prefix \"translate English to German: \" - < news.en
 
 A line in, a line out: blank lines stay blank. Without options the model's own generation_config.json
 decides. Lines of like length are computed together and given back in their order.")]
@@ -50,7 +50,7 @@ pub struct Args {
     #[command(flatten)]
     batch: BatchArgs,
 
-    /// Write a JSON line for each: {\"text\", \"score\", \"tokens\"}
+    /// Write a JSON line for each: {"text", "score", "tokens"}
     #[arg(long)]
     json: bool,
 }
@@ -58,7 +58,7 @@ pub struct Args {
 /// How to decode; what is not given comes from the model's `generation_config.json`.
 #[derive(clap::Args)]
 pub struct Decoding {
-    /// Put before every text (T5: \"translate English to German: \")
+    /// Put before every text (T5: "translate English to German: ")
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub prefix: String,
 

@@ -46,7 +46,7 @@ pub enum BpePreset {
     /// `<pad> <s> </s> <unk>`: one vocabulary for both sides of a translation, whose texts end with `</s>`.
     Translation,
     /// RoBERTa's `<s> <pad> </s> <unk> <mask>`, texts between `<s>` and `</s>`.
-    Roberta,
+    Masked,
 }
 
 impl Bpe {
@@ -56,7 +56,7 @@ impl Bpe {
         match self.preset {
             BpePreset::Plain => BpeSettings { vocab_size: self.vocab_size, ..BpeSettings::default() },
             BpePreset::Translation => BpeSettings::translation(self.vocab_size),
-            BpePreset::Roberta => BpeSettings::roberta(self.vocab_size),
+            BpePreset::Masked => BpeSettings::masked(self.vocab_size),
         }
     }
 }
@@ -124,7 +124,7 @@ impl TokenizerTable {
             {
                 problems.push(format!(
                     "`objective.kind` \"{name}\" needs a mask token; expected `tokenizer.kind` wordpiece, or bpe with \
-                     `preset = \"roberta\"`"
+                     `preset = \"masked\"`"
                 ));
             }
             Objective::T5Span(_) => match self {
