@@ -71,7 +71,7 @@ def case_inputs(case: Case, config: dict, rng: random.Random) -> dict:
     if case.choices:
         inputs = {"input_ids": [[rng.randrange(vocab) for _ in range(case.length)] for _ in range(2 * case.choices)]}
         if kind != "bare":
-            lengths = [case.length - rng.randrange(4) for _ in inputs["input_ids"]]
+            lengths = [max(case.length - rng.randrange(4), 1) for _ in inputs["input_ids"]]
             inputs["attention_mask"] = [[int(t < n) for t in range(case.length)] for n in lengths]
         inputs["num_choices"] = case.choices
     else:

@@ -217,6 +217,21 @@ fn cached_decoding_equals_full() {
 }
 
 #[test]
+fn a_latent_cache_holds_one_vector_a_token() {
+    let model = open(&golden().join("deepseek_v2/model"));
+    let config = |key: &str| model.config[key].as_u64().unwrap() as usize;
+    let mut cache = Cache::new(1);
+    // Its first capacity, filled token by token.
+    for token in 0..64 {
+        model.forward(&[token % 7], None, &mut phyla_nn::Pass::cached(cache.all(), 1)).unwrap();
+    }
+    // Sections 2.1.2 and 2.1.3 of the paper: the compressed keys and values, and one rotated key for all heads.
+    let numbers = config("num_hidden_layers") * (config("kv_lora_rank") + config("qk_rope_head_dim"));
+    assert_eq!(cache.bytes(), 64 * numbers * size_of::<f32>());
+    assert_eq!(model.arch.cache_numbers(), numbers, "what `inspect` says of it");
+}
+
+#[test]
 fn padding_changes_nothing() {
     for case in families().flat_map(cases) {
         let model = open(&case);

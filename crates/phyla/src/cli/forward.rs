@@ -67,6 +67,10 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let input = ids::read(&args.ids)?;
+    warn_of_hidden_rows("attention_mask", &input);
+    if let Some(decoder) = &input.decoder {
+        warn_of_hidden_rows("decoder_attention_mask", decoder);
+    }
     let model = model::open(&args.model, args.device, args.dtype)?;
     let tensors = tensors(&model, &input, args.hidden_states)?;
     write(&args.output, &tensors).with_context(|| format!("cannot write `{}`", args.output.display()))?;
@@ -79,6 +83,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         tensors.iter().try_for_each(|(name, tensor)| writeln!(out, "{name:18} {:?}", tensor.dims()))?;
         writeln!(out, "written to {}", args.output.display())
     })
+}
+
+/// A row that is hidden whole still gives numbers; they mean nothing.
+fn warn_of_hidden_rows(key: &str, input: &Input) {
+    let rows = input.attention_mask.iter().flat_map(|mask| mask.chunks(input.time.max(1)));
+    if let Some(row) = rows.into_iter().position(|row| row.iter().all(|&seen| seen == 0)) {
+        tracing::warn!("{key}: row {row} hides every token, so what is written for it means nothing");
+    }
 }
 
 /// Everything to be written, by name.
