@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
 use phyla_generate::{Event, GenerationConfig, Generator};
-use phyla_kernels::product::{MatRef, linear};
+use phyla_kernels::product::{MatRef, Precision, linear};
 use phyla_models::{LoadOptions, Model, fresh, load, save};
 
 fn make(folder: &Path) {
@@ -84,7 +84,7 @@ fn products(model: &Model, rows: usize) -> Duration {
         if let &[n, k] = param.dims() {
             let (x, mut y) = (vec![1f32; rows * k], vec![0f32; rows * n]);
             let product = |w: MatRef| {
-                linear(&mut y, &x, w, None, rows, n, k);
+                linear(&mut y, &x, w, None, [rows, n, k], Precision::F32);
                 Ok(())
             };
             param.weight().with(product).unwrap();

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 use phyla_generate::{GenerationConfig, Generator};
-use phyla_kernels::product::{MatRef, linear};
+use phyla_kernels::product::{MatRef, Precision, linear};
 use phyla_kernels::rng::Rng;
 use phyla_models::fresh;
 
@@ -68,7 +68,7 @@ fn products(rows: usize) -> f64 {
     for _ in 0..30 {
         let start = Instant::now();
         for (&(n, k), w) in shapes.iter().zip(&weights) {
-            linear(&mut y[..rows * n], &x[..rows * k], MatRef::F32(w), None, rows, n, k);
+            linear(&mut y[..rows * n], &x[..rows * k], MatRef::F32(w), None, [rows, n, k], Precision::F32);
         }
         best = best.min(start.elapsed().as_secs_f64());
     }

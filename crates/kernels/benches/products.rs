@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "the processor time of a thread has no safe call in std")]
 
 use half::bf16;
-use phyla_kernels::product::{MatRef, linear, linear_dw, linear_dx};
+use phyla_kernels::product::{MatRef, Precision, linear, linear_dw, linear_dx};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -36,7 +36,9 @@ fn best(mut f: impl FnMut()) -> f64 {
 }
 
 fn train() {
-    println!("{:>6} {:>6} {:>6}  GFLOP/s: linear  bf16  dx  dx bf16  dw", "m", "n", "k");
+    let limit = phyla_kernels::roofline::measure();
+    println!("at most {:.0} GFLOP/s in f32, {:.0} in bf16", limit.f32_gflops, limit.bf16_gflops);
+    println!("{:>6} {:>6} {:>6}  f32: linear, dx, dw; bf16: linear, dx, dw", "m", "n", "k");
     for (m, n, k) in [
         (512, 768, 768),
         (512, 2304, 768),
@@ -58,20 +60,16 @@ fn train() {
         let (mut y, mut dx, mut dw) = (vec![0f32; m * n], vec![0f32; m * k], vec![0f32; n * k]);
         let bias = vec![0f32; n];
         let rate = |seconds: f64| 2e-9 * (m * n * k) as f64 / seconds;
-        let forward = best(|| linear(black_box(&mut y), &x, MatRef::F32(&w), Some(&bias), m, n, k));
-        let forward_half = best(|| linear(black_box(&mut y), &x, MatRef::Bf16(&half), None, m, n, k));
-        let back = best(|| linear_dx(black_box(&mut dx), &y, MatRef::F32(&w), m, n, k, false));
-        let back_half = best(|| linear_dx(black_box(&mut dx), &y, MatRef::Bf16(&half), m, n, k, false));
-        y.fill(0.0);
-        let weight = best(|| linear_dw(black_box(&mut dw), &y, &x, m, n, k));
-        println!(
-            "{m:>6} {n:>6} {k:>6}  {:.1}  {:.1}  {:.1}  {:.1}  {:.1}",
-            rate(forward),
-            rate(forward_half),
-            rate(back),
-            rate(back_half),
-            rate(weight)
-        );
+        print!("{m:>6} {n:>6} {k:>6}");
+        for (w, precision) in [(MatRef::F32(&w), Precision::F32), (MatRef::Bf16(&half), Precision::Bf16)] {
+            let sizes = [m, n, k];
+            let forward = best(|| linear(black_box(&mut y), &x, w, Some(&bias), sizes, precision));
+            let back = best(|| linear_dx(black_box(&mut dx), &y, w, sizes, false, precision));
+            y.fill(0.0);
+            let weight = best(|| linear_dw(black_box(&mut dw), &y, &x, sizes, precision));
+            print!("  {:6.0} {:6.0} {:6.0}", rate(forward), rate(back), rate(weight));
+        }
+        println!();
     }
 }
 
@@ -84,7 +82,7 @@ fn decode() {
             let (x, mut y) = (vec![0.5f32; m * k], vec![0f32; m * n]);
             let seconds = best(|| {
                 for w in &weights {
-                    linear(black_box(&mut y), &x, MatRef::Bf16(w), None, m, n, k);
+                    linear(black_box(&mut y), &x, MatRef::Bf16(w), None, [m, n, k], Precision::Bf16);
                 }
             }) / copies as f64;
             let bytes = (n * k * 2) as f64;

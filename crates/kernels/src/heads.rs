@@ -4,7 +4,7 @@
 
 use crate::chunk::Parts;
 use crate::isa::{Isa, isa};
-use crate::product::{self, MatRef};
+use crate::product::{self, MatRef, Precision};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::threads;
 use half::{bf16, f16};
@@ -113,11 +113,11 @@ fn up_on(isa: Isa, y: &mut [f32], x: &[f32], w: MatRef, n: usize, rows: &HeadRow
     rows.each(n, |head| {
         let w = part(w, rows.range(head));
         by_head(&y, x, head, [n, heads, size, rank], |y, x| {
-            if n <= product::rows_invariant_limit() {
+            if n <= product::rows_invariant_limit(Precision::F32) {
                 y.fill(0.0);
                 dispatch(isa, Few { y, x, w, n, size, rank });
             } else {
-                product::linear_dx(y, x, w, n, size, rank, false);
+                product::linear_dx(y, x, w, [n, size, rank], false, Precision::F32);
             }
         });
     });
@@ -130,7 +130,7 @@ pub fn down(y: &mut [f32], x: &[f32], w: MatRef, n: usize, rows: &HeadRows) {
     let y = Parts::new(y);
     rows.each(n, |head| {
         let w = part(w, rows.range(head));
-        by_head(&y, x, head, [n, heads, rank, size], |y, x| product::linear(y, x, w, None, n, size, rank));
+        by_head(&y, x, head, [n, heads, rank, size], |y, x| product::linear(y, x, w, None, [n, size, rank], Precision::F32));
     });
 }
 
@@ -144,7 +144,7 @@ pub fn weight_backward(dw: &mut [f32], small: &[f32], wide: &[f32], n: usize, ro
         SCRATCH.with_borrow_mut(|[a, b]| {
             let (small, wide) = (gather(a, small, head, [heads, size]), gather(b, wide, head, [heads, rank]));
             // SAFETY: the rows of different heads do not overlap.
-            product::linear_dw(unsafe { dw.at(rows.range(head)) }, small, wide, n, size, rank);
+            product::linear_dw(unsafe { dw.at(rows.range(head)) }, small, wide, [n, size, rank], Precision::F32);
         });
     });
 }
@@ -328,7 +328,7 @@ mod tests {
                 let (y, z) = run(1);
                 assert_eq!((y.clone(), z.clone()), run(2));
                 // Row by row: the same bits as alone.
-                if n <= product::rows_invariant_limit() {
+                if n <= product::rows_invariant_limit(Precision::F32) {
                     for r in 0..n {
                         let (mut alone, mut other) = (vec![9.0; heads * rank], vec![9.0; heads * size]);
                         up(&mut alone, &small[r * heads * size..][..heads * size], w, 1, &rows);
@@ -366,12 +366,12 @@ mod tests {
 
     #[test]
     fn few_rows_have_the_bits_of_many_on_every_instruction_set() {
-        for isa in [Isa::Avx512, Isa::Avx2, Isa::Portable] {
+        for isa in Isa::all_available() {
             for (size, rank) in [(1, 1), (13, 33), (300, 70), (128, 512)] {
                 let rows = HeadRows { heads: 1, stride: size, offset: 0, size, rank };
                 let (x, w) = (normal(1, 40 * size), normal(2, size * rank));
                 let mut many = vec![0.0; 40 * rank];
-                product::linear_dx(&mut many, &x, MatRef::F32(&w), 40, size, rank, false);
+                product::linear_dx(&mut many, &x, MatRef::F32(&w), [40, size, rank], false, Precision::F32);
                 for n in [1, 2, 4, 7] {
                     let mut y = vec![9.0; n * rank];
                     up_on(isa, &mut y, &x[..n * size], MatRef::F32(&w), n, &rows);

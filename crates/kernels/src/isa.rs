@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// AVX-512 F, BW, DQ and VL with FMA and F16C: 16 lanes of f32.
+    /// AVX-512 with BF16 and AMX: tiles of 16 rows of bf16 or bytes.
+    Amx,
+    /// AVX-512 F, BW, DQ and VL with FMA and F16C: 16 lanes of f32; BF16 and VNNI where the machine has them.
     Avx512,
     /// AVX2 with FMA and F16C: 8 lanes of f32.
     Avx2,
@@ -14,9 +16,14 @@ pub enum Isa {
 }
 
 impl Isa {
+    /// All of them, the fastest first.
+    pub const ALL: [Isa; 4] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Portable];
+
     /// Whether this machine can run it.
     pub fn available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512.available() && crate::amx::available(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 Isa::Avx2.available()
@@ -30,19 +37,36 @@ impl Isa {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512 | Isa::Avx2 => false,
+            Isa::Amx | Isa::Avx512 | Isa::Avx2 => false,
             Isa::Portable => true,
         }
     }
 
     /// Every instruction set of this machine, the fastest first. Tests run a kernel on each.
     pub fn all_available() -> Vec<Isa> {
-        [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.available()).collect()
+        Isa::ALL.into_iter().filter(|isa| isa.available()).collect()
+    }
+
+    /// Whether it multiplies pairs of bf16 and sums them in f32.
+    pub fn has_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return matches!(self, Isa::Amx | Isa::Avx512) && is_x86_feature_detected!("avx512bf16");
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
+    }
+
+    /// Whether it multiplies fours of bytes and sums them in i32.
+    pub fn has_int8(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return matches!(self, Isa::Amx | Isa::Avx512) && is_x86_feature_detected!("avx512vnni");
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
     }
 
     /// The name that `PHYLA_ISA` takes.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Amx => "amx",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",
@@ -74,28 +98,17 @@ pub fn check() -> Result<Isa, String> {
 }
 
 fn best() -> Isa {
-    if Isa::Avx512.available() {
-        Isa::Avx512
-    } else if Isa::Avx2.available() {
-        Isa::Avx2
-    } else {
-        Isa::Portable
-    }
+    Isa::ALL.into_iter().find(|isa| isa.available()).unwrap_or(Isa::Portable)
 }
 
 fn choose(asked: Option<&str>) -> Result<Isa, String> {
     let has = || Isa::all_available().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
-    let isa = match asked {
-        None | Some("") => return Ok(best()),
-        Some("avx512") => Isa::Avx512,
-        Some("avx2") => Isa::Avx2,
-        Some("portable") => Isa::Portable,
-        Some(other) => {
-            return Err(format!(
-                "PHYLA_ISA: expected avx512, avx2 or portable, found `{other}` (this machine has: {})",
-                has()
-            ));
-        }
+    let Some(name) = asked.filter(|name| !name.is_empty()) else { return Ok(best()) };
+    let Some(isa) = Isa::ALL.into_iter().find(|isa| isa.name() == name) else {
+        return Err(format!(
+            "PHYLA_ISA: expected amx, avx512, avx2 or portable, found `{name}` (this machine has: {})",
+            has()
+        ));
     };
     if isa.available() {
         Ok(isa)

@@ -3,6 +3,8 @@
 #![expect(unsafe_code, reason = "vector intrinsics and disjoint writes from several threads")]
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod balance;
 mod chunk;
@@ -17,6 +19,7 @@ pub mod norm;
 pub mod optim;
 mod pool;
 pub mod product;
+pub mod quant;
 pub mod regression;
 pub mod rng;
 pub mod roofline;

@@ -1,15 +1,16 @@
 //! Products with a weight matrix `[n, k]`: forward, both gradients, and the bias gradient. This file chooses the path;
-//! `dot` multiplies few rows, `blocked` many, `reference` checks both.
+//! `dot` multiplies few rows, `blocked` many, `rounded` many in bf16, `reference` checks them.
 
 mod blocked;
 mod dot;
 pub mod reference;
+#[cfg(target_arch = "x86_64")]
+mod rounded;
 #[cfg(test)]
 mod tests;
 
 use crate::isa::{Isa, isa};
 use crate::threads;
-use blocked::{Blocked, From};
 use dot::Dot;
 
 use half::{bf16, f16};
@@ -59,31 +60,45 @@ impl MatRef<'_> {
     }
 }
 
-/// Up to this many rows, [`linear`] gives each row the same bits as if it were alone in the call.
-pub const fn rows_invariant_limit() -> usize {
-    32
+/// How exactly the factors enter a product; sums are in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    F32,
+    /// Of many rows rounded to bf16, where the machine multiplies those faster. Of few rows, whose products wait for the
+    /// weight to be read, as they are.
+    Bf16,
 }
 
-/// `y[m, n] = x[m, k] · wᵀ + bias`, `w` being `[n, k]`.
+/// Up to this many rows, [`linear`] gives each row the same bits as if it were alone in the call.
+pub const fn rows_invariant_limit(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 32,
+        Precision::Bf16 => 8,
+    }
+}
+
+/// `y[m, n] = x[m, k] · wᵀ + bias`, `w` being `[n, k]`; `sizes` are `[m, n, k]`.
 ///
 /// # Panics
 /// If a length does not fit the sizes; so do all functions here.
-pub fn linear(y: &mut [f32], x: &[f32], w: MatRef, bias: Option<&[f32]>, m: usize, n: usize, k: usize) {
-    check("linear", y.len(), x.len(), w.len(), [m, n, k]);
-    assert!(bias.is_none_or(|b| b.len() == n), "linear: bias must hold {n} values");
-    linear_on(isa(), y, x, w, bias, [m, n, k]);
+pub fn linear(y: &mut [f32], x: &[f32], w: MatRef, bias: Option<&[f32]>, sizes: [usize; 3], precision: Precision) {
+    check("linear", y.len(), x.len(), w.len(), sizes);
+    assert!(bias.is_none_or(|b| b.len() == sizes[1]), "linear: bias must hold {} values", sizes[1]);
+    linear_on(isa(), y, x, w, bias, sizes, precision);
 }
 
 /// `dx[m, k] = dy[m, n] · w[n, k]`, or `+=` where `accumulate`.
-pub fn linear_dx(dx: &mut [f32], dy: &[f32], w: MatRef, m: usize, n: usize, k: usize, accumulate: bool) {
-    check("linear_dx", dy.len(), dx.len(), w.len(), [m, n, k]);
-    linear_dx_on(isa(), dx, dy, w, [m, n, k], accumulate);
+pub fn linear_dx(dx: &mut [f32], dy: &[f32], w: MatRef, sizes: [usize; 3], accumulate: bool, precision: Precision) {
+    check("linear_dx", dy.len(), dx.len(), w.len(), sizes);
+    linear_dx_on(isa(), dx, dy, w, sizes, accumulate, precision);
 }
 
 /// `dw[n, k] += dyᵀ · x`, with `dy[m, n]` and `x[m, k]`.
-pub fn linear_dw(dw: &mut [f32], dy: &[f32], x: &[f32], m: usize, n: usize, k: usize) {
-    check("linear_dw", dy.len(), x.len(), dw.len(), [m, n, k]);
-    linear_dw_on(isa(), dw, dy, x, [m, n, k]);
+pub fn linear_dw(dw: &mut [f32], dy: &[f32], x: &[f32], sizes: [usize; 3], precision: Precision) {
+    check("linear_dw", dy.len(), x.len(), dw.len(), sizes);
+    linear_dw_on(isa(), dw, dy, x, sizes, precision);
 }
 
 /// `db[n] +=` the column sums of `dy[m, n]`: the gradient of a bias. Each column is summed from the first row on.
@@ -104,25 +119,73 @@ pub fn sum_rows(db: &mut [f32], dy: &[f32], m: usize, n: usize) {
     });
 }
 
-fn linear_on(isa: Isa, y: &mut [f32], x: &[f32], w: MatRef, bias: Option<&[f32]>, [m, n, k]: [usize; 3]) {
-    if m <= rows_invariant_limit() {
-        dot::run(isa, y, &Dot { m, n, k, x, w, bias });
-    } else {
-        let start = bias.map_or(From::Zero, From::Row);
-        blocked::run(isa, y, &Blocked { m, n, k, a: x, a_transposed: false, b: w, b_transposed: true, start });
+fn linear_on(
+    isa: Isa,
+    y: &mut [f32],
+    x: &[f32],
+    w: MatRef,
+    bias: Option<&[f32]>,
+    [m, n, k]: [usize; 3],
+    precision: Precision,
+) {
+    if m <= rows_invariant_limit(precision) {
+        return dot::run(isa, y, &Dot { m, n, k, x, w, bias });
     }
+    let start = bias.map_or(From::Zero, From::Row);
+    many(isa, y, &Factors { m, n, k, a: x, a_transposed: false, b: w, b_transposed: true, start }, precision);
 }
 
-fn linear_dx_on(isa: Isa, dx: &mut [f32], dy: &[f32], w: MatRef, [m, n, k]: [usize; 3], accumulate: bool) {
+fn linear_dx_on(
+    isa: Isa,
+    dx: &mut [f32],
+    dy: &[f32],
+    w: MatRef,
+    [m, n, k]: [usize; 3],
+    accumulate: bool,
+    precision: Precision,
+) {
     let start = if accumulate { From::Add } else { From::Zero };
-    let p = Blocked { m, n: k, k: n, a: dy, a_transposed: false, b: w, b_transposed: false, start };
-    blocked::run(isa, dx, &p);
+    let p = Factors { m, n: k, k: n, a: dy, a_transposed: false, b: w, b_transposed: false, start };
+    many(isa, dx, &p, precision);
 }
 
-fn linear_dw_on(isa: Isa, dw: &mut [f32], dy: &[f32], x: &[f32], [m, n, k]: [usize; 3]) {
+fn linear_dw_on(isa: Isa, dw: &mut [f32], dy: &[f32], x: &[f32], [m, n, k]: [usize; 3], precision: Precision) {
     let b = MatRef::F32(x);
-    let p = Blocked { m: n, n: k, k: m, a: dy, a_transposed: true, b, b_transposed: false, start: From::Add };
-    blocked::run(isa, dw, &p);
+    let p = Factors { m: n, n: k, k: m, a: dy, a_transposed: true, b, b_transposed: false, start: From::Add };
+    many(isa, dw, &p, precision);
+}
+
+/// `c[m, n] = start + a[m, k] · b[k, n]`.
+struct Factors<'a> {
+    m: usize,
+    n: usize,
+    k: usize,
+    /// Contiguous, `[m, k]` or, where `a_transposed`, `[k, m]`.
+    a: &'a [f32],
+    a_transposed: bool,
+    /// Contiguous, `[k, n]` or, where `b_transposed`, `[n, k]`.
+    b: MatRef<'a>,
+    b_transposed: bool,
+    start: From<'a>,
+}
+
+/// What a product starts from.
+#[derive(Clone, Copy)]
+enum From<'a> {
+    Zero,
+    /// What the result holds.
+    Add,
+    /// One row for all.
+    Row(&'a [f32]),
+}
+
+fn many(isa: Isa, c: &mut [f32], p: &Factors, precision: Precision) {
+    #[cfg(target_arch = "x86_64")]
+    if precision == Precision::Bf16 && isa.has_bf16() {
+        return rounded::run(isa, c, p);
+    }
+    let _ = precision;
+    blocked::run(isa, c, p);
 }
 
 fn check(name: &str, y: usize, x: usize, w: usize, [m, n, k]: [usize; 3]) {

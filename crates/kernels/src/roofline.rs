@@ -1,5 +1,7 @@
 //! What this machine can do at most: the ceilings that the benchmarks compare kernels with.
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx;
 use crate::isa::{Isa, isa};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::threads::threads;
@@ -32,8 +34,8 @@ const CHAINS: usize = 12;
 pub fn measure() -> Roofline {
     let isa = isa();
     let f32_gflops = rate(|rounds| dispatch(isa, Fma(rounds)));
-    let bf16_gflops = if has_bf16(isa) { rate(bf16_products) } else { f32_gflops };
-    let int8_gops = if has_int8(isa) { rate(int8_products) } else { f32_gflops };
+    let bf16_gflops = if isa.has_bf16() { rate(|rounds| bf16_products(isa, rounds)) } else { f32_gflops };
+    let int8_gops = if isa.has_int8() { rate(|rounds| int8_products(isa, rounds)) } else { f32_gflops };
     Roofline { f32_gflops, bf16_gflops, int8_gops, read_gbps: read_rate(isa) }
 }
 
@@ -96,24 +98,32 @@ impl Kernel for Fma {
     }
 }
 
-fn has_bf16(isa: Isa) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return isa == Isa::Avx512 && is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    return isa != isa;
-}
-
-fn has_int8(isa: Isa) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return isa == Isa::Avx512 && is_x86_feature_detected!("avx512vnni");
-    #[cfg(not(target_arch = "x86_64"))]
-    return isa != isa;
-}
-
-/// Rounds of `vdpbf16ps`: 32 products and sums into 16 lanes.
+/// Rounds of products of tiles that stay in registers, with instruction `add`.
 #[cfg(target_arch = "x86_64")]
-fn bf16_products(rounds: usize) -> usize {
+fn tile_products(add: unsafe fn(amx::Factors), depth: usize, rounds: usize) -> usize {
+    // Two tiles of each factor, read from the first-level cache again and again.
+    const STEPS: usize = 4;
+    let zeros = vec![0u8; 4 * STEPS * amx::BYTES];
+    let at = |i: usize| zeros[i * STEPS * amx::BYTES..].as_ptr();
+    let factors = amx::Factors { a: [at(0), at(1)], b: [at(2), at(3)], steps: STEPS };
+    // SAFETY: `Isa::Amx` was found on this machine; the factors hold as many tiles as they say.
+    unsafe {
+        let _tiles = amx::Tiles::new();
+        amx::start::<2, 2>(amx::From::Zero);
+        for _ in 0..rounds.div_ceil(STEPS) {
+            add(black_box(factors));
+        }
+    }
+    2 * 4 * amx::SIDE * amx::SIDE * depth * STEPS * rounds.div_ceil(STEPS)
+}
+
+/// Rounds of products of bf16: tiles, or `vdpbf16ps` with 32 products and sums into 16 lanes.
+#[cfg(target_arch = "x86_64")]
+fn bf16_products(isa: Isa, rounds: usize) -> usize {
     use std::arch::x86_64::*;
+    if isa == Isa::Amx {
+        return tile_products(amx::add_bf16::<2, 2>, 32, rounds);
+    }
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn run(rounds: usize) {
         let halves = _mm512_set1_epi16(black_box(0x3f80));
@@ -127,15 +137,18 @@ fn bf16_products(rounds: usize) -> usize {
         }
         black_box(sums);
     }
-    // SAFETY: called only after `has_bf16`.
+    // SAFETY: called only where the instruction set has them.
     unsafe { run(rounds) };
     2 * 32 * CHAINS * rounds
 }
 
-/// Rounds of `vpdpbusd`: 64 products and sums into 16 lanes.
+/// Rounds of products of bytes: tiles, or `vpdpbusd` with 64 products and sums into 16 lanes.
 #[cfg(target_arch = "x86_64")]
-fn int8_products(rounds: usize) -> usize {
+fn int8_products(isa: Isa, rounds: usize) -> usize {
     use std::arch::x86_64::*;
+    if isa == Isa::Amx {
+        return tile_products(amx::add_bytes::<2, 2>, 64, rounds);
+    }
     #[target_feature(enable = "avx512f,avx512vnni")]
     unsafe fn run(rounds: usize) {
         let bytes = _mm512_set1_epi8(black_box(1));
@@ -147,18 +160,18 @@ fn int8_products(rounds: usize) -> usize {
         }
         black_box(sums);
     }
-    // SAFETY: called only after `has_int8`.
+    // SAFETY: as above.
     unsafe { run(rounds) };
     2 * 64 * CHAINS * rounds
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn bf16_products(_: usize) -> usize {
+fn bf16_products(_: Isa, _: usize) -> usize {
     0
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn int8_products(_: usize) -> usize {
+fn int8_products(_: Isa, _: usize) -> usize {
     0
 }
 

@@ -8,6 +8,9 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::Avx512;
+
 use crate::isa::Isa;
 use crate::tile::Tile;
 use half::{bf16, f16};
@@ -116,7 +119,7 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Out {
     if isa.available() {
         // SAFETY: the instruction set was just found.
         match isa {
-            Isa::Avx512 => return unsafe { run_avx512(kernel) },
+            Isa::Amx | Isa::Avx512 => return unsafe { run_avx512(kernel) },
             Isa::Avx2 => return unsafe { run_avx2(kernel) },
             Isa::Portable => {}
         }

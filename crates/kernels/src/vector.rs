@@ -69,7 +69,7 @@ macro_rules! per_isa {
             match $crate::isa::isa() {
                 // SAFETY: `isa` found these features on this machine.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx512 => unsafe { avx512::<$($g),*>($($arg),*) },
+                $crate::isa::Isa::Amx | $crate::isa::Isa::Avx512 => unsafe { avx512::<$($g),*>($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::isa::Isa::Avx2 => unsafe { avx2::<$($g),*>($($arg),*) },

@@ -103,6 +103,12 @@ impl Model {
         self.fixed.contains(param.path())
     }
 
+    /// Up to this many rows pass together as if each were alone, to the bit.
+    pub fn invariant_rows(&self) -> usize {
+        let limits = self.params.iter().map(|param| phyla_ops::invariant_rows(param.precision()));
+        limits.min().unwrap_or(usize::MAX)
+    }
+
     /// Number of weights.
     pub fn count(&self) -> usize {
         self.params.iter().map(|param| param.count()).sum()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Result;
 use phyla_kernels::elementwise::alloc;
-use phyla_kernels::product::{self, MatRef};
+use phyla_kernels::product::{self, MatRef, Precision};
 use phyla_kernels::rows;
 use phyla_kernels::unfold::{Windows, fold, unfold};
 
@@ -99,6 +99,7 @@ struct Sizes {
     taps: usize,
     windows: usize,
     args: Conv1d,
+    precision: Precision,
 }
 
 /// Windows are unfolded for whole sequences, about this many rows at a time: enough for the product to run at its
@@ -128,7 +129,7 @@ impl Sizes {
         if taps == 0 || taps > padded {
             candle_core::bail!("{}: a window of {taps} steps does not fit {padded} steps, padding included", w.path());
         }
-        Ok(Self { batch, time, channels, out, taps, windows: padded + 1 - taps, args })
+        Ok(Self { batch, time, channels, out, taps, windows: padded + 1 - taps, args, precision: w.precision() })
     }
 
     /// The channels of a group.
@@ -170,10 +171,10 @@ fn forward(y: &mut [f32], x: &[f32], w: MatRef, bias: Option<&[f32]>, s: Sizes) 
             unfold(&mut u, x, &s.group(group));
             let (w, bias) = (part(w, group * n * k..(group + 1) * n * k), bias.map(|b| &b[group * n..][..n]));
             if s.args.groups == 1 {
-                product::linear(y, &u, w, bias, m, n, k);
+                product::linear(y, &u, w, bias, [m, n, k], s.precision);
             } else {
                 z.resize(m * n, 0.);
-                product::linear(&mut z, &u, w, bias, m, n, k);
+                product::linear(&mut z, &u, w, bias, [m, n, k], s.precision);
                 rows::put_columns(y, &z, [m, s.out, group * n, n]);
             }
         }
@@ -202,7 +203,7 @@ fn weight_backward(dw: &mut [f32], dy: &[f32], x: &[f32], s: Sizes) {
         for group in 0..s.args.groups {
             unfold(&mut u, x, &s.group(group));
             let dy = columns(&mut z, dy, m, group, s);
-            product::linear_dw(&mut dw[group * n * k..(group + 1) * n * k], dy, &u, m, n, k);
+            product::linear_dw(&mut dw[group * n * k..(group + 1) * n * k], dy, &u, [m, n, k], s.precision);
         }
     }
 }
@@ -217,7 +218,8 @@ fn input_backward(dx: &mut [f32], dy: &[f32], w: MatRef, s: Sizes) {
         du.resize(m * k, 0.);
         for group in 0..s.args.groups {
             let dy = columns(&mut z, dy, m, group, s);
-            product::linear_dx(&mut du, dy, part(w, group * n * k..(group + 1) * n * k), m, n, k, false);
+            let w = part(w, group * n * k..(group + 1) * n * k);
+            product::linear_dx(&mut du, dy, w, [m, n, k], false, s.precision);
             fold(dx, &du, &s.group(group));
         }
     }

@@ -44,7 +44,7 @@ pub use linear::{invariant_rows, linear};
 pub use loss::{CrossEntropy, cross_entropy, linear_cross_entropy};
 pub use norm::{layer_norm, rms_norm};
 pub use param::{Mapped, Param, Weight};
-pub use phyla_kernels::product::MatRef;
+pub use phyla_kernels::product::{MatRef, Precision};
 pub use regression::{bce_with_logits, mse};
 pub use relative::{RelativeBuckets, relative_bias};
 pub use rope::{RopeRows, rope};

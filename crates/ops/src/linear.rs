@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use candle_core::Result;
 use phyla_kernels::elementwise::alloc;
-use phyla_kernels::product;
+use phyla_kernels::product::{self, Precision};
 
 use crate::{Data, Param, Tensor, cpu, plain};
 
 /// `y[.., out] = x[.., in] · w[out, in]ᵀ + b[out]`.
 ///
-/// The weight may be stored in f32, bf16 or f16; sums are in f32. The backward pass adds to the gradients of
+/// The weight may be stored in f32, bf16 or f16; sums are in f32. With a weight in bf16 the products of many rows take
+/// `x` and the gradients in bf16, too ([`Param::precision`]). The backward pass adds to the gradients of
 /// `w` and `b` in place and returns only that of `x`.
 pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tensor> {
     let (n, k) = sizes(x, w)?;
@@ -20,7 +21,7 @@ pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tens
         params.extend(b);
         return plain::composed(&[x], &params, reference);
     }
-    let m = x.rows();
+    let (m, precision) = (x.rows(), w.precision());
     let input = x.data().contiguous()?;
     let mut y = alloc(m * n);
     {
@@ -28,7 +29,7 @@ pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tens
         let bias = b.map(|b| b.weight().to_f32()).transpose()?;
         let bias = bias.as_ref().map(cpu::view::<f32>).transpose()?;
         w.compute().with(|w| {
-            product::linear(&mut y, &x, w, bias.as_deref(), m, n, k);
+            product::linear(&mut y, &x, w, bias.as_deref(), [m, n, k], precision);
             Ok(())
         })?;
     }
@@ -46,7 +47,7 @@ pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tens
         if let Some(x) = &kept {
             let x = cpu::view::<f32>(x)?;
             w.accumulate(|dw| {
-                product::linear_dw(dw, &dy, &x, m, n, k);
+                product::linear_dw(dw, &dy, &x, [m, n, k], precision);
                 Ok(())
             })?;
         }
@@ -61,7 +62,7 @@ pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tens
         }
         let mut dx = alloc(m * k);
         w.compute().with(|w| {
-            product::linear_dx(&mut dx, &dy, w, m, n, k, false);
+            product::linear_dx(&mut dx, &dy, w, [m, n, k], false, precision);
             Ok(())
         })?;
         Ok(vec![Some(cpu::tensor(dx, from)?)])
@@ -69,8 +70,8 @@ pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tens
 }
 
 /// Up to this many rows, [`linear`] gives each row the same bits as if it were alone in the call.
-pub const fn invariant_rows() -> usize {
-    product::rows_invariant_limit()
+pub const fn invariant_rows(precision: Precision) -> usize {
+    product::rows_invariant_limit(precision)
 }
 
 /// Rows and columns of the weight, checked against the input.

@@ -64,6 +64,7 @@ pub fn linear_cross_entropy(
     if !plain::fast(x) || b.is_some_and(|b| b.wants_grad()) {
         return cross_entropy(&crate::linear(x, w, b)?, targets, args);
     }
+    let precision = w.precision();
     let tracked = crate::recording() && (x.tracked() || w.trainable());
     let input = x.data().contiguous()?;
     let bias = b.map(|b| b.weight().to_f32()).transpose()?;
@@ -79,7 +80,7 @@ pub fn linear_cross_entropy(
             let m = chunk.min(rows - start);
             let (xs, logits) = (&input[start * k..][..m * k], &mut logits[..m * vocab]);
             w.compute().with(|w| {
-                product::linear(logits, xs, w, bias.as_deref(), m, vocab, k);
+                product::linear(logits, xs, w, bias.as_deref(), [m, vocab, k], precision);
                 Ok(())
             })?;
             kernels::cross_entropy_rows(
@@ -92,12 +93,12 @@ pub fn linear_cross_entropy(
             .map_err(candle_core::Error::wrap)?;
             if tracked {
                 w.compute().with(|w| {
-                    product::linear_dx(&mut dx[start * k..][..m * k], logits, w, m, vocab, k, false);
+                    product::linear_dx(&mut dx[start * k..][..m * k], logits, w, [m, vocab, k], false, precision);
                     Ok(())
                 })?;
                 if w.trainable() {
                     w.accumulate(|dw| {
-                        product::linear_dw(dw, logits, xs, m, vocab, k);
+                        product::linear_dw(dw, logits, xs, [m, vocab, k], precision);
                         Ok(())
                     })?;
                 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use candle_core::{DType, Device, Result};
 use half::{bf16, f16};
 use phyla_kernels::map::MappedSlice;
-use phyla_kernels::product::MatRef;
+use phyla_kernels::product::{MatRef, Precision};
 use phyla_kernels::threads;
 
 use crate::{Data, cpu};
@@ -157,6 +157,14 @@ impl Param {
         match &*self.low.read().unwrap_or_else(PoisonError::into_inner) {
             Some(low) => Weight::Dense(low.clone()),
             None => self.weight(),
+        }
+    }
+
+    /// How exactly products of many rows take their factors: as exactly as the numbers that they read of the weight.
+    pub fn precision(&self) -> Precision {
+        match self.compute().dtype() {
+            DType::BF16 => Precision::Bf16,
+            _ => Precision::F32,
         }
     }
 

@@ -5,7 +5,6 @@ use std::ops::Range;
 use candle_core::{DType, Device};
 use phyla_models::Model;
 use phyla_nn::{Cache, CacheRows, Memory, Pass, RopeScaling, SublayerSpec, Takeover};
-use phyla_ops::invariant_rows;
 use phyla_ops::{Data, Tensor};
 
 use crate::{Result, Session};
@@ -151,7 +150,7 @@ impl<'a> Batch<'a> {
     /// Rows that may pass together: as many as the products give the same bits as one alone, in equal parts of whole
     /// blocks or, where a block is too large, parts of one.
     pub fn groups(&self) -> Vec<Range<usize>> {
-        let mut limit = if self.length_dependent { 1 } else { invariant_rows() };
+        let mut limit = if self.length_dependent { 1 } else { self.model.invariant_rows() };
         if self.block > SHARED && !self.lasting {
             // How many rows of a block are left depends on when others end: too few to be told from a single one.
             limit = limit.min(SHARED);

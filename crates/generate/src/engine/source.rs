@@ -2,7 +2,6 @@
 
 use phyla_models::{Input, Model};
 use phyla_nn::Memory;
-use phyla_ops::invariant_rows;
 
 use crate::Result;
 
@@ -15,7 +14,7 @@ const LONG: usize = 9;
 /// encoder, and the decoder's layers that map its states, always see many: few short texts have more padding.
 pub(super) fn encode(model: &Model, texts: &[&[u32]]) -> Result<Memory> {
     let (batch, longest) = (texts.len(), texts.iter().map(|text| text.len()).max().unwrap_or(0));
-    let time = longest.max(LONG).max(invariant_rows() / batch.max(1) + 1);
+    let time = longest.max(LONG).max(model.invariant_rows() / batch.max(1) + 1);
     let (mut ids, mut valid) = (vec![0; batch * time], vec![0u8; batch * time]);
     for (row, text) in texts.iter().enumerate() {
         ids[row * time..][..text.len()].copy_from_slice(text);

@@ -4,36 +4,12 @@
 //! Floor: 2 m n k operations at the multiply-add peak. Packing costs about 6 cycles for 16 weights where the block is
 //! transposed and 2 where not, against m multiply-adds of one cycle each: 1 % at m = 512.
 
-use super::MatRef;
+use super::{Factors, From, MatRef};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::threads::{self, Shared};
 use crate::tile::{self, Start, Tile};
 use std::cell::RefCell;
-
-/// `c[m, n] = start + a[m, k] · b[k, n]`.
-pub(super) struct Blocked<'a> {
-    pub m: usize,
-    pub n: usize,
-    pub k: usize,
-    /// Contiguous, `[m, k]` or, where `a_transposed`, `[k, m]`.
-    pub a: &'a [f32],
-    pub a_transposed: bool,
-    /// Contiguous, `[k, n]` or, where `b_transposed`, `[n, k]`.
-    pub b: MatRef<'a>,
-    pub b_transposed: bool,
-    pub start: From<'a>,
-}
-
-/// What `c` starts from.
-#[derive(Clone, Copy)]
-pub(super) enum From<'a> {
-    Zero,
-    /// What it holds.
-    Add,
-    /// One row for all.
-    Row(&'a [f32]),
-}
 
 /// Depth of a block: 256 x 384 weights are 384 KiB, with 96 rows of `a` (96 KiB) well inside a 1 MiB L2. Fixed, since
 /// it decides in which order an element is summed.
@@ -50,7 +26,7 @@ thread_local! {
 
 /// Runs the product over the threads. A task is a block of columns and rows; no two write the same place, and an
 /// element's sum does not depend on the cut.
-pub(super) fn run(isa: Isa, c: &mut [f32], p: &Blocked) {
+pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
     if p.m == 0 || p.n == 0 {
         return;
     }
@@ -72,7 +48,7 @@ pub(super) fn run(isa: Isa, c: &mut [f32], p: &Blocked) {
 }
 
 struct Task<'a, 'b> {
-    p: &'a Blocked<'b>,
+    p: &'a Factors<'b>,
     c: Shared<f32>,
     i: usize,
     j: usize,
@@ -134,7 +110,7 @@ impl Kernel for Task<'_, '_> {
 /// Where a block of `a` lies, and its strides. A transposed one is copied as it is, so that rows far apart in memory
 /// come close together; six rows side by side stream well enough in place.
 #[inline(always)]
-fn block_of_a(p: &Blocked, to: &mut [f32], depth: usize, k: usize, i: usize, m: usize) -> (*const f32, usize, usize) {
+fn block_of_a(p: &Factors, to: &mut [f32], depth: usize, k: usize, i: usize, m: usize) -> (*const f32, usize, usize) {
     if !p.a_transposed {
         return (p.a[i * p.k + depth..].as_ptr(), p.k, 1);
     }
@@ -146,7 +122,7 @@ fn block_of_a(p: &Blocked, to: &mut [f32], depth: usize, k: usize, i: usize, m: 
 
 /// Packs `b[depth..depth + k, j..j + n]` into panels `[k, width]`, the last one padded with zeros.
 #[inline(always)]
-unsafe fn pack_b<S: Simd>(p: &Blocked, to: &mut [f32], depth: usize, k: usize, j: usize, n: usize, width: usize) {
+unsafe fn pack_b<S: Simd>(p: &Factors, to: &mut [f32], depth: usize, k: usize, j: usize, n: usize, width: usize) {
     for column in (0..n).step_by(width) {
         let panel = &mut to[column * k..][..k * width];
         let columns = width.min(n - column);
@@ -167,7 +143,7 @@ unsafe fn pack_b<S: Simd>(p: &Blocked, to: &mut [f32], depth: usize, k: usize, j
 /// A panel from rows of `[n, k]`: squares of LANES are turned in registers.
 #[inline(always)]
 unsafe fn pack_transposed<S: Simd>(
-    p: &Blocked,
+    p: &Factors,
     panel: &mut [f32],
     depth: usize,
     k: usize,

@@ -56,7 +56,7 @@ fn forward_matches_plain_loops() {
             for w in [MatRef::F32(&w), MatRef::Bf16(&bf), MatRef::F16(&hf)] {
                 for bias in [None, Some(&b[..])] {
                     let (mut got, mut want) = (vec![f32::NAN; m * n], vec![0f32; m * n]);
-                    linear_on(isa, &mut got, &x, w, bias, [m, n, k]);
+                    linear_on(isa, &mut got, &x, w, bias, [m, n, k], Precision::F32);
                     reference::linear(&mut want, &x, w, bias, m, n, k);
                     close(&got, &want, k, &format!("{isa:?} {m} {n} {k}"));
                 }
@@ -75,14 +75,14 @@ fn gradients_match_plain_loops() {
                 for accumulate in [false, true] {
                     let start = if accumulate { values(m * k, 4) } else { vec![f32::NAN; m * k] };
                     let (mut got, mut want) = (start.clone(), start);
-                    linear_dx_on(isa, &mut got, &dy, w, [m, n, k], accumulate);
+                    linear_dx_on(isa, &mut got, &dy, w, [m, n, k], accumulate, Precision::F32);
                     reference::linear_dx(&mut want, &dy, w, m, n, k, accumulate);
                     close(&got, &want, n, &format!("dx {isa:?} {m} {n} {k}"));
                 }
             }
             let mut got = values(n * k, 5);
             let mut want = got.clone();
-            linear_dw_on(isa, &mut got, &dy, &x, [m, n, k]);
+            linear_dw_on(isa, &mut got, &dy, &x, [m, n, k], Precision::F32);
             reference::linear_dw(&mut want, &dy, &x, m, n, k);
             close(&got, &want, m, &format!("dw {isa:?} {m} {n} {k}"));
         }
@@ -92,7 +92,7 @@ fn gradients_match_plain_loops() {
 #[test]
 fn a_row_has_the_same_bits_alone_and_in_company() {
     let (n, k) = (133, 197);
-    let m = rows_invariant_limit();
+    let m = rows_invariant_limit(Precision::F32);
     let (x, w) = (values(m * k, 1), values(n * k, 2));
     let bf: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
     let hf: Vec<f16> = w.iter().map(|&w| f16::from_f32(w)).collect();
@@ -101,13 +101,13 @@ fn a_row_has_the_same_bits_alone_and_in_company() {
             let alone: Vec<f32> = (0..m)
                 .flat_map(|i| {
                     let mut y = vec![0f32; n];
-                    linear_on(isa, &mut y, &x[i * k..][..k], w, None, [1, n, k]);
+                    linear_on(isa, &mut y, &x[i * k..][..k], w, None, [1, n, k], Precision::F32);
                     y
                 })
                 .collect();
             for m in 2..=m {
                 let mut y = vec![0f32; m * n];
-                linear_on(isa, &mut y, &x[..m * k], w, None, [m, n, k]);
+                linear_on(isa, &mut y, &x[..m * k], w, None, [m, n, k], Precision::F32);
                 assert!(y == alone[..m * n], "{isa:?}, {m} rows");
             }
         }
@@ -118,19 +118,69 @@ fn a_row_has_the_same_bits_alone_and_in_company() {
 fn one_thread_and_many_give_the_same_bits() {
     let (m, n, k) = (150, 700, 300);
     let (x, w, dy) = (values(m * k, 1), values(n * k, 2), values(m * n, 3));
-    let all = |threads: usize| {
-        crate::threads::tests::with_threads(threads, || {
-            let (mut y, mut few) = (vec![0f32; m * n], vec![0f32; 8 * n]);
-            let (mut dx, mut dw, mut db) = (vec![0f32; m * k], vec![0f32; n * k], vec![0f32; n]);
-            linear(&mut y, &x, MatRef::F32(&w), None, m, n, k);
-            linear(&mut few, &x[..8 * k], MatRef::F32(&w), None, 8, n, k);
-            linear_dx(&mut dx, &dy, MatRef::F32(&w), m, n, k, false);
-            linear_dw(&mut dw, &dy, &x, m, n, k);
-            sum_rows(&mut db, &dy, m, n);
-            (y, few, dx, dw, db)
-        })
-    };
-    assert!(all(1) == all(2));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let all = |threads: usize| {
+            crate::threads::tests::with_threads(threads, || {
+                let (mut y, mut few) = (vec![0f32; m * n], vec![0f32; 8 * n]);
+                let (mut dx, mut dw, mut db) = (vec![0f32; m * k], vec![0f32; n * k], vec![0f32; n]);
+                linear(&mut y, &x, MatRef::F32(&w), None, [m, n, k], precision);
+                linear(&mut few, &x[..8 * k], MatRef::F32(&w), None, [8, n, k], precision);
+                linear_dx(&mut dx, &dy, MatRef::F32(&w), [m, n, k], false, precision);
+                linear_dw(&mut dw, &dy, &x, [m, n, k], precision);
+                sum_rows(&mut db, &dy, m, n);
+                (y, few, dx, dw, db)
+            })
+        };
+        assert!(all(1) == all(2), "{precision:?}");
+    }
+}
+
+/// As bf16 would hold them.
+fn rounded(x: &[f32]) -> Vec<f32> {
+    x.iter().map(|&x| bf16::from_f32(x).to_f32()).collect()
+}
+
+#[test]
+fn products_in_bf16_are_those_of_rounded_factors() {
+    // Columns of more than one task, depths of more than one block, edges in all directions.
+    let sizes = SIZES.into_iter().chain([(17, 600, 900), (47, 32, 384), (64, 289, 385), (1100, 20, 33)]);
+    for isa in Isa::all_available().into_iter().filter(|isa| isa.has_bf16()) {
+        for (m, n, k) in sizes.clone() {
+            let (x, w, dy, b) = (values(m * k, 1), values(n * k, 2), values(m * n, 3), values(n, 4));
+            let (x16, w16, dy16) = (rounded(&x), rounded(&w), rounded(&dy));
+            let bf: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
+            let hf: Vec<f16> = w16.iter().map(|&w| f16::from_f32(w)).collect();
+            let (few, bf_w) = (m <= rows_invariant_limit(Precision::Bf16), MatRef::Bf16(&bf));
+            for w in [MatRef::F32(&w), bf_w, MatRef::F16(&hf)] {
+                for bias in [None, Some(&b[..])] {
+                    let (mut got, mut want) = (vec![f32::NAN; m * n], vec![0f32; m * n]);
+                    linear_on(isa, &mut got, &x, w, bias, [m, n, k], Precision::Bf16);
+                    match (few, w) {
+                        (true, w) => reference::linear(&mut want, &x, w, bias, m, n, k),
+                        // Halves that bf16 cannot hold are few: below 2^-14 f16 has fewer digits than bf16.
+                        (false, MatRef::F16(hf)) => {
+                            let w = rounded(&hf.iter().map(|w| w.to_f32()).collect::<Vec<_>>());
+                            reference::linear(&mut want, &x16, MatRef::F32(&w), bias, m, n, k);
+                        }
+                        (false, _) => reference::linear(&mut want, &x16, MatRef::F32(&w16), bias, m, n, k),
+                    }
+                    close(&got, &want, k, &format!("{isa:?} {m} {n} {k}"));
+                }
+            }
+            for accumulate in [false, true] {
+                let start = if accumulate { values(m * k, 5) } else { vec![f32::NAN; m * k] };
+                let (mut got, mut want) = (start.clone(), start);
+                linear_dx_on(isa, &mut got, &dy, bf_w, [m, n, k], accumulate, Precision::Bf16);
+                reference::linear_dx(&mut want, &dy16, bf_w, m, n, k, accumulate);
+                close(&got, &want, n, &format!("dx {isa:?} {m} {n} {k}"));
+            }
+            let mut got = values(n * k, 6);
+            let mut want = got.clone();
+            linear_dw_on(isa, &mut got, &dy, &x, [m, n, k], Precision::Bf16);
+            reference::linear_dw(&mut want, &dy16, &x16, m, n, k);
+            close(&got, &want, m, &format!("dw {isa:?} {m} {n} {k}"));
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, DType, Layout,
 use phyla_kernels::activation::{self, Act};
 use phyla_kernels::attention::{self, Attention, AttentionShape, Gradients, Visible};
 use phyla_kernels::elementwise::alloc;
-use phyla_kernels::product::{self, MatRef};
+use phyla_kernels::product::{self, MatRef, Precision};
 use phyla_kernels::{loss, norm};
 
 use crate::Sizes;
@@ -172,13 +172,13 @@ fn fused_linear(x: &Tensor, w: &[Var]) -> Result<Tensor> {
     let m = x.elem_count() / k;
     let forward: Forward = Box::new(move |a| {
         let mut y = alloc(m * n);
-        product::linear(&mut y, a[0], MatRef::F32(a[1]), Some(a[2]), m, n, k);
+        product::linear(&mut y, a[0], MatRef::F32(a[1]), Some(a[2]), [m, n, k], Precision::F32);
         y
     });
     let backward: Backward = Box::new(move |a, _, dy| {
         let (mut dx, mut dw, mut db) = (alloc(m * k), alloc(n * k), alloc(n));
-        product::linear_dx(&mut dx, dy, MatRef::F32(a[1]), m, n, k, false);
-        product::linear_dw(&mut dw, dy, a[0], m, n, k);
+        product::linear_dx(&mut dx, dy, MatRef::F32(a[1]), [m, n, k], false, Precision::F32);
+        product::linear_dw(&mut dw, dy, a[0], [m, n, k], Precision::F32);
         product::sum_rows(&mut db, dy, m, n);
         vec![dx, dw, db]
     });
@@ -261,12 +261,12 @@ fn fused_loss(x: &Tensor, w: &Var, ids: &Tensor) -> Result<Tensor> {
         for start in (0..m).step_by(chunk) {
             let m_here = chunk.min(m - start);
             let (xs, logits) = (&a[0][start * k..][..m_here * k], &mut logits[..m_here * n]);
-            product::linear(logits, xs, MatRef::F32(a[1]), None, m_here, n, k);
+            product::linear(logits, xs, MatRef::F32(a[1]), None, [m_here, n, k], Precision::F32);
             let (targets, losses) = (&targets[start..][..m_here], &mut losses[start..][..m_here]);
             // The targets are ids of the vocabulary.
             let _ = loss::cross_entropy_rows(logits, targets, 0., Some(1. / m as f32), losses);
-            product::linear_dx(&mut dx[start * k..][..m_here * k], logits, MatRef::F32(a[1]), m_here, n, k, false);
-            product::linear_dw(&mut dw, logits, xs, m_here, n, k);
+            product::linear_dx(&mut dx[start * k..][..m_here * k], logits, MatRef::F32(a[1]), [m_here, n, k], false, Precision::F32);
+            product::linear_dw(&mut dw, logits, xs, [m_here, n, k], Precision::F32);
         }
         put(&kept, (dx, dw));
         vec![losses.iter().sum::<f32>() / m as f32]

@@ -39,7 +39,8 @@ fn the_cache_holds_what_each_row_has_read() {
 
 #[test]
 fn groups_are_even_and_within_the_limit() {
-    let (model, limit) = (model(), invariant_rows());
+    let model = model();
+    let limit = model.invariant_rows();
     for rows in [1, 2, limit, limit + 1, 3 * limit + 5] {
         let groups = Batch::new(&model, rows).groups();
         assert_eq!(groups.len(), rows.div_ceil(limit));
@@ -72,7 +73,7 @@ fn a_row_has_the_same_bits_alone_and_in_company() {
     let model = phyla_models::fresh(config.as_object().unwrap(), 1, &Device::Cpu).unwrap();
     let prompt =
         |row: usize| -> Vec<u32> { (0..[3, 70, 1, 20][row % 4]).map(|t| (t * t + row as u32) % 331).collect() };
-    let rows = invariant_rows() + 9;
+    let rows = model.invariant_rows() + 9;
     let bits = |logits: &Data| -> Vec<u32> { logits.to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect() };
     phyla_ops::no_grad(|| {
         // All rows on two threads, each alone on one. (The first call makes the pool, which bounds later ones.)

@@ -1,0 +1,165 @@
+//! Products of many rows with both factors rounded to bf16 and sums in f32: by tiles (AMX) or by lanes (AVX-512 BF16).
+//!
+//! Both read the same packed factors, made of tiles of 1 KiB: of the left factor 16 rows by 32 of depth, of the right
+//! one 16 columns, whose depth stands in pairs beside one another. The left factor is packed once for all threads, blocks
+//! of the right one by the task that needs them.
+//!
+//! Floor: 2 m n k operations at the peak of such products. To pack a tile of the right factor takes about 100 cycles
+//! where its columns are rows in memory, 40 otherwise; AMX then needs 16 cycles for each 16 rows of the left one.
+
+mod lanes;
+mod pack;
+mod tiles;
+
+use super::{Factors, From, MatRef};
+use crate::isa::Isa;
+use crate::threads::{self, Shared};
+use pack::{Side, TILE};
+use std::cell::RefCell;
+
+/// Rows or columns of a tile.
+const SIDE: usize = 16;
+/// Depth of a tile.
+const DEPTH: usize = 32;
+/// Tiles of depth in a block, at most: two columns of 12 tiles and two rows fill a first-level cache of 48 KiB. Fixed,
+/// since it decides in which order an element is summed.
+const BLOCK: usize = 12;
+/// Columns of tiles in a task: 18 by 12 tiles are 216 KiB.
+const COLUMNS: usize = 18;
+/// Rows of tiles in a task at most: 64 by 12 tiles are 768 KiB, which stay in a second-level cache of 1 MiB.
+const ROWS: usize = 64;
+
+thread_local! {
+    /// The packed left factor of this thread's call, and a block of the right one.
+    static LEFT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static RIGHT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs the product over the threads; no two tasks write the same place, and an element's sum depends neither on the cut
+/// nor on the other rows.
+pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
+    if p.m == 0 || p.n == 0 {
+        return;
+    }
+    let (rows, columns, depth) = (p.m.div_ceil(SIDE), p.n.div_ceil(SIDE), p.k.div_ceil(DEPTH));
+    let mut left = LEFT.take();
+    let len = rows * depth * TILE;
+    if left.len() < len {
+        left.resize(len, 0);
+    }
+    // A task packs enough rows to be worth handing over.
+    let strip = depth * TILE;
+    let strips = (64 * TILE).div_ceil(strip.max(1)).max(1);
+    threads::for_each_chunk(&mut left[..len], strips * strip, 4 * p.m * p.k, |i, to| {
+        // SAFETY: whoever calls with such an `isa` found AVX-512 BF16.
+        unsafe { pack::pack(MatRef::F32(p.a), p.a_transposed, [p.m, p.k], Side::Rows, i * strips, 0, to, depth) };
+    });
+    let threads = threads::threads();
+    let across = columns.div_ceil(COLUMNS);
+    let want = if threads == 1 { 1 } else { (4 * threads).div_ceil(across) };
+    let task_rows = rows.div_ceil(want).next_multiple_of(2).clamp(2, ROWS);
+    let down = rows.div_ceil(task_rows);
+    let out = Shared(c.as_mut_ptr());
+    threads::for_each(across * down, 2 * p.m * p.n * p.k / 8, |task| {
+        let (i, j) = (task % down * task_rows, task / down * COLUMNS);
+        let task = Task {
+            p,
+            c: out,
+            left: &left,
+            depth,
+            rows: i..rows.min(i + task_rows),
+            columns: j..columns.min(j + COLUMNS),
+        };
+        RIGHT.with_borrow_mut(|right| {
+            right.resize(COLUMNS * BLOCK * TILE, 0);
+            task.run(isa, right);
+        });
+    });
+    LEFT.set(left);
+}
+
+/// Rows and columns of tiles of the result.
+struct Task<'a, 'b> {
+    p: &'a Factors<'b>,
+    c: Shared<f32>,
+    left: &'a [u32],
+    /// All tiles of depth.
+    depth: usize,
+    rows: std::ops::Range<usize>,
+    columns: std::ops::Range<usize>,
+}
+
+/// A block of results: rows and columns of `c`, and the tiles of its factors.
+struct Block<'a> {
+    /// The first rows' tiles, all of one row of tiles before the next.
+    left: *const u32,
+    left_row: usize,
+    /// The first columns' tiles, likewise.
+    right: *const u32,
+    right_column: usize,
+    /// Tiles of depth.
+    steps: usize,
+    c: *mut f32,
+    c_row: usize,
+    /// Rows and columns of `c` that exist.
+    rows: usize,
+    columns: usize,
+    start: Start<'a>,
+}
+
+/// What a block of results starts from.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    Zero,
+    Add,
+    /// At least as many as there are columns.
+    Row(&'a [f32]),
+}
+
+impl Task<'_, '_> {
+    fn run(&self, isa: Isa, right: &mut [u32]) {
+        let (p, columns) = (self.p, self.columns.len());
+        // SAFETY: the instruction set is there.
+        let _tiles = (isa == Isa::Amx).then(|| unsafe { crate::amx::Tiles::new() });
+        let (height, width) = if isa == Isa::Amx { (2, 2) } else { (1, 3) };
+        let mut first = 0;
+        // An empty depth still has to write the start.
+        loop {
+            let steps = BLOCK.min(self.depth - first);
+            let right = &mut right[..columns * steps * TILE];
+            // SAFETY: as above.
+            unsafe { pack::pack(p.b, !p.b_transposed, [p.n, p.k], Side::Columns, self.columns.start, first, right, steps) };
+            for column in (0..columns).step_by(width) {
+                let j = (self.columns.start + column) * SIDE;
+                let start = match p.start {
+                    _ if first > 0 => Start::Add,
+                    From::Zero => Start::Zero,
+                    From::Add => Start::Add,
+                    From::Row(bias) => Start::Row(&bias[j..]),
+                };
+                for row in self.rows.clone().step_by(height) {
+                    let i = row * SIDE;
+                    let block = Block {
+                        left: self.left[(row * self.depth + first) * TILE..].as_ptr(),
+                        left_row: self.depth * TILE,
+                        right: right[column * steps * TILE..].as_ptr(),
+                        right_column: steps * TILE,
+                        steps,
+                        // SAFETY: i < m and j < n.
+                        c: unsafe { self.c.0.add(i * p.n + j) },
+                        c_row: p.n,
+                        rows: (height.min(self.rows.end - row) * SIDE).min(p.m - i),
+                        columns: (width.min(columns - column) * SIDE).min(p.n - j),
+                        start,
+                    };
+                    // SAFETY: this task alone writes these elements; both factors are packed over the block.
+                    unsafe { if isa == Isa::Amx { tiles::run(&block) } else { lanes::run(&block) } }
+                }
+            }
+            first += steps;
+            if first >= self.depth {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Factors as tiles of bf16: 16 rows (or columns) by 32 of depth, zeros beyond the edge.
+//!
+//! A tile of rows has each row's depth in a row; one of columns has pairs of depth in a row, a pair for each column. As
+//! matrices of pairs the one is the other transposed, so whichever way the factor lies in memory, it is loaded along it
+//! and turned where need be.
+
+use super::{DEPTH, SIDE};
+use crate::product::MatRef;
+use crate::simd::Avx512;
+use crate::simd::Simd;
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+
+/// A tile's pairs.
+pub(super) const TILE: usize = SIDE * DEPTH / 2;
+
+/// Which factor tiles are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Rows,
+    Columns,
+}
+
+/// Numbers that are read as bf16.
+trait Element: Copy {
+    /// The first `n <= 32`, the rest zeros.
+    unsafe fn all(p: *const Self, n: usize) -> __m512i;
+    /// The first `n <= 16`, the rest zeros.
+    unsafe fn half(p: *const Self, n: usize) -> __m256i;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn all(p: *const f32, n: usize) -> __m512i {
+        // SAFETY: masked lanes are not read.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(first(n.min(16)) as __mmask16, p);
+            let high = _mm512_maskz_loadu_ps(first(n.saturating_sub(16)) as __mmask16, p.wrapping_add(16));
+            std::mem::transmute(_mm512_cvtne2ps_pbh(high, low))
+        }
+    }
+    #[inline(always)]
+    unsafe fn half(p: *const f32, n: usize) -> __m256i {
+        // SAFETY: as above.
+        unsafe { std::mem::transmute(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(first(n) as __mmask16, p))) }
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    unsafe fn all(p: *const bf16, n: usize) -> __m512i {
+        // SAFETY: masked lanes are not read.
+        unsafe { _mm512_maskz_loadu_epi16(first(n), p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn half(p: *const bf16, n: usize) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_maskz_loadu_epi16(first(n) as __mmask16, p.cast()) }
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    unsafe fn all(p: *const f16, n: usize) -> __m512i {
+        // SAFETY: masked lanes are not read.
+        unsafe {
+            let halves = _mm512_maskz_loadu_epi16(first(n), p.cast());
+            let low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+            let high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(halves));
+            std::mem::transmute(_mm512_cvtne2ps_pbh(high, low))
+        }
+    }
+    #[inline(always)]
+    unsafe fn half(p: *const f16, n: usize) -> __m256i {
+        // SAFETY: as above.
+        unsafe {
+            let halves = _mm256_maskz_loadu_epi16(first(n) as __mmask16, p.cast());
+            std::mem::transmute(_mm512_cvtneps_pbh(_mm512_cvtph_ps(halves)))
+        }
+    }
+}
+
+/// The mask of the first `n` of at most 32 lanes.
+#[inline(always)]
+fn first(n: usize) -> u32 {
+    if n >= 32 { u32::MAX } else { (1 << n) - 1 }
+}
+
+/// Packs into `to` tiles of the rows (or columns) from tile `outer` on, as many as `to` holds, each over `steps` tiles of
+/// depth from tile `inner` on. The factor is `[rows, depth]`, or `[depth, rows]` where `transposed`; of columns likewise.
+///
+/// # Safety
+/// The machine has AVX-512 BF16; the matrix is as large as `[rows, depth]`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi1,bmi2")]
+#[expect(clippy::too_many_arguments, reason = "what to pack, where it lies, and which part of it")]
+pub(super) unsafe fn pack(
+    from: MatRef,
+    transposed: bool,
+    size: [usize; 2],
+    side: Side,
+    outer: usize,
+    inner: usize,
+    to: &mut [u32],
+    steps: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match from {
+            MatRef::F32(x) => tiles(x.as_ptr(), transposed, size, side, outer, inner, to, steps),
+            MatRef::Bf16(x) => tiles(x.as_ptr(), transposed, size, side, outer, inner, to, steps),
+            MatRef::F16(x) => tiles(x.as_ptr(), transposed, size, side, outer, inner, to, steps),
+        }
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "as for `pack`")]
+unsafe fn tiles<E: Element>(
+    from: *const E,
+    transposed: bool,
+    [rows, depth]: [usize; 2],
+    side: Side,
+    outer: usize,
+    inner: usize,
+    to: &mut [u32],
+    steps: usize,
+) {
+    for (tile, to) in to.chunks_exact_mut(TILE).enumerate() {
+        let (row, d) = ((outer + tile / steps) * SIDE, (inner + tile % steps) * DEPTH);
+        let (rows_here, depth_here) = (rows.saturating_sub(row).min(SIDE), depth.saturating_sub(d).min(DEPTH));
+        // SAFETY: what is read lies inside the matrix: rows from `row` on and depth from `d` on, as many as there are.
+        unsafe {
+            if transposed {
+                let from = from.wrapping_add(d * rows + row);
+                let turn = side == Side::Rows;
+                pairs(from, rows, rows_here, depth_here, to, turn);
+            } else {
+                let from = from.wrapping_add(row * depth + d);
+                let turn = side == Side::Columns;
+                along(from, depth, rows_here, depth_here, to, turn);
+            }
+        }
+    }
+}
+
+/// A tile whose depth lies along rows of memory.
+#[inline(always)]
+unsafe fn along<E: Element>(from: *const E, row: usize, rows: usize, depth: usize, to: &mut [u32], turn: bool) {
+    let mut tile = [0u32; TILE];
+    let at = if turn { tile.as_mut_ptr() } else { to.as_mut_ptr() };
+    // SAFETY: the caller's promise; a tile holds 16 rows of 16 pairs.
+    unsafe {
+        for r in 0..SIDE {
+            let x = if r < rows { E::all(from.add(r * row), depth) } else { _mm512_setzero_si512() };
+            _mm512_storeu_si512(at.add(r * SIDE).cast(), x);
+        }
+        if turn {
+            Avx512::transpose(tile.as_ptr().cast(), SIDE, to.as_mut_ptr().cast(), SIDE);
+        }
+    }
+}
+
+/// A tile whose depth lies across rows of memory.
+#[inline(always)]
+unsafe fn pairs<E: Element>(from: *const E, row: usize, rows: usize, depth: usize, to: &mut [u32], turn: bool) {
+    let mut tile = [0u32; TILE];
+    let at = if turn { tile.as_mut_ptr() } else { to.as_mut_ptr() };
+    // SAFETY: as above.
+    unsafe {
+        for pair in 0..SIDE {
+            let even = if 2 * pair < depth { E::half(from.add(2 * pair * row), rows) } else { _mm256_setzero_si256() };
+            let odd =
+                if 2 * pair + 1 < depth { E::half(from.add((2 * pair + 1) * row), rows) } else { _mm256_setzero_si256() };
+            let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+            _mm512_storeu_si512(at.add(pair * SIDE).cast(), _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd));
+        }
+        if turn {
+            Avx512::transpose(tile.as_ptr().cast(), SIDE, to.as_mut_ptr().cast(), SIDE);
+        }
+    }
+}
