@@ -1,5 +1,5 @@
-//! Weights on disk: safetensors files, single or sharded, read through a memory map and written whole
-//! or not at all. What their names mean to a model is the families' affair, not this folder's.
+//! Weights on disk: safetensors files, single or sharded, and GGUF files, read through a memory map;
+//! safetensors files are written here, too, whole or not at all. What their names mean to a model is the families' affair, not this folder's.
 
 mod atomic;
 mod disk;
@@ -27,8 +27,11 @@ pub use report::{Report, TensorReport};
 pub use tensor::TensorView;
 pub use write::{MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values};
 
+pub(crate) use header::{Entry, Shown};
+
+use crate::gguf::Gguf;
 use find::Weights;
-use header::{Entry, Header, Shown};
+use header::Header;
 
 /// The weights of one model, mapped: opening reads the headers alone, whatever the size.
 ///
@@ -40,6 +43,7 @@ pub struct Checkpoint {
     files: Vec<Arc<MappedFile>>,
     tensors: BTreeMap<String, Place>,
     metadata: BTreeMap<String, String>,
+    gguf: Option<Gguf>,
 }
 
 /// Where a tensor is: the file's number and the header's entry.
@@ -51,7 +55,7 @@ struct Place {
 
 impl Checkpoint {
     /// Opens a folder (`model.safetensors`, an index with its shards, or one other `*.safetensors`),
-    /// a `.safetensors` file or an index file.
+    /// a `.safetensors` file, an index file or a `.gguf` file.
     ///
     /// # Errors
     /// [`CheckpointError`]: nothing to read there, a format that is refused (pickles, with how to
@@ -63,8 +67,10 @@ impl Checkpoint {
             files: Vec::new(),
             tensors: BTreeMap::new(),
             metadata: BTreeMap::new(),
+            gguf: None,
         };
         match find::weights(path)? {
+            Weights::Gguf(file) => checkpoint.add_gguf(Gguf::open(file)?),
             Weights::Single(file) => checkpoint.add(&file)?,
             Weights::Sharded { index, shards } => {
                 for (file, names) in shards {
@@ -89,6 +95,15 @@ impl Checkpoint {
             }
         }
         Ok(())
+    }
+
+    /// Takes in the tensors of a GGUF file.
+    fn add_gguf(&mut self, gguf: Gguf) {
+        let file = self.files.len();
+        self.files.push(gguf.file().clone());
+        let places = gguf.entries().iter().map(|entry| (entry.name.clone(), Place { file, entry: entry.clone() }));
+        self.tensors.extend(places);
+        self.gguf = Some(gguf);
     }
 
     /// As [`Checkpoint::add`], and the shard holds what the index says it holds.
@@ -147,6 +162,11 @@ impl Checkpoint {
     /// Bytes of all tensors together.
     pub fn total_bytes(&self) -> u64 {
         self.tensors.values().map(|place| (place.entry.end - place.entry.begin) as u64).sum()
+    }
+
+    /// The GGUF file, if it is one: its metadata is a configuration and a tokenizer.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        self.gguf.as_ref()
     }
 
     /// The free-form strings of the files' headers, such as `format = pt`; a later shard's win.

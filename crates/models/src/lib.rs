@@ -7,6 +7,7 @@ pub mod checkpoint;
 mod config;
 pub mod family;
 mod fresh;
+pub mod gguf;
 pub mod hub;
 mod input;
 mod load;

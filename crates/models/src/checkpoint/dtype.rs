@@ -1,9 +1,11 @@
-//! The element types of a safetensors file; which of them become numbers is `tensor.rs`'s affair.
+//! The element types of a checkpoint; which of them become numbers is `tensor.rs`'s affair.
 
 use std::fmt;
 
-/// Element type of a stored tensor, spelled as the safetensors format spells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+use phyla_kernels::quant::Quant;
+
+/// Element type of a stored tensor, spelled as its format spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// One byte per truth value.
     Bool,
@@ -39,10 +41,12 @@ pub enum Dtype {
     F64,
     /// Complex number of two f32.
     C64,
+    /// Blocks of few bits, which GGUF files alone hold.
+    Quant(Quant),
 }
 
 impl Dtype {
-    /// Every type that a checkpoint may hold.
+    /// Every type that a safetensors file may hold.
     pub const ALL: [Dtype; 17] = [
         Dtype::Bool,
         Dtype::U8,
@@ -63,7 +67,7 @@ impl Dtype {
         Dtype::C64,
     ];
 
-    /// The format's own spelling: `F32`, `BF16`, `F8_E4M3`.
+    /// The format's own spelling: `F32`, `BF16`, `F8_E4M3`, `Q4_K`.
     pub fn as_str(self) -> &'static str {
         match self {
             Dtype::Bool => "BOOL",
@@ -83,21 +87,31 @@ impl Dtype {
             Dtype::I64 => "I64",
             Dtype::F64 => "F64",
             Dtype::C64 => "C64",
+            Dtype::Quant(quant) => name(quant),
         }
     }
 
-    /// The type spelled `name`; `None` for one that cannot be read (the 4- and 6-bit floats among them).
+    /// The type that safetensors spells `name`; `None` for one that cannot be read (the 4- and 6-bit floats among them).
     pub fn parse(name: &str) -> Option<Dtype> {
         Dtype::ALL.into_iter().find(|dtype| dtype.as_str() == name)
     }
 
-    /// Bytes of one element.
+    /// Elements of one block: 1, except for quantised types.
+    pub fn block(self) -> usize {
+        match self {
+            Dtype::Quant(quant) => quant.block(),
+            _ => 1,
+        }
+    }
+
+    /// Bytes of one block.
     pub fn bytes(self) -> usize {
         match self {
             Dtype::Bool | Dtype::U8 | Dtype::I8 | Dtype::F8E5M2 | Dtype::F8E4M3 | Dtype::F8E8M0 => 1,
             Dtype::U16 | Dtype::I16 | Dtype::F16 | Dtype::BF16 => 2,
             Dtype::U32 | Dtype::I32 | Dtype::F32 => 4,
             Dtype::U64 | Dtype::I64 | Dtype::F64 | Dtype::C64 => 8,
+            Dtype::Quant(quant) => quant.bytes(),
         }
     }
 }
@@ -105,5 +119,22 @@ impl Dtype {
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+fn name(quant: Quant) -> &'static str {
+    match quant {
+        Quant::Q4_0 => "Q4_0",
+        Quant::Q4_1 => "Q4_1",
+        Quant::Q5_0 => "Q5_0",
+        Quant::Q5_1 => "Q5_1",
+        Quant::Q8_0 => "Q8_0",
+        Quant::Q2_K => "Q2_K",
+        Quant::Q3_K => "Q3_K",
+        Quant::Q4_K => "Q4_K",
+        Quant::Q5_K => "Q5_K",
+        Quant::Q6_K => "Q6_K",
+        Quant::IQ4_NL => "IQ4_NL",
+        Quant::IQ4_XS => "IQ4_XS",
     }
 }

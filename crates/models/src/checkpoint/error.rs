@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Dtype;
+use crate::gguf::GgufError;
 
 /// Why a checkpoint cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,10 @@ pub enum CheckpointError {
     /// A file that cannot be opened or mapped; the text names it.
     #[error(transparent)]
     Map(io::Error),
+
+    /// A GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
 
     /// A folder without weights.
     #[error("no weights in `{}`: looked for {looked_for}{found}", path.display())]
@@ -54,7 +59,7 @@ pub enum CheckpointError {
     UnsupportedFormat {
         /// The file refused.
         path: PathBuf,
-        /// "GGUF", "TensorFlow".
+        /// "Flax", "TensorFlow".
         format: &'static str,
     },
 

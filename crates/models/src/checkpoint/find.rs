@@ -23,9 +23,11 @@ pub(crate) enum Weights {
     Single(PathBuf),
     /// An index, and for each shard file the tensors that it must hold.
     Sharded { index: PathBuf, shards: BTreeMap<PathBuf, Vec<String>> },
+    /// A GGUF file.
+    Gguf(PathBuf),
 }
 
-/// Decides what to read for `path`: a folder, a `.safetensors` file or an index file.
+/// Decides what to read for `path`: a folder, a `.safetensors` file, an index file or a `.gguf` file.
 pub(crate) fn weights(path: &Path) -> Result<Weights, CheckpointError> {
     let kind = fs::metadata(path).map_err(CheckpointError::io("open", path))?;
     if kind.is_dir() { in_folder(path) } else { as_file(path) }
@@ -35,6 +37,9 @@ fn as_file(path: &Path) -> Result<Weights, CheckpointError> {
     let name = file_name(path);
     if name.ends_with(INDEX_END) {
         return index(path);
+    }
+    if is_gguf(path) {
+        return Ok(Weights::Gguf(path.to_path_buf()));
     }
     refuse(path, &name)?;
     Ok(Weights::Single(path.to_path_buf()))
@@ -65,10 +70,19 @@ fn in_folder(folder: &Path) -> Result<Weights, CheckpointError> {
             return Err(no_weights(folder, several, "; several candidates lie there, name one"));
         }
     }
+    let gguf: Vec<&String> = names.iter().filter(|name| is_gguf(Path::new(name))).collect();
+    if !gguf.is_empty() {
+        return Err(no_weights(folder, &gguf, "; GGUF files are opened by their own names, here"));
+    }
     for name in &names {
         refuse(&folder.join(name), name)?;
     }
     Err(no_weights(folder, &names.iter().collect::<Vec<_>>(), "; it holds"))
+}
+
+/// Whether a path is of a GGUF file, by its name.
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"))
 }
 
 fn no_weights(folder: &Path, names: &[&String], what: &str) -> CheckpointError {
@@ -94,9 +108,6 @@ fn refuse(path: &Path, name: &str) -> Result<(), CheckpointError> {
     {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         return Err(CheckpointError::Pickle { path: path.to_path_buf(), folder: folder.display().to_string() });
-    }
-    if ends(&[".gguf"]) {
-        return unsupported("GGUF");
     }
     if ends(&[".h5"]) {
         return unsupported("TensorFlow");
@@ -130,7 +141,7 @@ fn index(path: &Path) -> Result<Weights, CheckpointError> {
 /// The files that opening `folder` would map, whether or not the shards exist.
 pub(crate) fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     Ok(match weights(folder)? {
-        Weights::Single(file) => vec![file],
+        Weights::Single(file) | Weights::Gguf(file) => vec![file],
         Weights::Sharded { shards, .. } => shards.into_keys().collect(),
     })
 }

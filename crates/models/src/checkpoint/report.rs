@@ -37,7 +37,7 @@ impl Report {
         let mut report = Report { parameters: 0, bytes: 0, bytes_by_dtype: BTreeMap::new(), tensors: Vec::new() };
         for entry in entries {
             let bytes = (entry.end - entry.begin) as u64;
-            report.parameters += bytes / entry.dtype.bytes() as u64;
+            report.parameters += bytes / entry.dtype.bytes() as u64 * entry.dtype.block() as u64;
             report.bytes += bytes;
             *report.bytes_by_dtype.entry(entry.dtype.as_str()).or_default() += bytes;
             report.tensors.push(TensorReport {

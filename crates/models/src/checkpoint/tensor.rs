@@ -74,7 +74,7 @@ impl TensorView {
             Dtype::I8 => convert(bytes, |raw| f32::from(i8::from_le_bytes(raw))),
             Dtype::U8 => convert(bytes, |[raw]| f32::from(raw)),
             Dtype::Bool => convert(bytes, |[raw]| f32::from(u8::from(raw != 0))),
-            Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F8E8M0 | Dtype::C64 => {
+            Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F8E8M0 | Dtype::C64 | Dtype::Quant(_) => {
                 return Err(self.cannot("f32"));
             }
         })

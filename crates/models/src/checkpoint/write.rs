@@ -345,6 +345,9 @@ fn sizes(tensors: &[TensorSpec]) -> Result<Vec<u64>> {
             if name == "__metadata__" {
                 return Err(invalid("the format keeps that name for itself"));
             }
+            if matches!(dtype, Dtype::Quant(_)) {
+                return Err(invalid("safetensors files hold no quantised blocks"));
+            }
             if !seen.insert(name) {
                 return Err(invalid("it is announced twice"));
             }

@@ -88,7 +88,7 @@ fn other_formats_are_refused_by_name() {
     }
     let gguf = folder.path().join("model.gguf");
     fs::write(&gguf, b"GGUF").unwrap();
-    assert!(refusal(folder.path()).contains("GGUF") && refusal(&gguf).contains("not read yet"));
+    assert!(refusal(folder.path()).contains("by their own names") && refusal(&gguf).contains("cut short"));
     for name in ["a.safetensors", "b.safetensors"] {
         fs::write(folder.path().join(name), b"").unwrap();
     }
