@@ -66,7 +66,7 @@ fn train() {
             let forward = best(|| linear(black_box(&mut y), &x, w, Some(&bias), sizes, precision));
             let back = best(|| linear_dx(black_box(&mut dx), &y, w, sizes, false, precision));
             y.fill(0.0);
-            let weight = best(|| linear_dw(black_box(&mut dw), &y, &x, sizes, precision));
+            let weight = best(|| linear_dw(black_box(&mut dw), &y, &x, sizes, true, precision));
             print!("  {:6.0} {:6.0} {:6.0}", rate(forward), rate(back), rate(weight));
         }
         println!();

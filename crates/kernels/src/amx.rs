@@ -197,10 +197,9 @@ pub(crate) unsafe fn start<const R: usize, const C: usize>(from: From) {
     // SAFETY: the caller's promise.
     unsafe {
         match from {
-            From::Zero => asm!(
-                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                options(nostack, nomem),
-            ),
+            From::Zero => {
+                asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem),)
+            }
             From::Rows(rows, apart) => {
                 let below = rows.byte_add(SIDE * apart);
                 asm!("tileloadd tmm0, [{} + {}]", in(reg) rows, in(reg) apart, options(nostack, readonly));

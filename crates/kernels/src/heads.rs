@@ -49,14 +49,6 @@ impl HeadRows {
     }
 }
 
-fn part<'a>(w: MatRef<'a>, range: Range<usize>) -> MatRef<'a> {
-    match w {
-        MatRef::F32(w) => MatRef::F32(&w[range]),
-        MatRef::Bf16(w) => MatRef::Bf16(&w[range]),
-        MatRef::F16(w) => MatRef::F16(&w[range]),
-    }
-}
-
 thread_local! {
     /// One head's rows of either side.
     static SCRATCH: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
@@ -111,7 +103,7 @@ fn up_on(isa: Isa, y: &mut [f32], x: &[f32], w: MatRef, n: usize, rows: &HeadRow
     let HeadRows { heads, size, rank, .. } = *rows;
     let y = Parts::new(y);
     rows.each(n, |head| {
-        let w = part(w, rows.range(head));
+        let w = w.slice(rows.range(head));
         by_head(&y, x, head, [n, heads, size, rank], |y, x| {
             if n <= product::rows_invariant_limit(Precision::F32) {
                 y.fill(0.0);
@@ -129,8 +121,10 @@ pub fn down(y: &mut [f32], x: &[f32], w: MatRef, n: usize, rows: &HeadRows) {
     let HeadRows { heads, size, rank, .. } = *rows;
     let y = Parts::new(y);
     rows.each(n, |head| {
-        let w = part(w, rows.range(head));
-        by_head(&y, x, head, [n, heads, rank, size], |y, x| product::linear(y, x, w, None, [n, size, rank], Precision::F32));
+        let w = w.slice(rows.range(head));
+        by_head(&y, x, head, [n, heads, rank, size], |y, x| {
+            product::linear(y, x, w, None, [n, size, rank], Precision::F32)
+        });
     });
 }
 
@@ -144,7 +138,7 @@ pub fn weight_backward(dw: &mut [f32], small: &[f32], wide: &[f32], n: usize, ro
         SCRATCH.with_borrow_mut(|[a, b]| {
             let (small, wide) = (gather(a, small, head, [heads, size]), gather(b, wide, head, [heads, rank]));
             // SAFETY: the rows of different heads do not overlap.
-            product::linear_dw(unsafe { dw.at(rows.range(head)) }, small, wide, [n, size, rank], Precision::F32);
+            product::linear_dw(unsafe { dw.at(rows.range(head)) }, small, wide, [n, size, rank], true, Precision::F32);
         });
     });
 }
@@ -175,6 +169,11 @@ impl Kernel for Few<'_> {
                 MatRef::F32(w) => few::<S, f32>(y, x, w, [n, size, rank]),
                 MatRef::Bf16(w) => few::<S, bf16>(y, x, w, [n, size, rank]),
                 MatRef::F16(w) => few::<S, f16>(y, x, w, [n, size, rank]),
+                MatRef::Blocks(w) => {
+                    let mut wide = vec![0f32; size * rank];
+                    w.widen(0..size * rank, &mut wide);
+                    few::<S, f32>(y, x, &wide, [n, size, rank]);
+                }
             }
         }
     }

@@ -1,8 +1,11 @@
 //! Products with a weight matrix `[n, k]`: forward, both gradients, and the bias gradient. This file chooses the path;
-//! `dot` multiplies few rows, `blocked` many, `rounded` many in bf16, `reference` checks them.
+//! `dot` multiplies few rows, `blocks`
+//! few rows with quantised weights, `blocked` many rows, `rounded` many in bf16; `reference` checks them.
 
 mod blocked;
+mod blocks;
 mod dot;
+mod matrix;
 pub mod reference;
 #[cfg(target_arch = "x86_64")]
 mod rounded;
@@ -13,52 +16,7 @@ use crate::isa::{Isa, isa};
 use crate::threads;
 use dot::Dot;
 
-use half::{bf16, f16};
-
-/// A weight matrix `[n, k]` (outputs, inputs), row-major, perhaps borrowed from a memory map.
-#[derive(Clone, Copy, Debug)]
-pub enum MatRef<'a> {
-    /// 32-bit floats.
-    F32(&'a [f32]),
-    /// bfloat16.
-    Bf16(&'a [bf16]),
-    /// IEEE half precision.
-    F16(&'a [f16]),
-}
-
-impl MatRef<'_> {
-    /// How many elements.
-    pub fn len(&self) -> usize {
-        match self {
-            MatRef::F32(w) => w.len(),
-            MatRef::Bf16(w) => w.len(),
-            MatRef::F16(w) => w.len(),
-        }
-    }
-
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Bytes of memory.
-    pub fn bytes(&self) -> usize {
-        match self {
-            MatRef::F32(w) => size_of_val(*w),
-            MatRef::Bf16(w) => size_of_val(*w),
-            MatRef::F16(w) => size_of_val(*w),
-        }
-    }
-
-    /// One element as f32.
-    pub fn get(&self, i: usize) -> f32 {
-        match self {
-            MatRef::F32(w) => w[i],
-            MatRef::Bf16(w) => w[i].to_f32(),
-            MatRef::F16(w) => w[i].to_f32(),
-        }
-    }
-}
+pub use matrix::{Blocks, MatRef};
 
 /// How exactly the factors enter a product; sums are in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,10 +53,10 @@ pub fn linear_dx(dx: &mut [f32], dy: &[f32], w: MatRef, sizes: [usize; 3], accum
     linear_dx_on(isa(), dx, dy, w, sizes, accumulate, precision);
 }
 
-/// `dw[n, k] += dyᵀ · x`, with `dy[m, n]` and `x[m, k]`.
-pub fn linear_dw(dw: &mut [f32], dy: &[f32], x: &[f32], sizes: [usize; 3], precision: Precision) {
+/// `dw[n, k] = dyᵀ · x`, or `+=` where `accumulate`, with `dy[m, n]` and `x[m, k]`.
+pub fn linear_dw(dw: &mut [f32], dy: &[f32], x: &[f32], sizes: [usize; 3], accumulate: bool, precision: Precision) {
     check("linear_dw", dy.len(), x.len(), dw.len(), sizes);
-    linear_dw_on(isa(), dw, dy, x, sizes, precision);
+    linear_dw_on(isa(), dw, dy, x, sizes, accumulate, precision);
 }
 
 /// `db[n] +=` the column sums of `dy[m, n]`: the gradient of a bias. Each column is summed from the first row on.
@@ -129,7 +87,8 @@ fn linear_on(
     precision: Precision,
 ) {
     if m <= rows_invariant_limit(precision) {
-        return dot::run(isa, y, &Dot { m, n, k, x, w, bias });
+        let p = Dot { m, n, k, x, w, bias };
+        return if let MatRef::Blocks(blocks) = w { blocks::run(isa, y, &p, blocks) } else { dot::run(isa, y, &p) };
     }
     let start = bias.map_or(From::Zero, From::Row);
     many(isa, y, &Factors { m, n, k, a: x, a_transposed: false, b: w, b_transposed: true, start }, precision);
@@ -149,9 +108,18 @@ fn linear_dx_on(
     many(isa, dx, &p, precision);
 }
 
-fn linear_dw_on(isa: Isa, dw: &mut [f32], dy: &[f32], x: &[f32], [m, n, k]: [usize; 3], precision: Precision) {
+fn linear_dw_on(
+    isa: Isa,
+    dw: &mut [f32],
+    dy: &[f32],
+    x: &[f32],
+    [m, n, k]: [usize; 3],
+    accumulate: bool,
+    precision: Precision,
+) {
+    let start = if accumulate { From::Add } else { From::Zero };
     let b = MatRef::F32(x);
-    let p = Factors { m: n, n: k, k: m, a: dy, a_transposed: true, b, b_transposed: false, start: From::Add };
+    let p = Factors { m: n, n: k, k: m, a: dy, a_transposed: true, b, b_transposed: false, start };
     many(isa, dw, &p, precision);
 }
 

@@ -151,14 +151,6 @@ impl Sizes {
     }
 }
 
-fn part(w: MatRef<'_>, range: std::ops::Range<usize>) -> MatRef<'_> {
-    match w {
-        MatRef::F32(w) => MatRef::F32(&w[range]),
-        MatRef::Bf16(w) => MatRef::Bf16(&w[range]),
-        MatRef::F16(w) => MatRef::F16(&w[range]),
-    }
-}
-
 fn forward(y: &mut [f32], x: &[f32], w: MatRef, bias: Option<&[f32]>, s: Sizes) {
     let (n, k) = s.of_group();
     let (mut u, mut z) = (vec![], vec![]);
@@ -169,7 +161,7 @@ fn forward(y: &mut [f32], x: &[f32], w: MatRef, bias: Option<&[f32]>, s: Sizes) 
         u.resize(m * k, 0.);
         for group in 0..s.args.groups {
             unfold(&mut u, x, &s.group(group));
-            let (w, bias) = (part(w, group * n * k..(group + 1) * n * k), bias.map(|b| &b[group * n..][..n]));
+            let (w, bias) = (w.slice(group * n * k..(group + 1) * n * k), bias.map(|b| &b[group * n..][..n]));
             if s.args.groups == 1 {
                 product::linear(y, &u, w, bias, [m, n, k], s.precision);
             } else {
@@ -203,7 +195,7 @@ fn weight_backward(dw: &mut [f32], dy: &[f32], x: &[f32], s: Sizes) {
         for group in 0..s.args.groups {
             unfold(&mut u, x, &s.group(group));
             let dy = columns(&mut z, dy, m, group, s);
-            product::linear_dw(&mut dw[group * n * k..(group + 1) * n * k], dy, &u, [m, n, k], s.precision);
+            product::linear_dw(&mut dw[group * n * k..(group + 1) * n * k], dy, &u, [m, n, k], true, s.precision);
         }
     }
 }
@@ -218,7 +210,7 @@ fn input_backward(dx: &mut [f32], dy: &[f32], w: MatRef, s: Sizes) {
         du.resize(m * k, 0.);
         for group in 0..s.args.groups {
             let dy = columns(&mut z, dy, m, group, s);
-            let w = part(w, group * n * k..(group + 1) * n * k);
+            let w = w.slice(group * n * k..(group + 1) * n * k);
             product::linear_dx(&mut du, dy, w, [m, n, k], false, s.precision);
             fold(dx, &du, &s.group(group));
         }

@@ -46,8 +46,8 @@ pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tens
         let dy = cpu::view::<f32>(&dy)?;
         if let Some(x) = &kept {
             let x = cpu::view::<f32>(x)?;
-            w.accumulate(|dw| {
-                product::linear_dw(dw, &dy, &x, [m, n, k], precision);
+            w.accumulate_or_set(|dw, holds| {
+                product::linear_dw(dw, &dy, &x, [m, n, k], holds, precision);
                 Ok(())
             })?;
         }

@@ -97,8 +97,8 @@ pub fn linear_cross_entropy(
                     Ok(())
                 })?;
                 if w.trainable() {
-                    w.accumulate(|dw| {
-                        product::linear_dw(dw, logits, xs, [m, vocab, k], precision);
+                    w.accumulate_or_set(|dw, holds| {
+                        product::linear_dw(dw, logits, xs, [m, vocab, k], holds, precision);
                         Ok(())
                     })?;
                 }

@@ -220,22 +220,27 @@ impl Param {
 
     /// Lets a kernel add to the gradient in place. The slice holds the sum so far.
     pub fn accumulate(&self, add: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
+        self.accumulate_or_set(|sum, holds| {
+            if !holds {
+                // All of a model's gradients: as much memory as its weights.
+                let len = sum.len();
+                threads::for_each_chunk(sum, CLEAR_CHUNK, len, |_, piece| piece.fill(0.));
+            }
+            add(sum)
+        })
+    }
+
+    /// The same for a kernel that can as well write every element: it is told whether the slice holds a sum already, and
+    /// otherwise adds to nothing. That saves filling it with zeros and reading them back.
+    pub fn accumulate_or_set(&self, add: impl FnOnce(&mut [f32], bool) -> Result<()>) -> Result<()> {
         self.with_gradient(|gradient| {
             if gradient.sum.is_none() {
                 // Fresh pages come zeroed from the system.
                 gradient.sum = Some(cpu::tensor(vec![0f32; self.count()], self.shape.clone())?);
-                gradient.written = true;
             }
             let Some(sum) = &gradient.sum else { return Ok(()) };
-            let clear = !std::mem::replace(&mut gradient.written, true);
-            cpu::mutate(sum, |sum: &mut [f32]| {
-                if clear {
-                    // All of a model's gradients: as much memory as its weights.
-                    let len = sum.len();
-                    threads::for_each_chunk(sum, CLEAR_CHUNK, len, |_, piece| piece.fill(0.));
-                }
-                add(sum)
-            })
+            let holds = std::mem::replace(&mut gradient.written, true);
+            cpu::mutate(sum, |sum: &mut [f32]| add(sum, holds))
         })
     }
 

@@ -4,12 +4,13 @@
 //! Floor: 2 m n k operations at the multiply-add peak. Packing costs about 6 cycles for 16 weights where the block is
 //! transposed and 2 where not, against m multiply-adds of one cycle each: 1 % at m = 512.
 
-use super::{Factors, From, MatRef};
+use super::{Blocks, Factors, From, MatRef};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::threads::{self, Shared};
 use crate::tile::{self, Start, Tile};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Depth of a block: 256 x 384 weights are 384 KiB, with 96 rows of `a` (96 KiB) well inside a 1 MiB L2. Fixed, since
 /// it decides in which order an element is summed.
@@ -22,6 +23,8 @@ const ROWS: usize = 96;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// A block of a quantised weight in f32.
+    static WIDE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs the product over the threads. A task is a block of columns and rows; no two write the same place, and an
@@ -69,8 +72,11 @@ impl Kernel for Task<'_, '_> {
         // An empty depth still has to write the start.
         loop {
             let k = DEPTH.min(p.k - depth);
-            // SAFETY: `dispatch` found S; block [depth.., j..] lies inside b.
-            unsafe { pack_b::<S>(p, b, depth, k, j, n, width) };
+            WIDE.with_borrow_mut(|wide| {
+                let from = Source::of(p, depth..depth + k, j..j + n, wide);
+                // SAFETY: `dispatch` found S; the block lies inside b.
+                unsafe { pack_b::<S>(&from, b, k, n, width) };
+            });
             for row in (0..m).step_by(ROWS) {
                 let rows = ROWS.min(m - row);
                 let (a, a_i, a_p) = block_of_a(p, a, depth, k, i + row, rows);
@@ -120,19 +126,43 @@ fn block_of_a(p: &Factors, to: &mut [f32], depth: usize, k: usize, i: usize, m: 
     (to.as_ptr(), 1, m)
 }
 
-/// Packs `b[depth..depth + k, j..j + n]` into panels `[k, width]`, the last one padded with zeros.
+/// Where a block of `b` lies: from `at` on, in rows of `row`; `[n, k]` where `transposed`, else `[k, n]`.
+struct Source<'a> {
+    b: MatRef<'a>,
+    transposed: bool,
+    at: usize,
+    row: usize,
+}
+
+impl<'a> Source<'a> {
+    /// A block of blocks is turned to f32 first, in `wide`.
+    fn of(p: &Factors<'a>, depth: Range<usize>, columns: Range<usize>, wide: &'a mut Vec<f32>) -> Source<'a> {
+        let transposed = p.b_transposed;
+        let (rows, columns, width) = if transposed { (columns, depth, p.k) } else { (depth, columns, p.n) };
+        match p.b {
+            MatRef::Blocks(blocks) => {
+                let widen = |blocks: Blocks, to: &mut [f32]| blocks.kind().dequantize(blocks.bytes(), to);
+                let (at, row) = blocks.window(width, rows, columns, wide, widen);
+                Source { b: MatRef::F32(wide), transposed, at, row }
+            }
+            b => Source { b, transposed, at: rows.start * width + columns.start, row: width },
+        }
+    }
+}
+
+/// Packs a block of `k` by `n` into panels `[k, width]`, the last one padded with zeros.
 #[inline(always)]
-unsafe fn pack_b<S: Simd>(p: &Factors, to: &mut [f32], depth: usize, k: usize, j: usize, n: usize, width: usize) {
+unsafe fn pack_b<S: Simd>(from: &Source, to: &mut [f32], k: usize, n: usize, width: usize) {
     for column in (0..n).step_by(width) {
         let panel = &mut to[column * k..][..k * width];
         let columns = width.min(n - column);
         // SAFETY: as for the caller.
         unsafe {
-            if p.b_transposed {
-                pack_transposed::<S>(p, panel, depth, k, j + column, columns, width);
+            if from.transposed {
+                pack_transposed::<S>(from, panel, k, column, columns, width);
             } else {
                 for (row, to) in panel.chunks_exact_mut(width).enumerate() {
-                    convert::<S>(p.b, (depth + row) * p.n + j + column, &mut to[..columns]);
+                    convert::<S>(from.b, from.at + row * from.row + column, &mut to[..columns]);
                     to[columns..].fill(0.0);
                 }
             }
@@ -142,15 +172,7 @@ unsafe fn pack_b<S: Simd>(p: &Factors, to: &mut [f32], depth: usize, k: usize, j
 
 /// A panel from rows of `[n, k]`: squares of LANES are turned in registers.
 #[inline(always)]
-unsafe fn pack_transposed<S: Simd>(
-    p: &Factors,
-    panel: &mut [f32],
-    depth: usize,
-    k: usize,
-    j: usize,
-    n: usize,
-    width: usize,
-) {
+unsafe fn pack_transposed<S: Simd>(from: &Source, panel: &mut [f32], k: usize, j: usize, n: usize, width: usize) {
     let mut square = [0f32; 256];
     let mut turned = [0f32; 256];
     for column in (0..width).step_by(S::LANES) {
@@ -161,9 +183,9 @@ unsafe fn pack_transposed<S: Simd>(
             // SAFETY: a full square lies inside `b` and inside the panel; the buffers hold 16 rows of 16.
             unsafe {
                 let to = panel.as_mut_ptr().add(d * width + column);
-                match p.b {
+                match from.b {
                     MatRef::F32(b) if full => {
-                        S::transpose(b.as_ptr().add((j + column) * p.k + depth + d), p.k, to, width);
+                        S::transpose(b.as_ptr().add(from.at + (j + column) * from.row + d), from.row, to, width);
                         continue;
                     }
                     _ => {}
@@ -172,8 +194,8 @@ unsafe fn pack_transposed<S: Simd>(
                     square.fill(0.0);
                 }
                 for row in 0..columns {
-                    let at = (j + column + row) * p.k + depth + d;
-                    convert::<S>(p.b, at, &mut square[row * S::LANES..][..deep]);
+                    let at = from.at + (j + column + row) * from.row + d;
+                    convert::<S>(from.b, at, &mut square[row * S::LANES..][..deep]);
                 }
                 if full {
                     S::transpose(square.as_ptr(), S::LANES, to, width);
@@ -216,5 +238,7 @@ unsafe fn convert<S: Simd>(b: MatRef, at: usize, to: &mut [f32]) {
                 to[i] = b[i].to_f32();
             }
         }
+        // `Source` has turned them to f32.
+        MatRef::Blocks(b) => b.widen(at..at + n, to),
     }
 }

@@ -14,7 +14,7 @@ mod tiles;
 use super::{Factors, From, MatRef};
 use crate::isa::Isa;
 use crate::threads::{self, Shared};
-use pack::{Side, TILE};
+use pack::{Factor, Side, TILE};
 use std::cell::RefCell;
 
 /// Rows or columns of a tile.
@@ -24,6 +24,8 @@ const DEPTH: usize = 32;
 /// Tiles of depth in a block, at most: two columns of 12 tiles and two rows fill a first-level cache of 48 KiB. Fixed,
 /// since it decides in which order an element is summed.
 const BLOCK: usize = 12;
+/// Tiles of depth that make whole blocks of every quantised kind.
+const WHOLE: usize = 256 / DEPTH;
 /// Columns of tiles in a task: 18 by 12 tiles are 216 KiB.
 const COLUMNS: usize = 18;
 /// Rows of tiles in a task at most: 64 by 12 tiles are 768 KiB, which stay in a second-level cache of 1 MiB.
@@ -51,8 +53,9 @@ pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
     let strip = depth * TILE;
     let strips = (64 * TILE).div_ceil(strip.max(1)).max(1);
     threads::for_each_chunk(&mut left[..len], strips * strip, 4 * p.m * p.k, |i, to| {
+        let factor = Factor { from: MatRef::F32(p.a), transposed: p.a_transposed, rows: p.m, depth: p.k };
         // SAFETY: whoever calls with such an `isa` found AVX-512 BF16.
-        unsafe { pack::pack(MatRef::F32(p.a), p.a_transposed, [p.m, p.k], Side::Rows, i * strips, 0, to, depth) };
+        unsafe { factor.pack(Side::Rows, i * strips, 0, to, depth) };
     });
     let threads = threads::threads();
     let across = columns.div_ceil(COLUMNS);
@@ -122,13 +125,16 @@ impl Task<'_, '_> {
         // SAFETY: the instruction set is there.
         let _tiles = (isa == Isa::Amx).then(|| unsafe { crate::amx::Tiles::new() });
         let (height, width) = if isa == Isa::Amx { (2, 2) } else { (1, 3) };
+        let factor = Factor { from: p.b, transposed: !p.b_transposed, rows: p.n, depth: p.k };
+        // Quantised blocks are unpacked whole.
+        let most = if matches!(p.b, MatRef::Blocks(_)) { BLOCK / WHOLE * WHOLE } else { BLOCK };
         let mut first = 0;
         // An empty depth still has to write the start.
         loop {
-            let steps = BLOCK.min(self.depth - first);
+            let steps = most.min(self.depth - first);
             let right = &mut right[..columns * steps * TILE];
             // SAFETY: as above.
-            unsafe { pack::pack(p.b, !p.b_transposed, [p.n, p.k], Side::Columns, self.columns.start, first, right, steps) };
+            unsafe { factor.pack(Side::Columns, self.columns.start, first, right, steps) };
             for column in (0..columns).step_by(width) {
                 let j = (self.columns.start + column) * SIDE;
                 let start = match p.start {

@@ -1,6 +1,9 @@
 //! Products against plain loops: odd shapes, every instruction set, every kind of weight.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use super::*;
+use crate::quant::Quant;
 use half::{bf16, f16};
 
 /// Values in -1..1 from a fixed generator.
@@ -82,7 +85,11 @@ fn gradients_match_plain_loops() {
             }
             let mut got = values(n * k, 5);
             let mut want = got.clone();
-            linear_dw_on(isa, &mut got, &dy, &x, [m, n, k], Precision::F32);
+            linear_dw_on(isa, &mut got, &dy, &x, [m, n, k], true, Precision::F32);
+            reference::linear_dw(&mut want, &dy, &x, m, n, k);
+            close(&got, &want, m, &format!("dw {isa:?} {m} {n} {k}"));
+            let (mut got, mut want) = (vec![f32::NAN; n * k], vec![0f32; n * k]);
+            linear_dw_on(isa, &mut got, &dy, &x, [m, n, k], false, Precision::F32);
             reference::linear_dw(&mut want, &dy, &x, m, n, k);
             close(&got, &want, m, &format!("dw {isa:?} {m} {n} {k}"));
         }
@@ -126,7 +133,7 @@ fn one_thread_and_many_give_the_same_bits() {
                 linear(&mut y, &x, MatRef::F32(&w), None, [m, n, k], precision);
                 linear(&mut few, &x[..8 * k], MatRef::F32(&w), None, [8, n, k], precision);
                 linear_dx(&mut dx, &dy, MatRef::F32(&w), [m, n, k], false, precision);
-                linear_dw(&mut dw, &dy, &x, [m, n, k], precision);
+                linear_dw(&mut dw, &dy, &x, [m, n, k], true, precision);
                 sum_rows(&mut db, &dy, m, n);
                 (y, few, dx, dw, db)
             })
@@ -176,7 +183,7 @@ fn products_in_bf16_are_those_of_rounded_factors() {
             }
             let mut got = values(n * k, 6);
             let mut want = got.clone();
-            linear_dw_on(isa, &mut got, &dy, &x, [m, n, k], Precision::Bf16);
+            linear_dw_on(isa, &mut got, &dy, &x, [m, n, k], true, Precision::Bf16);
             reference::linear_dw(&mut want, &dy16, &x16, m, n, k);
             close(&got, &want, m, &format!("dw {isa:?} {m} {n} {k}"));
         }
@@ -191,5 +198,76 @@ fn bias_gradient_is_the_sum_of_the_rows() {
         sum_rows(&mut db, &dy, m, n);
         let want: Vec<f32> = (0..n).map(|j| 1.0 + (0..m).map(|i| dy[i * n + j]).sum::<f32>()).collect();
         close(&db, &want, m, "db");
+    }
+}
+
+/// A weight `[n, k]` in blocks.
+fn quantised(kind: Quant, n: usize, k: usize) -> Vec<u8> {
+    let w = values(n * k, 7);
+    let mut bytes = vec![0; n * k / kind.block() * kind.bytes()];
+    kind.quantize(&w, &mut bytes);
+    bytes
+}
+
+/// Largest difference, in parts of what a sum of so many products of values in -1..1 is like.
+fn apart(got: &[f32], want: &[f32], terms: usize) -> f32 {
+    let worst =
+        got.iter().zip(want).fold(0f32, |m, (a, b)| if (a - b).is_nan() { f32::NAN } else { m.max((a - b).abs()) });
+    worst / ((terms as f32).sqrt() / 3.0)
+}
+
+#[test]
+fn products_with_quantised_weights_are_those_of_their_values() {
+    for kind in Quant::ALL {
+        for (m, n, blocks) in [(1, 1, 1), (1, 70, 3), (3, 17, 2), (8, 33, 5), (9, 40, 3), (33, 300, 4), (70, 19, 1)] {
+            let k = blocks * kind.block();
+            let (x, dy, b, bytes) = (values(m * k, 1), values(m * n, 2), values(n, 3), quantised(kind, n, k));
+            let w = MatRef::Blocks(Blocks::new(kind, &bytes).unwrap());
+            assert_eq!(
+                (w.len(), w.get(n * k - 1)),
+                (n * k, w.slice((n * k - kind.block())..n * k).get(kind.block() - 1))
+            );
+            let (mut want, mut want_dx) = (vec![0f32; m * n], vec![0f32; m * k]);
+            let mut wide = vec![0f32; n * k];
+            kind.dequantize(&bytes, &mut wide);
+            reference::linear(&mut want, &x, MatRef::F32(&wide), Some(&b), m, n, k);
+            reference::linear_dx(&mut want_dx, &dy, MatRef::F32(&wide), m, n, k, false);
+            for isa in Isa::all_available() {
+                for precision in [Precision::F32, Precision::Bf16] {
+                    let (mut got, mut dx) = (vec![f32::NAN; m * n], vec![f32::NAN; m * k]);
+                    linear_on(isa, &mut got, &x, w, Some(&b), [m, n, k], precision);
+                    linear_dx_on(isa, &mut dx, &dy, w, [m, n, k], false, precision);
+                    // Few rows are multiplied in bytes (a step is 1/127 of the largest in 32, half of it the error),
+                    // many in bf16 (2^-9 of either factor); errors of a sum grow with its root, as the sum does.
+                    let rounds = isa.has_int8() || precision == Precision::Bf16;
+                    let most = if rounds { 2e-2 } else { 2e-5 };
+                    let what = format!("{} {isa:?} {precision:?} {m} {n} {k}", kind.name());
+                    assert!(apart(&got, &want, k) < most, "{what}: {}", apart(&got, &want, k));
+                    assert!(apart(&dx, &want_dx, n) < most, "dx {what}: {}", apart(&dx, &want_dx, n));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_company_over_quantised_weights() {
+    for kind in Quant::ALL {
+        let (n, k) = (37, 3 * kind.block());
+        let bytes = quantised(kind, n, k);
+        let w = MatRef::Blocks(Blocks::new(kind, &bytes).unwrap());
+        for precision in [Precision::F32, Precision::Bf16] {
+            let m = rows_invariant_limit(precision);
+            let x = values(m * k, 1);
+            for isa in Isa::all_available() {
+                let mut together = vec![0f32; m * n];
+                linear_on(isa, &mut together, &x, w, None, [m, n, k], precision);
+                for (x, together) in x.chunks_exact(k).zip(together.chunks_exact(n)) {
+                    let mut alone = vec![0f32; n];
+                    linear_on(isa, &mut alone, x, w, None, [1, n, k], precision);
+                    assert!(alone == together, "{} {isa:?}", kind.name());
+                }
+            }
+        }
     }
 }

@@ -178,7 +178,7 @@ fn fused_linear(x: &Tensor, w: &[Var]) -> Result<Tensor> {
     let backward: Backward = Box::new(move |a, _, dy| {
         let (mut dx, mut dw, mut db) = (alloc(m * k), alloc(n * k), alloc(n));
         product::linear_dx(&mut dx, dy, MatRef::F32(a[1]), [m, n, k], false, Precision::F32);
-        product::linear_dw(&mut dw, dy, a[0], [m, n, k], Precision::F32);
+        product::linear_dw(&mut dw, dy, a[0], [m, n, k], true, Precision::F32);
         product::sum_rows(&mut db, dy, m, n);
         vec![dx, dw, db]
     });
@@ -266,7 +266,7 @@ fn fused_loss(x: &Tensor, w: &Var, ids: &Tensor) -> Result<Tensor> {
             // The targets are ids of the vocabulary.
             let _ = loss::cross_entropy_rows(logits, targets, 0., Some(1. / m as f32), losses);
             product::linear_dx(&mut dx[start * k..][..m_here * k], logits, MatRef::F32(a[1]), [m_here, n, k], false, Precision::F32);
-            product::linear_dw(&mut dw, logits, xs, [m_here, n, k], Precision::F32);
+            product::linear_dw(&mut dw, logits, xs, [m_here, n, k], true, Precision::F32);
         }
         put(&kept, (dx, dw));
         vec![losses.iter().sum::<f32>() / m as f32]

@@ -23,6 +23,13 @@ pub(super) unsafe fn run(block: &Block) {
     }
 }
 
+/// 32 bits as a pair of bf16, lane by lane.
+#[inline(always)]
+fn pairs(x: __m512i) -> __m512bh {
+    // SAFETY: both are 512 bits of anything.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(x) }
+}
+
 #[inline(always)]
 unsafe fn rows<const V: usize>(block: &Block, first: usize) {
     let here = ROWS.min(block.rows - first);
@@ -54,7 +61,7 @@ unsafe fn rows<const V: usize>(block: &Block, first: usize) {
                 for (i, sums) in sum.iter_mut().enumerate() {
                     let x = _mm512_set1_epi32(*left.add(i * SIDE + pair) as i32);
                     for (sum, column) in sums.iter_mut().zip(columns) {
-                        *sum = _mm512_dpbf16_ps(*sum, std::mem::transmute(x), std::mem::transmute(column));
+                        *sum = _mm512_dpbf16_ps(*sum, pairs(x), pairs(column));
                     }
                 }
             }

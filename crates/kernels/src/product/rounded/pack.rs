@@ -5,11 +5,12 @@
 //! and turned where need be.
 
 use super::{DEPTH, SIDE};
-use crate::product::MatRef;
-use crate::simd::Avx512;
-use crate::simd::Simd;
+use crate::product::blocks::widen::to_bf16;
+use crate::product::{Blocks, MatRef};
+use crate::simd::{Avx512, Simd};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
+use std::cell::RefCell;
 
 /// A tile's pairs.
 pub(super) const TILE: usize = SIDE * DEPTH / 2;
@@ -86,58 +87,100 @@ fn first(n: usize) -> u32 {
     if n >= 32 { u32::MAX } else { (1 << n) - 1 }
 }
 
-/// Packs into `to` tiles of the rows (or columns) from tile `outer` on, as many as `to` holds, each over `steps` tiles of
-/// depth from tile `inner` on. The factor is `[rows, depth]`, or `[depth, rows]` where `transposed`; of columns likewise.
-///
-/// # Safety
-/// The machine has AVX-512 BF16; the matrix is as large as `[rows, depth]`.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi1,bmi2")]
-#[expect(clippy::too_many_arguments, reason = "what to pack, where it lies, and which part of it")]
-pub(super) unsafe fn pack(
-    from: MatRef,
+/// A factor `[rows, depth]`, or `[depth, rows]` where `transposed`; of columns likewise.
+#[derive(Clone, Copy)]
+pub(super) struct Factor<'a> {
+    pub from: MatRef<'a>,
+    pub transposed: bool,
+    pub rows: usize,
+    pub depth: usize,
+}
+
+/// A part of a factor in memory: its first element, the distance of rows of memory, and how much of it there is.
+#[derive(Clone, Copy)]
+struct Part<E> {
+    first: *const E,
+    stride: usize,
     transposed: bool,
-    size: [usize; 2],
-    side: Side,
-    outer: usize,
-    inner: usize,
-    to: &mut [u32],
-    steps: usize,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match from {
-            MatRef::F32(x) => tiles(x.as_ptr(), transposed, size, side, outer, inner, to, steps),
-            MatRef::Bf16(x) => tiles(x.as_ptr(), transposed, size, side, outer, inner, to, steps),
-            MatRef::F16(x) => tiles(x.as_ptr(), transposed, size, side, outer, inner, to, steps),
+    rows: usize,
+    depth: usize,
+}
+
+thread_local! {
+    /// A part of a quantised factor in bf16.
+    static WIDE: RefCell<Vec<bf16>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Factor<'_> {
+    /// Packs into `to` tiles of the rows (or columns) from tile `outer` on, as many as `to` holds, each over `steps` tiles
+    /// of depth from tile `inner` on.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 BF16; the matrix is as large as it says.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi1,bmi2")]
+    pub(super) unsafe fn pack(&self, side: Side, outer: usize, inner: usize, to: &mut [u32], steps: usize) {
+        if to.is_empty() {
+            return;
+        }
+        let (row, d) = (outer * SIDE, inner * DEPTH);
+        let rows = self.rows.saturating_sub(row).min(to.len() / (TILE * steps) * SIDE);
+        let depth = self.depth.saturating_sub(d).min(steps * DEPTH);
+        let stride = if self.transposed { self.rows } else { self.depth };
+        let at = if self.transposed { d * stride + row } else { row * stride + d };
+        let transposed = self.transposed;
+        // SAFETY: the caller's promise; the part lies inside the matrix.
+        unsafe {
+            match self.from {
+                MatRef::F32(x) => {
+                    tiles(
+                        Part { first: x.as_ptr().wrapping_add(at), stride, transposed, rows, depth },
+                        side,
+                        to,
+                        steps,
+                    );
+                }
+                MatRef::Bf16(x) => {
+                    tiles(
+                        Part { first: x.as_ptr().wrapping_add(at), stride, transposed, rows, depth },
+                        side,
+                        to,
+                        steps,
+                    );
+                }
+                MatRef::F16(x) => {
+                    tiles(
+                        Part { first: x.as_ptr().wrapping_add(at), stride, transposed, rows, depth },
+                        side,
+                        to,
+                        steps,
+                    );
+                }
+                MatRef::Blocks(blocks) => WIDE.with_borrow_mut(|wide| {
+                    let (along, across) = (d..d + depth, row..row + rows);
+                    let (lines, columns) = if transposed { (along, across) } else { (across, along) };
+                    let widen = |blocks: Blocks, to: &mut [bf16]| to_bf16(blocks, to);
+                    let (at, stride) = blocks.window(stride, lines, columns, wide, widen);
+                    let first = wide.as_ptr().wrapping_add(at);
+                    tiles(Part { first, stride, transposed, rows, depth }, side, to, steps);
+                }),
+            }
         }
     }
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "as for `pack`")]
-unsafe fn tiles<E: Element>(
-    from: *const E,
-    transposed: bool,
-    [rows, depth]: [usize; 2],
-    side: Side,
-    outer: usize,
-    inner: usize,
-    to: &mut [u32],
-    steps: usize,
-) {
+unsafe fn tiles<E: Element>(part: Part<E>, side: Side, to: &mut [u32], steps: usize) {
     for (tile, to) in to.chunks_exact_mut(TILE).enumerate() {
-        let (row, d) = ((outer + tile / steps) * SIDE, (inner + tile % steps) * DEPTH);
-        let (rows_here, depth_here) = (rows.saturating_sub(row).min(SIDE), depth.saturating_sub(d).min(DEPTH));
-        // SAFETY: what is read lies inside the matrix: rows from `row` on and depth from `d` on, as many as there are.
+        let (row, d) = (tile / steps * SIDE, tile % steps * DEPTH);
+        let (rows, depth) = (part.rows.saturating_sub(row).min(SIDE), part.depth.saturating_sub(d).min(DEPTH));
+        // SAFETY: what is read lies inside the part: rows from `row` on and depth from `d` on, as many as there are.
         unsafe {
-            if transposed {
-                let from = from.wrapping_add(d * rows + row);
-                let turn = side == Side::Rows;
-                pairs(from, rows, rows_here, depth_here, to, turn);
+            if part.transposed {
+                let from = part.first.wrapping_add(d * part.stride + row);
+                pairs(from, part.stride, rows, depth, to, side == Side::Rows);
             } else {
-                let from = from.wrapping_add(row * depth + d);
-                let turn = side == Side::Columns;
-                along(from, depth, rows_here, depth_here, to, turn);
+                let from = part.first.wrapping_add(row * part.stride + d);
+                along(from, part.stride, rows, depth, to, side == Side::Columns);
             }
         }
     }
@@ -169,8 +212,11 @@ unsafe fn pairs<E: Element>(from: *const E, row: usize, rows: usize, depth: usiz
     unsafe {
         for pair in 0..SIDE {
             let even = if 2 * pair < depth { E::half(from.add(2 * pair * row), rows) } else { _mm256_setzero_si256() };
-            let odd =
-                if 2 * pair + 1 < depth { E::half(from.add((2 * pair + 1) * row), rows) } else { _mm256_setzero_si256() };
+            let odd = if 2 * pair + 1 < depth {
+                E::half(from.add((2 * pair + 1) * row), rows)
+            } else {
+                _mm256_setzero_si256()
+            };
             let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
             _mm512_storeu_si512(at.add(pair * SIDE).cast(), _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd));
         }

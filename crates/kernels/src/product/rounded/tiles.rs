@@ -23,11 +23,8 @@ pub(super) unsafe fn run(block: &Block) {
 unsafe fn one<const R: usize, const C: usize>(block: &Block, whole: bool) {
     const WIDTH: usize = 2 * SIDE;
     let below = |p: *const u32, apart: usize| [p.cast::<u8>(), p.wrapping_add(apart).cast()];
-    let factors = Factors {
-        a: below(block.left, block.left_row),
-        b: below(block.right, block.right_column),
-        steps: block.steps,
-    };
+    let factors =
+        Factors { a: below(block.left, block.left_row), b: below(block.right, block.right_column), steps: block.steps };
     // SAFETY: whole blocks lie inside `c`; others are worked on in a copy that is as large as a whole one.
     unsafe {
         if whole {

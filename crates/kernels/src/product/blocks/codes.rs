@@ -1,0 +1,405 @@
+//! Codes of quantised blocks as unsigned bytes, 64 at a time, and the numbers that turn them into weights.
+//!
+//! A weight is `scale · (code - ZERO) - min`. AVX-512 alone; the formats themselves are described in `crate::quant`.
+
+use std::arch::x86_64::*;
+
+use crate::quant::iq4;
+
+/// A kind of blocks.
+pub(in crate::product) trait Codes {
+    /// Bytes of a block.
+    const BYTES: usize;
+    /// Elements of a block.
+    const BLOCK: usize;
+    /// Elements that share a scale: 16 or 32.
+    const GROUP: usize = 32;
+    /// The code that means 0, where there is no minimum.
+    const ZERO: i32;
+    /// Whether there are minima.
+    const MINS: bool = false;
+
+    /// The scales of a block, and its minima if it has any, for each group.
+    unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]);
+
+    /// 64 codes in the order of their elements: those from `64 i` on of the block, or of two neighbouring blocks of 32.
+    unsafe fn unpack(block: *const u8, i: usize) -> __m512i;
+}
+
+#[inline(always)]
+unsafe fn half(p: *const u8) -> f32 {
+    // SAFETY: the caller's pointer is good for two bytes; F16C comes with AVX-512.
+    unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(p.cast::<u16>().read_unaligned())))) }
+}
+
+/// Two times 16 bytes of nibbles: the low ones of the first, its high ones, then the second's.
+#[inline(always)]
+unsafe fn nibbles16(a: *const u8, b: *const u8) -> __m512i {
+    // SAFETY: the caller's pointers are good for 16 bytes.
+    unsafe {
+        let a = _mm256_broadcastsi128_si256(_mm_loadu_si128(a.cast()));
+        let b = _mm256_broadcastsi128_si256(_mm_loadu_si128(b.cast()));
+        let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
+        low4(_mm512_srlv_epi64(both, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0)))
+    }
+}
+
+/// 32 bytes of nibbles: the low ones, then the high ones.
+#[inline(always)]
+unsafe fn nibbles32(p: *const u8) -> __m512i {
+    // SAFETY: the caller's pointer is good for 32 bytes.
+    unsafe { low4(shifted32(p, 0, 4)) }
+}
+
+/// 32 bytes shifted right by `low` bits, then the same by `high`.
+#[inline(always)]
+unsafe fn shifted32(p: *const u8, low: i64, high: i64) -> __m512i {
+    // SAFETY: the caller's pointer is good for 32 bytes.
+    unsafe {
+        let both = _mm512_broadcast_i64x4(_mm256_loadu_si256(p.cast()));
+        _mm512_srlv_epi64(both, _mm512_set_epi64(high, high, high, high, low, low, low, low))
+    }
+}
+
+#[inline(always)]
+unsafe fn low4(x: __m512i) -> __m512i {
+    // SAFETY: AVX-512 is there.
+    unsafe { _mm512_and_si512(x, _mm512_set1_epi8(15)) }
+}
+
+/// Bits `bits` of `x`, moved up by `up`, added to codes that lack them.
+#[inline(always)]
+unsafe fn with_bits<const UP: u32>(codes: __m512i, x: __m512i, bits: i8) -> __m512i {
+    // SAFETY: AVX-512 is there. Bits moved beyond a byte's end are masked away before.
+    unsafe { _mm512_or_si512(codes, _mm512_slli_epi64::<UP>(_mm512_and_si512(x, _mm512_set1_epi8(bits)))) }
+}
+
+/// 32 bits of each of two blocks as bytes of 16 or 0.
+#[inline(always)]
+unsafe fn fifths(a: *const u8, b: *const u8) -> __m512i {
+    // SAFETY: the caller's pointers are good for 4 bytes.
+    unsafe {
+        let (a, b) = (a.cast::<u32>().read_unaligned(), b.cast::<u32>().read_unaligned());
+        _mm512_maskz_set1_epi8(u64::from(a) | u64::from(b) << 32, 16)
+    }
+}
+
+/// Blocks of 32 with a scale, and perhaps a minimum, before the codes.
+macro_rules! small {
+    ($(#[$meta:meta])* $name:ident, $bytes:literal, zero $zero:literal, mins $mins:literal, |$block:ident| $unpack:expr) => {
+        $(#[$meta])*
+        pub(in crate::product) struct $name;
+
+        impl Codes for $name {
+            const BYTES: usize = $bytes;
+            const BLOCK: usize = 32;
+            const ZERO: i32 = $zero;
+            const MINS: bool = $mins;
+
+            #[inline(always)]
+            unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]) {
+                // SAFETY: the caller's block is whole.
+                unsafe {
+                    scales[0] = half(block);
+                    if $mins {
+                        // Theirs is added, ours is taken off.
+                        mins[0] = -half(block.add(2));
+                    }
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn unpack($block: *const u8, _: usize) -> __m512i {
+                // SAFETY: the caller's two blocks are whole.
+                unsafe { $unpack }
+            }
+        }
+    };
+}
+
+small!(Q4_0, 18, zero 8, mins false, |block| nibbles16(block.add(2), block.add(20)));
+small!(Q4_1, 20, zero 0, mins true, |block| nibbles16(block.add(4), block.add(24)));
+small!(Q5_0, 22, zero 16, mins false, |block| {
+    _mm512_or_si512(nibbles16(block.add(6), block.add(28)), fifths(block.add(2), block.add(24)))
+});
+small!(Q5_1, 24, zero 0, mins true, |block| {
+    _mm512_or_si512(nibbles16(block.add(8), block.add(32)), fifths(block.add(4), block.add(28)))
+});
+small!(Q8_0, 34, zero 128, mins false, |block| {
+    let first = _mm512_castsi256_si512(_mm256_loadu_si256(block.add(2).cast()));
+    let both = _mm512_inserti64x4::<1>(first, _mm256_loadu_si256(block.add(36).cast()));
+    _mm512_xor_si512(both, _mm512_set1_epi8(-128))
+});
+small!(
+    #[expect(non_camel_case_types, reason = "the format's own name")]
+    IQ4_NL, 18, zero 128, mins false, |block| looked_up(nibbles16(block.add(2), block.add(20)))
+);
+
+/// The values that codes of 4 bits stand for, raised by 128.
+#[inline(always)]
+unsafe fn looked_up(codes: __m512i) -> __m512i {
+    const RAISED: [u8; 16] = {
+        let (mut raised, mut i) = ([0; 16], 0);
+        while i < 16 {
+            raised[i] = iq4::TABLE[i] as u8 ^ 128;
+            i += 1;
+        }
+        raised
+    };
+    // SAFETY: AVX-512 is there.
+    unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(RAISED.as_ptr().cast())), codes) }
+}
+
+#[expect(non_camel_case_types, reason = "the formats' own names")]
+pub(in crate::product) struct IQ4_XS;
+
+impl Codes for IQ4_XS {
+    const BYTES: usize = 136;
+    const BLOCK: usize = 256;
+    const ZERO: i32 = 128;
+
+    #[inline(always)]
+    unsafe fn scales(block: *const u8, scales: &mut [f32], _: &mut [f32]) {
+        // SAFETY: the caller's block is whole.
+        unsafe {
+            let (scale, high) = (half(block), block.add(2).cast::<u16>().read_unaligned());
+            for (i, out) in scales.iter_mut().enumerate().take(8) {
+                let low = *block.add(4 + i / 2) >> (4 * (i % 2)) & 15;
+                *out = scale * f32::from((u16::from(low) | (high >> (2 * i) & 3) << 4) as i16 - 32);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(block: *const u8, i: usize) -> __m512i {
+        // SAFETY: as above, and i < 4.
+        unsafe { looked_up(nibbles16(block.add(8 + 32 * i), block.add(24 + 32 * i))) }
+    }
+}
+
+/// The eight scales and minima of 6 bits in 12 bytes, times `scale` and `min`.
+#[inline(always)]
+unsafe fn sixes(packed: *const u8, [scale, min]: [f32; 2], scales: &mut [f32], mins: &mut [f32]) {
+    const SIX: u32 = 0x3f3f_3f3f;
+    const FOUR: u32 = 0x0f0f_0f0f;
+    // SAFETY: the caller's pointer is good for 12 bytes; both slices hold eight.
+    unsafe {
+        let word = |i: usize| packed.cast::<u32>().add(i).read_unaligned();
+        let (a, b, c) = (word(0), word(1), word(2));
+        let whole = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let s = whole(a & SIX, c & FOUR | (a >> 6 & 0x0303_0303) << 4);
+        let m = whole(b & SIX, c >> 4 & FOUR | (b >> 6 & 0x0303_0303) << 4);
+        let wide = |x: u64| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(x as i64)));
+        _mm256_storeu_ps(scales[..8].as_mut_ptr(), _mm256_mul_ps(wide(s), _mm256_set1_ps(scale)));
+        _mm256_storeu_ps(mins[..8].as_mut_ptr(), _mm256_mul_ps(wide(m), _mm256_set1_ps(min)));
+    }
+}
+
+#[expect(non_camel_case_types, reason = "the formats' own names")]
+pub(in crate::product) struct Q4_K;
+
+impl Codes for Q4_K {
+    const BYTES: usize = 144;
+    const BLOCK: usize = 256;
+    const ZERO: i32 = 0;
+    const MINS: bool = true;
+
+    #[inline(always)]
+    unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]) {
+        // SAFETY: the caller's block is whole.
+        unsafe { sixes(block.add(4), [half(block), half(block.add(2))], scales, mins) }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(block: *const u8, i: usize) -> __m512i {
+        // SAFETY: as above, and i < 4.
+        unsafe { nibbles32(block.add(16 + 32 * i)) }
+    }
+}
+
+#[expect(non_camel_case_types, reason = "the formats' own names")]
+pub(in crate::product) struct Q5_K;
+
+impl Codes for Q5_K {
+    const BYTES: usize = 176;
+    const BLOCK: usize = 256;
+    const ZERO: i32 = 0;
+    const MINS: bool = true;
+
+    #[inline(always)]
+    unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]) {
+        // SAFETY: the caller's block is whole.
+        unsafe { sixes(block.add(4), [half(block), half(block.add(2))], scales, mins) }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(block: *const u8, i: usize) -> __m512i {
+        let bit = 2 * i as i64;
+        // SAFETY: as above, and i < 4.
+        unsafe { with_bits::<4>(nibbles32(block.add(48 + 32 * i)), shifted32(block.add(16), bit, bit + 1), 1) }
+    }
+}
+
+#[expect(non_camel_case_types, reason = "the formats' own names")]
+pub(in crate::product) struct Q6_K;
+
+impl Codes for Q6_K {
+    const BYTES: usize = 210;
+    const BLOCK: usize = 256;
+    const GROUP: usize = 16;
+    const ZERO: i32 = 32;
+
+    #[inline(always)]
+    unsafe fn scales(block: *const u8, scales: &mut [f32], _: &mut [f32]) {
+        // SAFETY: the caller's block is whole; there are sixteen scales.
+        unsafe {
+            let whole = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(block.add(192).cast())));
+            let scale = _mm512_set1_ps(half(block.add(208)));
+            _mm512_storeu_ps(scales[..16].as_mut_ptr(), _mm512_mul_ps(whole, scale));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(block: *const u8, i: usize) -> __m512i {
+        // 64 bytes hold the low bits of 128 elements: the low nibbles of the first 64, then the high ones.
+        let (half, high) = (i / 2, 4 * (i % 2) as i64);
+        // SAFETY: as above, and i < 4.
+        unsafe {
+            let low = _mm512_loadu_si512(block.add(64 * half).cast());
+            let low = low4(_mm512_srlv_epi64(low, _mm512_set1_epi64(high)));
+            with_bits::<4>(low, shifted32(block.add(128 + 32 * half), high, high + 2), 3)
+        }
+    }
+}
+
+#[expect(non_camel_case_types, reason = "the formats' own names")]
+pub(in crate::product) struct Q2_K;
+
+impl Codes for Q2_K {
+    const BYTES: usize = 84;
+    const BLOCK: usize = 256;
+    const GROUP: usize = 16;
+    const ZERO: i32 = 0;
+    const MINS: bool = true;
+
+    #[inline(always)]
+    unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]) {
+        // SAFETY: the caller's block is whole; there are sixteen of each.
+        unsafe {
+            let both = _mm512_cvtepu8_epi32(_mm_loadu_si128(block.cast()));
+            let scale = _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15)));
+            let min = _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(both));
+            _mm512_storeu_ps(scales[..16].as_mut_ptr(), _mm512_mul_ps(scale, _mm512_set1_ps(half(block.add(80)))));
+            _mm512_storeu_ps(mins[..16].as_mut_ptr(), _mm512_mul_ps(min, _mm512_set1_ps(half(block.add(82)))));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(block: *const u8, i: usize) -> __m512i {
+        let shift = 4 * (i % 2) as i64;
+        // SAFETY: as above, and i < 4.
+        unsafe {
+            let bits = shifted32(block.add(16 + 32 * (i / 2)), shift, shift + 2);
+            _mm512_and_si512(bits, _mm512_set1_epi8(3))
+        }
+    }
+}
+
+#[expect(non_camel_case_types, reason = "the formats' own names")]
+pub(in crate::product) struct Q3_K;
+
+impl Codes for Q3_K {
+    const BYTES: usize = 110;
+    const BLOCK: usize = 256;
+    const GROUP: usize = 16;
+    const ZERO: i32 = 4;
+
+    #[inline(always)]
+    unsafe fn scales(block: *const u8, scales: &mut [f32], _: &mut [f32]) {
+        // SAFETY: the caller's block is whole; there are sixteen scales.
+        unsafe {
+            let scale = half(block.add(108));
+            let packed = block.add(96);
+            for (i, out) in scales.iter_mut().enumerate().take(16) {
+                let low = *packed.add(i % 8) >> (4 * (i / 8)) & 15;
+                let high = *packed.add(8 + i % 4) >> (2 * (i / 4)) & 3;
+                *out = scale * f32::from((low | high << 4) as i8 - 32);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(block: *const u8, i: usize) -> __m512i {
+        let (shift, bit) = (4 * (i % 2) as i64, 2 * i as i64);
+        // SAFETY: as above, and i < 4.
+        unsafe {
+            let low = shifted32(block.add(32 + 32 * (i / 2)), shift, shift + 2);
+            let low = _mm512_and_si512(low, _mm512_set1_epi8(3));
+            with_bits::<2>(low, shifted32(block, bit, bit + 1), 1)
+        }
+    }
+}
+
+/// Calls `$f::<K>` with the codes of a kind.
+macro_rules! with_codes {
+    ($kind:expr, $f:ident($($arg:expr),*)) => {{
+        use $crate::product::blocks::codes;
+        use $crate::quant::Quant;
+        match $kind {
+            Quant::Q4_0 => $f::<codes::Q4_0>($($arg),*),
+            Quant::Q4_1 => $f::<codes::Q4_1>($($arg),*),
+            Quant::Q5_0 => $f::<codes::Q5_0>($($arg),*),
+            Quant::Q5_1 => $f::<codes::Q5_1>($($arg),*),
+            Quant::Q8_0 => $f::<codes::Q8_0>($($arg),*),
+            Quant::Q2_K => $f::<codes::Q2_K>($($arg),*),
+            Quant::Q3_K => $f::<codes::Q3_K>($($arg),*),
+            Quant::Q4_K => $f::<codes::Q4_K>($($arg),*),
+            Quant::Q5_K => $f::<codes::Q5_K>($($arg),*),
+            Quant::Q6_K => $f::<codes::Q6_K>($($arg),*),
+            Quant::IQ4_NL => $f::<codes::IQ4_NL>($($arg),*),
+            Quant::IQ4_XS => $f::<codes::IQ4_XS>($($arg),*),
+        }
+    }};
+}
+pub(in crate::product) use with_codes;
+
+/// The scales (and minima) of a row of `groups` groups, and zeros up to the end of the slices.
+#[inline(always)]
+pub(in crate::product) unsafe fn row_scales<K: Codes>(row: *const u8, k: usize, scales: &mut [f32], mins: &mut [f32]) {
+    let each = K::BLOCK / K::GROUP;
+    let blocks = k / K::BLOCK;
+    for b in 0..blocks {
+        // SAFETY: the caller's row holds so many blocks.
+        unsafe {
+            let mins = if K::MINS { &mut mins[b * each..][..each] } else { &mut mins[..0] };
+            K::scales(row.add(b * K::BYTES), &mut scales[b * each..][..each], mins);
+        }
+    }
+    scales[blocks * each..].fill(0.0);
+    if K::MINS {
+        mins[blocks * each..].fill(0.0);
+    }
+}
+
+/// Calls `f(i, codes)` for each 64 elements of a row; a last 32 come with 32 more whose scale is 0.
+///
+/// A macro, since a closure would be compiled without the instruction set.
+macro_rules! each_64 {
+    ($K:ident, $row:expr, $k:expr, |$i:ident, $codes:ident| $body:block) => {{
+        let (row, k): (*const u8, usize) = ($row, $k);
+        let whole = k / 64;
+        for $i in 0..whole {
+            let (block, part) = (64 * $i / $K::BLOCK, 64 * $i % $K::BLOCK / 64);
+            let $codes = $K::unpack(row.add(block * $K::BYTES), part);
+            $body
+        }
+        if k % 64 != 0 {
+            let mut pair = [0u8; 68];
+            row.add((k / 32 - 1) * $K::BYTES).copy_to_nonoverlapping(pair.as_mut_ptr(), $K::BYTES.min(34));
+            let $i = whole;
+            let $codes = $K::unpack(pair.as_ptr(), 0);
+            $body
+        }
+    }};
+}
+pub(in crate::product) use each_64;
