@@ -96,6 +96,15 @@ pub struct Dropouts {
     pub embedding: Option<f32>,
 }
 
+/// How the tensors of an attention divide into heads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadsApart {
+    /// The heads of a tensor that interleaves queries, keys and values.
+    pub count: usize,
+    /// The size of a head whose rows are stored in another order.
+    pub dim: usize,
+}
+
 impl Arch {
     /// A causal decoder over rotary positions; learned ones are an option.
     pub fn decoder(vocab: usize, hidden: usize, context: usize, std: f32) -> Self {
@@ -241,14 +250,15 @@ impl Arch {
         }
     }
 
-    /// Parts of the tensors that checkpoints cut head by head.
-    pub(crate) fn heads_apart(&self) -> usize {
+    /// The heads of the tensors that checkpoints cut or order head by head.
+    pub(crate) fn heads_apart(&self) -> HeadsApart {
         let sublayers = self.main().layers.first().map(|layer| layer.sublayers.as_slice()).unwrap_or_default();
         let heads = sublayers.iter().find_map(|sublayer| match sublayer {
-            SublayerSpec::Disentangled(attention) => Some(attention.heads),
+            SublayerSpec::Disentangled(attention) => Some(HeadsApart { count: attention.heads, dim: 1 }),
+            SublayerSpec::Attention(attention) => Some(HeadsApart { count: 1, dim: attention.head_dim }),
             _ => None,
         });
-        heads.unwrap_or(1)
+        heads.unwrap_or(HeadsApart { count: 1, dim: 1 })
     }
 
     /// Numbers that a cache of keys and values keeps for each token; it keeps them in f32.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::arch::{lm, own, span};
 use crate::config::{self, ConfigError, count, refused};
 use crate::family::Family;
+use crate::gguf::table::{self, Field, Fixed, Table};
 use crate::names::{Rule, exact, whole};
 use crate::{Arch, Task, Wanted};
 
@@ -62,6 +63,36 @@ impl Default for Config {
     }
 }
 
+/// `config.json` by the keys of GGUF files.
+const GGUF_FIELDS: &[Field] = &[
+    Field::Need("num_hidden_layers", &["block_count"]),
+    Field::Need("hidden_size", &["embedding_length"]),
+    Field::Need("intermediate_size", &["feed_forward_length"]),
+    Field::Need("num_attention_heads", &["attention.head_count"]),
+    Field::Need("layer_norm_eps", &["attention.layer_norm_epsilon"]),
+    Field::Rows("max_position_embeddings", "position_embd.weight", "tokenizer.ggml.tokens"),
+    Field::Rows("type_vocab_size", "token_types.weight", "tokenizer.ggml.token_types"),
+    Field::Always("hidden_act", Fixed::Text("gelu")),
+    Field::Only("attention.causal", Fixed::Flag(false)),
+    Field::Unread("context_length"),
+];
+
+/// Ours, theirs in GGUF files, which have no heads.
+const GGUF_NAMES: &[Rule] = &[
+    whole("tokens", "token_embd"),
+    whole("encoder.positions", "position_embd"),
+    whole("encoder.token_types", "token_types"),
+    whole("encoder.embed_norm", "token_embd_norm"),
+    whole("encoder.layers.{}.attn.q", "blk.{}.attn_q"),
+    whole("encoder.layers.{}.attn.k", "blk.{}.attn_k"),
+    whole("encoder.layers.{}.attn.v", "blk.{}.attn_v"),
+    whole("encoder.layers.{}.attn.o", "blk.{}.attn_output"),
+    whole("encoder.layers.{}.attn_norm", "blk.{}.attn_output_norm"),
+    whole("encoder.layers.{}.mlp.up", "blk.{}.ffn_up"),
+    whole("encoder.layers.{}.mlp.down", "blk.{}.ffn_down"),
+    whole("encoder.layers.{}.mlp_norm", "blk.{}.layer_output_norm"),
+];
+
 impl Family for Config {
     const MODEL_TYPE: &'static str = "bert";
     const ARCHITECTURES: &'static [(Task, &'static str)] = &[
@@ -102,6 +133,9 @@ impl Family for Config {
     ];
     const PREFIX: &'static str = "bert.";
     const BUFFERS: &'static [&'static str] = &["embeddings.position_ids", "embeddings.token_type_ids"];
+
+    const GGUF: Option<Table> =
+        Some(Table { arch: "bert", marked_by: None, fields: &[table::COMMON, GGUF_FIELDS], names: GGUF_NAMES });
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         let mut arch = self.body()?;

@@ -20,9 +20,9 @@ use phyla_kernels::map::{MappedFile, MappedSlice};
 pub use atomic::{AtomicDir, atomic_write};
 pub use dtype::Dtype;
 pub use error::CheckpointError;
-pub(crate) use find::weight_files;
 #[cfg(feature = "hub")]
 pub(crate) use find::{SINGLE, shard_names};
+pub(crate) use find::{is_gguf, weight_files};
 pub use report::{Report, TensorReport};
 pub use tensor::TensorView;
 pub use write::{MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values};

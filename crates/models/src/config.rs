@@ -9,6 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::checkpoint::is_gguf;
+use crate::gguf::{self, Gguf, GgufError};
+
 /// What can be wrong with a `config.json`.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -20,6 +23,9 @@ pub enum ConfigError {
         /// The system's or the parser's words.
         reason: String,
     },
+    /// A GGUF file's metadata.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// A field has the wrong type or is missing.
     #[error("config.json: {field}: {reason}")]
     Field {
@@ -69,8 +75,11 @@ pub(crate) fn refused(field: &str, why: impl Into<String>) -> ConfigError {
     ConfigError::Refused { field: field.into(), why: short(why.into()) }
 }
 
-/// Reads a JSON object from a file.
+/// Reads a JSON object from a file, or from a GGUF file what says the same.
 pub fn read(path: &Path) -> Result<Map<String, Value>, ConfigError> {
+    if is_gguf(path) {
+        return Ok(gguf::config(&Gguf::open(path)?)?);
+    }
     let error = |reason: String| ConfigError::Read { path: path.display().to_string(), reason };
     let size = std::fs::metadata(path).map_err(|e| error(e.to_string()))?.len();
     if size > LARGEST {

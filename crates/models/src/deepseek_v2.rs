@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::arch::decoder_heads;
 use crate::config::{self, ConfigError, RopeFields, count, invalid, refused};
 use crate::family::Family;
-use crate::names::{Rule, whole};
+use crate::gguf::table::{self, Field, Fixed, Table};
+use crate::names::{Rule, stacked, whole};
 use crate::{Arch, Task, Wanted};
 
 /// `config.json`, field for field.
@@ -92,6 +93,56 @@ impl Default for Config {
     }
 }
 
+/// `config.json` by the keys of GGUF files, beyond those of all decoders. Files whose heads are folded into one state
+/// their own sizes under names that end in `_mla`.
+const GGUF_FIELDS: &[Field] = &[
+    Field::Need("kv_lora_rank", &["attention.kv_lora_rank"]),
+    Field::OrNull("q_lora_rank", &["attention.q_lora_rank"]),
+    Field::Need("qk_rope_head_dim", &["rope.dimension_count"]),
+    Field::Less("qk_nope_head_dim", &["attention.key_length_mla", "attention.key_length"], "rope.dimension_count"),
+    Field::Need("v_head_dim", &["attention.value_length_mla", "attention.value_length"]),
+    Field::Unread("attention.head_count_kv"),
+    Field::YarnLog,
+    Field::Need("first_k_dense_replace", &["leading_dense_block_count"]),
+    Field::Need("moe_intermediate_size", &["expert_feed_forward_length"]),
+    Field::Need("n_routed_experts", &["expert_count"]),
+    Field::Need("num_experts_per_tok", &["expert_used_count"]),
+    Field::OrNull("n_shared_experts", &["expert_shared_count"]),
+    Field::Need("routed_scaling_factor", &["expert_weights_scale"]),
+    Field::Only("expert_weights_norm", Fixed::Flag(false)),
+    Field::Only("expert_gating_func", Fixed::Number(1.)),
+    Field::May("n_group", &["expert_group_count"]),
+    Field::May("topk_group", &["expert_group_used_count"]),
+    Field::Groups,
+];
+
+/// Ours, theirs in GGUF files.
+const GGUF_NAMES: &[Rule] = &[
+    whole("tokens", "token_embd"),
+    whole("decoder.layers.{}.attn_norm", "blk.{}.attn_norm"),
+    whole("decoder.layers.{}.attn.q", "blk.{}.attn_q"),
+    whole("decoder.layers.{}.attn.q_down", "blk.{}.attn_q_a"),
+    whole("decoder.layers.{}.attn.q_norm", "blk.{}.attn_q_a_norm"),
+    whole("decoder.layers.{}.attn.q_up", "blk.{}.attn_q_b"),
+    whole("decoder.layers.{}.attn.kv_down", "blk.{}.attn_kv_a_mqa"),
+    whole("decoder.layers.{}.attn.kv_norm", "blk.{}.attn_kv_a_norm"),
+    whole("decoder.layers.{}.attn.kv_up", "blk.{}.attn_kv_b"),
+    whole("decoder.layers.{}.attn.o", "blk.{}.attn_output"),
+    whole("decoder.layers.{}.mlp_norm", "blk.{}.ffn_norm"),
+    whole("decoder.layers.{}.mlp.gate", "blk.{}.ffn_gate"),
+    whole("decoder.layers.{}.mlp.up", "blk.{}.ffn_up"),
+    whole("decoder.layers.{}.mlp.down", "blk.{}.ffn_down"),
+    whole("decoder.layers.{}.mlp.router", "blk.{}.ffn_gate_inp"),
+    stacked("decoder.layers.{}.mlp.experts.{}.gate", "blk.{}.ffn_gate_exps"),
+    stacked("decoder.layers.{}.mlp.experts.{}.up", "blk.{}.ffn_up_exps"),
+    stacked("decoder.layers.{}.mlp.experts.{}.down", "blk.{}.ffn_down_exps"),
+    whole("decoder.layers.{}.mlp.shared.gate", "blk.{}.ffn_gate_shexp"),
+    whole("decoder.layers.{}.mlp.shared.up", "blk.{}.ffn_up_shexp"),
+    whole("decoder.layers.{}.mlp.shared.down", "blk.{}.ffn_down_shexp"),
+    whole("decoder.norm", "output_norm"),
+    whole("head", "output"),
+];
+
 impl Family for Config {
     const MODEL_TYPE: &'static str = "deepseek_v2";
     const ARCHITECTURES: &'static [(Task, &'static str)] = &[
@@ -138,6 +189,13 @@ impl Family for Config {
     ];
     const ALIASES: &'static [(&'static str, &'static str)] =
         &[("num_experts", "n_routed_experts"), ("num_local_experts", "n_routed_experts")];
+
+    const GGUF: Option<Table> = Some(Table {
+        arch: "deepseek2",
+        marked_by: None,
+        fields: &[table::COMMON, table::DECODER, GGUF_FIELDS],
+        names: GGUF_NAMES,
+    });
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         self.check()?;

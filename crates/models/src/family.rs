@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::config::{invalid, refused};
+use crate::gguf;
 use crate::names::Rule;
 use crate::task::{Task, Wanted};
 use crate::{Arch, ConfigError};
@@ -31,6 +32,9 @@ pub trait Family: DeserializeOwned + Serialize {
     /// Fields that transformers knows for this family and that have no effect on the model's values.
     const IGNORED: &'static [&'static str] = &[];
 
+    /// What it is called in GGUF files, if they hold it.
+    const GGUF: Option<gguf::Table> = None;
+
     /// Values of absent fields that differ from those of the family whose fields this one flattens into its own.
     fn defaults() -> Value {
         Value::Null
@@ -55,6 +59,8 @@ pub struct Entry {
     pub bare: &'static [Task],
     /// See [`Family::BUFFERS`].
     pub buffers: &'static [&'static str],
+    /// See [`Family::GGUF`].
+    pub gguf: Option<gguf::Table>,
     parse: Parse,
 }
 
@@ -80,6 +86,7 @@ impl Entry {
             prefix: F::PREFIX,
             bare: F::BARE,
             buffers: F::BUFFERS,
+            gguf: F::GGUF,
             parse: parse::<F>,
         }
     }

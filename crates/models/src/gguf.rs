@@ -1,8 +1,10 @@
 //! GGUF files, llama.cpp's format: weights, configuration and tokenizer in one file, read through a memory map. The
 //! names and fields that a family has there stand in the family's file; here is what they all share.
 
+mod config;
 mod error;
 mod header;
+pub(crate) mod table;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +13,9 @@ use std::sync::Arc;
 use phyla_kernels::map::{MappedFile, MappedSlice};
 use serde_json::Map;
 
+pub use config::config;
 pub use error::{Fault, GgufError};
+pub use table::{Field, Fixed, Table};
 pub use value::{Kind, List, Value};
 
 use crate::checkpoint::{Entry, TensorView, nearest};
@@ -152,7 +156,8 @@ impl Gguf {
     pub fn need<T>(&self, key: &str, found: Result<Option<T>>) -> Result<T> {
         found?.ok_or_else(|| {
             let near = nearest(key, self.keys());
-            let nearest = if near.is_empty() { String::new() } else { format!("; the nearest are {}", near.join(", ")) };
+            let nearest =
+                if near.is_empty() { String::new() } else { format!("; the nearest are {}", near.join(", ")) };
             GgufError::MissingKey { path: self.path.clone(), key: key.to_string(), nearest }
         })
     }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::arch::decoder_heads;
 use crate::config::{self, ConfigError, count, invalid, refused};
 use crate::family::Family;
-use crate::names::{Rule, part_t, whole, whole_t};
+use crate::gguf::table::{self, Field, Fixed, Table};
+use crate::names::{Rule, part, part_t, whole, whole_t};
 use crate::{Arch, Task, Wanted};
 
 /// `config.json`, field for field.
@@ -62,6 +63,35 @@ impl Default for Config {
     }
 }
 
+/// `config.json` by the keys of GGUF files.
+const GGUF_FIELDS: &[Field] = &[
+    Field::Need("n_layer", &["block_count"]),
+    Field::Need("n_embd", &["embedding_length"]),
+    Field::Need("n_inner", &["feed_forward_length"]),
+    Field::Need("n_head", &["attention.head_count"]),
+    Field::Need("layer_norm_epsilon", &["attention.layer_norm_epsilon"]),
+    Field::Rows("n_positions", "position_embd.weight", "tokenizer.ggml.tokens"),
+    Field::Always("activation_function", Fixed::Text("gelu_new")),
+    Field::Absent("tie_word_embeddings", "output.weight"),
+    Field::Unread("context_length"),
+];
+
+/// Ours, theirs in GGUF files, where linear maps are as ours.
+const GGUF_NAMES: &[Rule] = &[
+    whole("tokens", "token_embd"),
+    whole("decoder.positions", "position_embd"),
+    whole("decoder.layers.{}.attn_norm", "blk.{}.attn_norm"),
+    part("decoder.layers.{}.attn.q", "blk.{}.attn_qkv", 0, 3),
+    part("decoder.layers.{}.attn.k", "blk.{}.attn_qkv", 1, 3),
+    part("decoder.layers.{}.attn.v", "blk.{}.attn_qkv", 2, 3),
+    whole("decoder.layers.{}.attn.o", "blk.{}.attn_output"),
+    whole("decoder.layers.{}.mlp_norm", "blk.{}.ffn_norm"),
+    whole("decoder.layers.{}.mlp.up", "blk.{}.ffn_up"),
+    whole("decoder.layers.{}.mlp.down", "blk.{}.ffn_down"),
+    whole("decoder.norm", "output_norm"),
+    whole("head", "output"),
+];
+
 impl Family for Config {
     const MODEL_TYPE: &'static str = "gpt2";
     const ARCHITECTURES: &'static [(Task, &'static str)] = &[
@@ -105,6 +135,9 @@ impl Family for Config {
         "summary_proj_to_labels",
         "summary_first_dropout",
     ];
+
+    const GGUF: Option<Table> =
+        Some(Table { arch: "gpt2", marked_by: None, fields: &[table::COMMON, GGUF_FIELDS], names: GGUF_NAMES });
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         self.check()?;

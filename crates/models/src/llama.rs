@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::arch::decoder_heads;
 use crate::config::{self, ConfigError, RopeFields, count, invalid};
 use crate::family::Family;
-use crate::names::{Rule, whole};
+use crate::gguf::table::{self, Field, Table};
+use crate::names::{Rule, join, paired, whole};
 use crate::{Arch, Task, Wanted};
 
 /// `config.json`, field for field.
@@ -82,6 +83,32 @@ pub(crate) const NAMES: &[Rule] = &[
     whole("tags", "score"),
 ];
 
+/// Ours, theirs in GGUF files.
+pub(crate) const GGUF_NAMES: &[Rule] = &[
+    whole("tokens", "token_embd"),
+    whole("decoder.layers.{}.attn_norm", "blk.{}.attn_norm"),
+    whole("decoder.layers.{}.attn.q", "blk.{}.attn_q"),
+    whole("decoder.layers.{}.attn.k", "blk.{}.attn_k"),
+    whole("decoder.layers.{}.attn.v", "blk.{}.attn_v"),
+    whole("decoder.layers.{}.attn.o", "blk.{}.attn_output"),
+    whole("decoder.layers.{}.attn.q_norm", "blk.{}.attn_q_norm"),
+    whole("decoder.layers.{}.attn.k_norm", "blk.{}.attn_k_norm"),
+    whole("decoder.layers.{}.mlp_norm", "blk.{}.ffn_norm"),
+    whole("decoder.layers.{}.mlp.gate", "blk.{}.ffn_gate"),
+    whole("decoder.layers.{}.mlp.up", "blk.{}.ffn_up"),
+    whole("decoder.layers.{}.mlp.down", "blk.{}.ffn_down"),
+    whole("decoder.norm", "output_norm"),
+    whole("head", "output"),
+];
+
+/// Which maps have a bias.
+const GGUF_BIASES: &[Field] =
+    &[Field::Present("attention_bias", "blk.0.attn_q.bias"), Field::Present("mlp_bias", "blk.0.ffn_up.bias")];
+
+/// Llama's own: llama.cpp turns neighbouring rows of queries and keys, and stores them so.
+const GGUF_PAIRS: &[Rule] =
+    &[paired("decoder.layers.{}.attn.q", "blk.{}.attn_q"), paired("decoder.layers.{}.attn.k", "blk.{}.attn_k")];
+
 impl Family for Config {
     const MODEL_TYPE: &'static str = "llama";
     const ARCHITECTURES: &'static [(Task, &'static str)] = &[
@@ -95,6 +122,13 @@ impl Family for Config {
     const BUFFERS: &'static [&'static str] = &[".rotary_emb.inv_freq"];
     const IGNORED: &'static [&'static str] =
         &["sliding_window", "layer_types", "use_sliding_window", "max_window_layers", "rope_interleaved"];
+
+    const GGUF: Option<Table> = Some(Table {
+        arch: "llama",
+        marked_by: None,
+        fields: &[table::COMMON, table::DECODER, table::GROUPED, table::DENSE, GGUF_BIASES],
+        names: &join::<{ GGUF_PAIRS.len() + GGUF_NAMES.len() }>(GGUF_PAIRS, GGUF_NAMES),
+    });
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         if self.num_attention_heads == 0 || !self.hidden_size.is_multiple_of(self.num_attention_heads) {

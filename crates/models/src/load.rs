@@ -1,7 +1,8 @@
-//! From a folder to a model: every parameter finds its tensor by the family's table of names, in place in the
+//! From a folder or a GGUF file to a model: every parameter finds its tensor by the family's table of names, in place in the
 //! mapped file where that can be.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use phyla_nn::{Init, Source};
 use phyla_ops::{Mapped, Param, Weight, cpu};
 use serde_json::{Map, Value};
 
+use crate::arch::HeadsApart;
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorView, nearest};
 use crate::family::Entry;
 use crate::fresh::Fresh;
@@ -78,14 +80,14 @@ pub struct LoadReport {
     pub mapped_bytes: usize,
 }
 
-/// Loads a folder that holds `config.json` and safetensors.
-pub fn load(folder: &Path, options: &LoadOptions) -> Result<(Model, LoadReport), LoadError> {
-    let mut config = config::read(&folder.join("config.json"))?;
+/// Loads a folder that holds `config.json` and safetensors, or a `.gguf` file.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<(Model, LoadReport), LoadError> {
+    let mut config = config::read(&config_file(path))?;
     if let Some(head) = &options.head {
         config.extend(head.config.clone());
     }
     let (family, parsed) = registry::parse_as(&config, options.head.as_ref().map(|head| head.task))?;
-    let checkpoint = Checkpoint::open(folder)?;
+    let checkpoint = Checkpoint::open(path)?;
     let mut report = LoadReport::default();
     for field in &parsed.unknown {
         report.warnings.push(format!("config.json: {field} is not a field of {} and has no effect", family.model_type));
@@ -111,7 +113,7 @@ struct FromCheckpoint<'a> {
     family: &'static Entry,
     options: &'a LoadOptions,
     /// See [`Arch::heads_apart`].
-    heads: usize,
+    heads: HeadsApart,
     naming: Naming<'a>,
     params: HashMap<String, Arc<Param>>,
     used: BTreeSet<String>,
@@ -125,7 +127,7 @@ struct FromCheckpoint<'a> {
 }
 
 impl<'a> FromCheckpoint<'a> {
-    fn new(checkpoint: &'a Checkpoint, family: &'static Entry, options: &'a LoadOptions, heads: usize) -> Self {
+    fn new(checkpoint: &'a Checkpoint, family: &'static Entry, options: &'a LoadOptions, heads: HeadsApart) -> Self {
         Self {
             checkpoint,
             family,
@@ -166,18 +168,19 @@ impl<'a> FromCheckpoint<'a> {
             return Err(self.missing(path, &place.tensor));
         }
         let view = self.checkpoint.get(&place.tensor)?;
-        let expected = place.stored_shape(shape);
-        if view.shape != expected {
+        if !place.fits(shape, &view.shape) {
             return Err(LoadError::Weights(format!(
-                "tensor {}: config.json asks for shape {expected:?}, the file holds {:?}",
-                place.tensor, view.shape
+                "tensor {}: config.json asks for shape {:?}, the file holds {:?}",
+                place.tensor,
+                place.stored_shape(shape),
+                view.shape
             )));
         }
         self.used.insert(place.tensor.clone());
         self.places.push((path.to_string(), place.clone()));
         let weight = self.weight(&view, shape, place)?;
         if matches!(weight, Weight::Mapped(_)) {
-            self.mapped_bytes += view.bytes().len();
+            self.mapped_bytes += shape.iter().product::<usize>() * weight.dtype().size_in_bytes();
         }
         Ok(Arc::new(Param::new(path, weight)))
     }
@@ -200,24 +203,27 @@ impl<'a> FromCheckpoint<'a> {
             Some(dtype) => dtype,
             None => stored.unwrap_or(DType::F32),
         };
-        let in_place = place.part == (0, 1) && (!place.transposed || shape.len() < 2) && self.options.device.is_cpu();
-        if in_place
+        let cut = Cut::new(shape, place, self.heads);
+        let run = cut.run().and_then(|run| view.part(run, shape));
+        if let Some(run) = &run
+            && self.options.device.is_cpu()
             && stored == Some(wanted)
-            && let Some(mapped) = Mapped::new(view.slice.clone(), wanted, shape.to_vec())
+            && let Some(mapped) = Mapped::new(run.slice.clone(), wanted, shape.to_vec())
         {
             return Ok(Weight::Mapped(Arc::new(mapped)));
         }
-        let cut = Cut::new(shape, place, self.heads);
+        let (view, whole) = run.as_ref().map_or((view, false), |run| (run, true));
         let data = match (stored, view.as_bf16(), view.as_f16()) {
-            (Some(DType::BF16), Some(values), _) if wanted == DType::BF16 => {
+            (Some(DType::BF16), Some(values), _) if wanted == DType::BF16 && !whole => {
                 cpu::tensor(cut.take(values, bf16::ZERO), shape)?
             }
-            (Some(DType::F16), _, Some(values)) if wanted == DType::F16 => {
+            (Some(DType::F16), _, Some(values)) if wanted == DType::F16 && !whole => {
                 cpu::tensor(cut.take(values, f16::ZERO), shape)?
             }
             _ => {
+                // Quantised blocks, too, become numbers here.
                 let values = view.to_f32()?;
-                let values = if cut.whole() { values } else { cut.take(&values, 0.) };
+                let values = if whole { values } else { cut.take(&values, 0.) };
                 cpu::tensor(values, shape)?.to_dtype(wanted)?
             }
         };
@@ -296,26 +302,38 @@ pub(crate) struct Cut {
     together: usize,
     part: (usize, usize),
     transposed: bool,
+    /// The size of a head whose rows are stored in pairs that turn together.
+    paired: Option<usize>,
+    /// Elements of the stored tensor before those that are cut.
+    before: usize,
 }
 
 impl Cut {
     /// `shape` is of our part, as we hold it; `heads` are those of the model's attention.
-    pub fn new(shape: &[usize], place: &Place, heads: usize) -> Self {
+    pub fn new(shape: &[usize], place: &Place, heads: HeadsApart) -> Self {
         let rows = shape.first().copied().unwrap_or(1);
         let columns = shape.iter().skip(1).product();
-        let together = if place.by_head { rows / heads.max(1) } else { rows };
-        Self { rows, columns, together, part: place.part, transposed: place.transposed && shape.len() == 2 }
+        let together = if place.by_head { rows / heads.count.max(1) } else { rows };
+        let transposed = place.transposed && shape.len() == 2;
+        let paired = place.paired.then_some(heads.dim);
+        let before = place.slice.unwrap_or(0) * rows * place.part.1 * columns;
+        Self { rows, columns, together, part: place.part, transposed, paired, before }
     }
 
-    fn whole(&self) -> bool {
-        self.part.1 == 1 && !self.transposed
+    /// The elements of the stored tensor that are ours, if they lie there as we hold them.
+    fn run(&self) -> Option<Range<usize>> {
+        let ours = self.rows * self.columns;
+        let begin = self.before + self.part.0 * ours;
+        let together = self.part.1 == 1 || self.together == self.rows;
+        (together && !self.transposed && self.paired.is_none()).then_some(begin..begin + ours)
     }
 
     /// Where element `(row, column)` of ours stands in the stored tensor.
     pub fn index(&self, row: usize, column: usize) -> usize {
         let (block, within) = (row / self.together.max(1), row % self.together.max(1));
         let row = (block * self.part.1 + self.part.0) * self.together + within;
-        if self.transposed { column * self.rows * self.part.1 + row } else { row * self.columns + column }
+        let row = self.paired.map_or(row, |dim| in_pairs(row, dim));
+        self.before + if self.transposed { column * self.rows * self.part.1 + row } else { row * self.columns + column }
     }
 
     fn take<T: Copy>(&self, stored: &[T], zero: T) -> Vec<T> {
@@ -335,8 +353,19 @@ impl Cut {
     }
 }
 
-/// Reads only the configuration of a folder or a `config.json` file.
+/// Where row `row` of heads of `dim` rows stands when those that turn together, half a head apart, are neighbours.
+fn in_pairs(row: usize, dim: usize) -> usize {
+    let (head, within, half) = (row / dim.max(1), row % dim.max(1), dim / 2);
+    if half == 0 || within >= 2 * half { row } else { head * dim + within % half * 2 + within / half }
+}
+
+/// Reads only the configuration of a folder, a `config.json` file or a `.gguf` file.
 pub fn read_config(path: &Path) -> Result<(Map<String, Value>, PathBuf), ConfigError> {
-    let file = if path.is_dir() { path.join("config.json") } else { path.to_path_buf() };
+    let file = config_file(path);
     Ok((config::read(&file)?, file))
+}
+
+/// The file that holds a path's configuration.
+fn config_file(path: &Path) -> PathBuf {
+    if path.is_file() { path.to_path_buf() } else { path.join("config.json") }
 }

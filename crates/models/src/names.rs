@@ -21,11 +21,26 @@ pub struct Rule {
     pub row: bool,
     /// The rule is for models that have this module of ours, too.
     pub beside: Option<&'static str>,
+    /// Their rows are in another order within each head: those that turn together lie side by side.
+    pub paired: bool,
+    /// Theirs has a leading dimension; ours is the part of it that our last `{}` numbers.
+    pub stacked: bool,
 }
 
 /// Ours is theirs.
 pub const fn whole(ours: &'static str, theirs: &'static str) -> Rule {
-    Rule { ours, theirs, part: (0, 1), by_head: false, transposed: false, exact: false, row: false, beside: None }
+    Rule {
+        ours,
+        theirs,
+        part: (0, 1),
+        by_head: false,
+        transposed: false,
+        exact: false,
+        row: false,
+        beside: None,
+        paired: false,
+        stacked: false,
+    }
 }
 
 /// This one parameter of ours is this tensor of theirs.
@@ -46,6 +61,22 @@ pub const fn whole_t(ours: &'static str, theirs: &'static str) -> Rule {
 /// Ours is part `index` of `count` of theirs, transposed.
 pub const fn part_t(ours: &'static str, theirs: &'static str, index: usize, count: usize) -> Rule {
     Rule { part: (index, count), ..whole_t(ours, theirs) }
+}
+
+/// Ours is part `index` of `count` of theirs.
+pub const fn part(ours: &'static str, theirs: &'static str, index: usize, count: usize) -> Rule {
+    Rule { part: (index, count), ..whole(ours, theirs) }
+}
+
+/// Ours is theirs, whose rows go in pairs of those that rotary positions turn together; ours are the first of all
+/// pairs of a head, then the second ones.
+pub const fn paired(ours: &'static str, theirs: &'static str) -> Rule {
+    Rule { paired: true, ..whole(ours, theirs) }
+}
+
+/// Ours, with one `{}` more than theirs, is the part of theirs that this last number counts.
+pub const fn stacked(ours: &'static str, theirs: &'static str) -> Rule {
+    Rule { stacked: true, ..whole(ours, theirs) }
 }
 
 /// Within each head ours is part `index` of `count` of theirs.
@@ -85,10 +116,22 @@ pub struct Place {
     pub row: bool,
     /// The parameter of ours without which it is not there.
     pub beside: Option<String>,
+    /// Whether the rows of each head are stored in pairs of those that turn together.
+    pub paired: bool,
+    /// Which part of a leading dimension it is.
+    pub slice: Option<usize>,
 }
 
 impl Place {
-    /// Shape of the whole stored tensor, given the shape of our part of it.
+    /// Whether our part, of shape `ours`, can be of a stored tensor of shape `stored`.
+    pub fn fits(&self, ours: &[usize], stored: &[usize]) -> bool {
+        match (self.slice, stored) {
+            (Some(index), [count, rest @ ..]) => index < *count && rest == &self.stored_shape(ours)[1..],
+            _ => stored == self.stored_shape(ours),
+        }
+    }
+
+    /// Shape of the whole stored tensor, given the shape of our part of it; of a stack, up to this part.
     pub fn stored_shape(&self, ours: &[usize]) -> Vec<usize> {
         let mut shape = ours.to_vec();
         if let Some(first) = shape.first_mut() {
@@ -99,6 +142,9 @@ impl Place {
         }
         if self.row {
             shape.insert(0, 1);
+        }
+        if let Some(index) = self.slice {
+            shape.insert(0, index + 1);
         }
         shape
     }
@@ -119,8 +165,10 @@ pub fn places(rules: &[Rule], path: &str) -> impl Iterator<Item = Place> {
             let name = numbers.iter().fold(pattern.to_string(), |name, number| name.replacen("{}", number, 1));
             kind.map_or(name.clone(), |kind| format!("{name}.{kind}"))
         };
-        let Rule { part, by_head, transposed, row, .. } = *rule;
-        Some(Place { tensor: full(rule.theirs), part, by_head, transposed, row, beside: rule.beside.map(full) })
+        let slice = if rule.stacked { Some(numbers.last()?.parse().ok()?) } else { None };
+        let Rule { part, by_head, transposed, row, paired, .. } = *rule;
+        let (tensor, beside) = (full(rule.theirs), rule.beside.map(full));
+        Some(Place { tensor, part, by_head, transposed, row, beside, paired, slice })
     })
 }
 
@@ -140,6 +188,7 @@ fn capture<'a>(pattern: &str, name: &'a str) -> Option<Vec<&'a str>> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -154,6 +203,8 @@ mod tests {
             transposed: true,
             row: false,
             beside: None,
+            paired: false,
+            slice: None,
         };
         assert_eq!(found, Some(expected));
         assert_eq!(found.map(|p| (p.stored_shape(&[4, 2]), p.stored_shape(&[4]))), Some((vec![2, 12], vec![12])));
@@ -164,6 +215,17 @@ mod tests {
         let bias: Vec<String> = places(&rules, "head.bias").map(|p| p.tensor).collect();
         assert_eq!(bias, ["logits_bias", "lm.bias"], "every age of checkpoint");
         assert_eq!(place(&rules, "head.bias").map(|p| p.stored_shape(&[7])), Some(vec![1, 7]));
+    }
+
+    #[test]
+    fn experts_may_be_stacked() {
+        let rules = [stacked("l.{}.experts.{}.up", "blk.{}.ffn_up_exps")];
+        let found = place(&rules, "l.3.experts.11.up.weight", |_| false).unwrap();
+        assert_eq!((found.tensor.as_str(), found.slice), ("blk.3.ffn_up_exps.weight", Some(11)));
+        assert!(found.fits(&[4, 2], &[12, 4, 2]) && found.fits(&[4, 2], &[13, 4, 2]));
+        assert!(
+            !found.fits(&[4, 2], &[11, 4, 2]) && !found.fits(&[4, 2], &[12, 2, 4]) && !found.fits(&[4, 2], &[4, 2])
+        );
     }
 
     #[test]

@@ -6,12 +6,18 @@ use std::collections::BTreeSet;
 use crate::Arch;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::family::Entry;
-use crate::names::{Place, places};
+use crate::gguf::table::READ_BY_CONFIG;
+use crate::names::{Place, Rule, places};
 
 /// The names of a family as a checkpoint uses them.
 pub(crate) struct Naming<'a> {
     checkpoint: &'a Checkpoint,
-    family: &'static Entry,
+    /// The family's table for the checkpoint's format.
+    names: &'static [Rule],
+    /// What stands before every name but the heads'.
+    prefix: &'static str,
+    /// Ends of names that mean nothing.
+    buffers: &'static [&'static str],
     /// Whether the names lack the family's prefix.
     bare: bool,
 }
@@ -31,8 +37,12 @@ pub(crate) enum TiedHead {
 
 impl<'a> Naming<'a> {
     pub fn new(checkpoint: &'a Checkpoint, family: &'static Entry) -> Self {
-        let bare = !checkpoint.names().any(|name| name.starts_with(family.prefix));
-        Self { checkpoint, family, bare }
+        let (names, prefix, buffers) = match (checkpoint.gguf(), family.gguf) {
+            (Some(_), Some(table)) => (table.names, "", READ_BY_CONFIG),
+            _ => (family.names, family.prefix, family.buffers),
+        };
+        let bare = !checkpoint.names().any(|name| name.starts_with(prefix));
+        Self { checkpoint, names, prefix, buffers, bare }
     }
 
     /// The place of our parameter `path`: of those where checkpoints keep it the first that is there, or the first;
@@ -44,9 +54,9 @@ impl<'a> Naming<'a> {
     }
 
     fn places(&self, path: &str) -> impl Iterator<Item = Place> {
-        places(self.family.names, path).flat_map(|mut place| {
+        places(self.names, path).flat_map(|mut place| {
             if self.bare
-                && let Some(bare) = place.tensor.strip_prefix(self.family.prefix)
+                && let Some(bare) = place.tensor.strip_prefix(self.prefix)
             {
                 place.tensor = bare.to_string();
             }
@@ -64,12 +74,16 @@ impl<'a> Naming<'a> {
     /// Drops the pooler of a model without heads if the file has none, and says so: many encoders are published
     /// without.
     pub fn settle_pooler(&self, arch: &mut Arch) -> Option<String> {
-        let place = self.place("pooler.dense.weight").filter(|_| arch.pooler.is_some() && arch.heads.is_empty())?;
-        if self.checkpoint.contains(&place.tensor) {
+        if arch.pooler.is_none() || !arch.heads.is_empty() {
+            return None;
+        }
+        let place = self.place("pooler.dense.weight");
+        if place.as_ref().is_some_and(|place| self.checkpoint.contains(&place.tensor)) {
             return None;
         }
         arch.pooler = None;
-        Some(format!("the checkpoint has no pooler ({}): there is no pooler_output", place.tensor))
+        let tensor = place.map(|place| format!(" ({})", place.tensor)).unwrap_or_default();
+        Some(format!("the checkpoint has no pooler{tensor}: there is no pooler_output"))
     }
 
     /// Whether a tensor repeats the one that a parameter was read from, under another name of the same parameter.
@@ -107,7 +121,7 @@ impl<'a> Naming<'a> {
 
     /// The tensors that are neither in `used`, nor copies of one that was read, nor known to mean nothing.
     pub fn unused(&self, used: &BTreeSet<String>, read: &[(String, Place)]) -> Vec<String> {
-        let buffer = |name: &str| self.family.buffers.iter().any(|end| name.ends_with(end));
+        let buffer = |name: &str| self.buffers.iter().any(|end| name.ends_with(end));
         let unread = (self.checkpoint.names()).filter(|name| !used.contains(*name) && !buffer(name));
         unread.filter(|name| !self.repeats(name, read)).map(str::to_string).collect()
     }

@@ -6,7 +6,8 @@ use phyla_nn::Act;
 
 use crate::config::{self, ConfigError, RopeFields, count, invalid};
 use crate::family::Family;
-use crate::llama::{Decoder, NAMES};
+use crate::gguf::table::{self, Table};
+use crate::llama::{Decoder, GGUF_NAMES, NAMES};
 use crate::names::Rule;
 use crate::windows;
 use crate::{Arch, Task, Wanted};
@@ -137,6 +138,13 @@ impl Family for Config {
     const PREFIX: &'static str = "model.";
     const BUFFERS: &'static [&'static str] = &[".rotary_emb.inv_freq"];
     const IGNORED: &'static [&'static str] = &["attention_bias", "mlp_bias"];
+
+    const GGUF: Option<Table> = Some(Table {
+        arch: "qwen2",
+        marked_by: None,
+        fields: &[table::COMMON, table::DECODER, table::GROUPED, table::DENSE],
+        names: GGUF_NAMES,
+    });
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         self.decoder(self.head_dim()?)?.arch(wanted)

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
 use crate::family::Family;
-use crate::llama::{Decoder, NAMES};
+use crate::gguf::table::{self, Field, Table};
+use crate::llama::{Decoder, GGUF_NAMES, NAMES};
 use crate::names::Rule;
 use crate::qwen2;
 use crate::{Arch, Task, Wanted};
@@ -33,6 +34,19 @@ impl Family for Config {
     const PREFIX: &'static str = "model.";
     const BUFFERS: &'static [&'static str] = &[".rotary_emb.inv_freq"];
     const IGNORED: &'static [&'static str] = &["mlp_bias"];
+
+    const GGUF: Option<Table> = Some(Table {
+        arch: "qwen3",
+        marked_by: None,
+        fields: &[
+            table::COMMON,
+            table::DECODER,
+            table::GROUPED,
+            table::DENSE,
+            &[Field::Present("attention_bias", "blk.0.attn_q.bias")],
+        ],
+        names: GGUF_NAMES,
+    });
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         let head_dim = self.base.stated_head_dim().unwrap_or(HEAD_DIM);

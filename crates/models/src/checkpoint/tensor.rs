@@ -1,5 +1,7 @@
 //! One tensor of a checkpoint: a description and its bytes in the map, read in place or converted.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use phyla_kernels::map::MappedSlice;
 use rayon::prelude::*;
@@ -35,6 +37,14 @@ impl TensorView {
     /// The stored bytes, little-endian.
     pub fn bytes(&self) -> &[u8] {
         self.slice.bytes()
+    }
+
+    /// The elements `range` in rows of whole blocks, as a tensor of shape `shape`; `None` if they are not all there.
+    pub fn part(&self, range: Range<usize>, shape: &[usize]) -> Option<TensorView> {
+        let (block, bytes) = (self.dtype.block(), self.dtype.bytes());
+        let whole = range.start.is_multiple_of(block) && range.end.is_multiple_of(block);
+        let slice = self.slice.slice(range.start / block * bytes..range.end / block * bytes).filter(|_| whole)?;
+        Some(TensorView { name: self.name.clone(), dtype: self.dtype, shape: shape.to_vec(), slice })
     }
 
     /// The values in place; `None` unless they are stored as f32 and aligned to 4 bytes.
@@ -74,7 +84,12 @@ impl TensorView {
             Dtype::I8 => convert(bytes, |raw| f32::from(i8::from_le_bytes(raw))),
             Dtype::U8 => convert(bytes, |[raw]| f32::from(raw)),
             Dtype::Bool => convert(bytes, |[raw]| f32::from(u8::from(raw != 0))),
-            Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F8E8M0 | Dtype::C64 | Dtype::Quant(_) => {
+            Dtype::Quant(quant) => {
+                let mut values = vec![0.; self.elements()];
+                quant.dequantize_rows(bytes, &mut values);
+                values
+            }
+            Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F8E8M0 | Dtype::C64 => {
                 return Err(self.cannot("f32"));
             }
         })

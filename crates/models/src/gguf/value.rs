@@ -58,6 +58,7 @@ impl Kind {
     }
 
     /// The type's number.
+    #[cfg(test)]
     pub(crate) fn id(self) -> u32 {
         self as u32
     }
@@ -166,7 +167,7 @@ pub(crate) fn decode(kind: Kind, bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
 }
 
 /// What was written as 1e-6 is 1e-6 again, and not 9.999999974752427e-7.
-fn shortest(x: f32) -> f64 {
+pub(crate) fn shortest(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
 }
 

@@ -101,7 +101,7 @@ impl Session<'_> {
              its pull requests (`@refs/pr/N`), or convert it in Python with save_pretrained(…, safe_serialization=True)"
                 .into()
         } else if has(&[".gguf"]) {
-            "; it has GGUF files, which are not read yet".into()
+            "; it has GGUF files: download one of them and give its path".into()
         } else {
             String::new()
         };
