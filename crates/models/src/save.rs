@@ -146,6 +146,11 @@ fn as_stored(weight: Weight, write: impl FnOnce(Values) -> Result<(), LoadError>
             MatRef::F32(values) => write(Values::F32(values)),
             MatRef::Bf16(values) => write(Values::Bf16(values)),
             MatRef::F16(values) => write(Values::F16(values)),
+            MatRef::Blocks(blocks) => {
+                let mut values = vec![0f32; mat.len()];
+                blocks.kind().dequantize_rows(blocks.bytes(), &mut values);
+                write(Values::F32(&values))
+            }
         })
     })?
 }

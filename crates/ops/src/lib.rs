@@ -26,6 +26,7 @@ pub mod rope;
 pub mod route;
 pub mod rows;
 mod tensor;
+mod weight;
 
 /// Plain numbers: candle's tensor. Ours, [`Tensor`], adds the history.
 pub type Data = candle_core::Tensor;
@@ -43,7 +44,7 @@ pub use heads::{per_head_down, per_head_up};
 pub use linear::{invariant_rows, linear};
 pub use loss::{CrossEntropy, cross_entropy, linear_cross_entropy};
 pub use norm::{layer_norm, rms_norm};
-pub use param::{Mapped, Param, Weight};
+pub use param::Param;
 pub use phyla_kernels::product::{MatRef, Precision};
 pub use regression::{bce_with_logits, mse};
 pub use relative::{RelativeBuckets, relative_bias};
@@ -51,3 +52,4 @@ pub use rope::{RopeRows, rope};
 pub use route::{Groups, Routed, Routing, route};
 pub use rows::{broadcast_heads, concat_last, gather_rows, keep_rows, scale_rows, split_last, split_rows};
 pub use tensor::{InputGrads, Tensor, no_grad, recording};
+pub use weight::{Mapped, Quantised, Weight};

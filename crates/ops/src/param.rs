@@ -1,103 +1,13 @@
-//! A parameter: its path, its numbers (owned or mapped from a file) and, in training, its gradient.
+//! A parameter: its path, its weight and, in training, its gradient.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
-use candle_core::{DType, Device, Result};
-use half::{bf16, f16};
-use phyla_kernels::map::MappedSlice;
-use phyla_kernels::product::{MatRef, Precision};
+use candle_core::{DType, Result};
+use phyla_kernels::product::Precision;
 use phyla_kernels::threads;
 
-use crate::{Data, cpu};
-
-/// Where a weight's numbers live.
-#[derive(Clone)]
-pub enum Weight {
-    /// In a tensor of ours, on any device.
-    Dense(Data),
-    /// In a file mapped into memory, used in place: f32, bf16 or f16.
-    Mapped(Arc<Mapped>),
-}
-
-/// Numbers in a memory-mapped file.
-pub struct Mapped {
-    slice: MappedSlice,
-    dtype: DType,
-    shape: Vec<usize>,
-}
-
-impl Mapped {
-    /// `None` if the bytes cannot be used in place: unaligned, of the wrong length or another type.
-    pub fn new(slice: MappedSlice, dtype: DType, shape: Vec<usize>) -> Option<Self> {
-        let mapped = Self { slice, dtype, shape };
-        let count: usize = mapped.shape.iter().product();
-        (mapped.mat()?.len() == count).then_some(mapped)
-    }
-
-    fn mat(&self) -> Option<MatRef<'_>> {
-        match self.dtype {
-            DType::F32 => self.slice.view().map(MatRef::F32),
-            DType::BF16 => self.slice.view().map(MatRef::Bf16),
-            DType::F16 => self.slice.view().map(MatRef::F16),
-            _ => None,
-        }
-    }
-}
-
-impl Weight {
-    /// The type in which the numbers are stored.
-    pub fn dtype(&self) -> DType {
-        match self {
-            Weight::Dense(data) => data.dtype(),
-            Weight::Mapped(mapped) => mapped.dtype,
-        }
-    }
-
-    /// Sizes of the dimensions.
-    pub fn dims(&self) -> &[usize] {
-        match self {
-            Weight::Dense(data) => data.dims(),
-            Weight::Mapped(mapped) => &mapped.shape,
-        }
-    }
-
-    /// Where the numbers are.
-    pub fn device(&self) -> Device {
-        match self {
-            Weight::Dense(data) => data.device().clone(),
-            Weight::Mapped(_) => Device::Cpu,
-        }
-    }
-
-    /// Lends the numbers to a kernel.
-    pub fn with<R>(&self, f: impl FnOnce(MatRef<'_>) -> Result<R>) -> Result<R> {
-        match self {
-            Weight::Mapped(mapped) => match mapped.mat() {
-                Some(mat) => f(mat),
-                None => candle_core::bail!("a mapped weight of type {:?} cannot be read in place", mapped.dtype),
-            },
-            Weight::Dense(data) => match data.dtype() {
-                DType::F32 => f(MatRef::F32(&cpu::view::<f32>(data)?)),
-                DType::BF16 => f(MatRef::Bf16(&cpu::view::<bf16>(data)?)),
-                DType::F16 => f(MatRef::F16(&cpu::view::<f16>(data)?)),
-                other => candle_core::bail!("weights are f32, bf16 or f16, found {other:?}"),
-            },
-        }
-    }
-
-    /// The numbers as an f32 tensor: shared if they are one already, else a copy.
-    pub fn to_f32(&self) -> Result<Data> {
-        match self {
-            Weight::Dense(data) => data.to_dtype(DType::F32),
-            Weight::Mapped(_) => self.with(|mat| {
-                let mut values = phyla_kernels::elementwise::alloc(mat.len());
-                phyla_kernels::embed::widen(&mut values, mat);
-                cpu::tensor(values, self.dims())
-            }),
-        }
-    }
-}
+use crate::{Data, Weight, cpu};
 
 /// Elements that a thread clears at a time: 1 MiB.
 const CLEAR_CHUNK: usize = 1 << 18;
@@ -162,8 +72,9 @@ impl Param {
 
     /// How exactly products of many rows take their factors: as exactly as the numbers that they read of the weight.
     pub fn precision(&self) -> Precision {
-        match self.compute().dtype() {
-            DType::BF16 => Precision::Bf16,
+        match self.compute() {
+            Weight::Blocks(_) => Precision::Bf16,
+            weight if weight.dtype() == DType::BF16 => Precision::Bf16,
             _ => Precision::F32,
         }
     }
@@ -280,6 +191,6 @@ impl Param {
 
 impl std::fmt::Debug for Param {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {:?} {:?}", self.path, self.shape, self.weight().dtype())
+        write!(f, "{} {:?} {}", self.path, self.shape, self.weight().stored())
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result};
 use phyla_kernels::map::{MappedFile, MappedSlice, bytes_of};
-use phyla_ops::{Data, Mapped, Param, Tensor, Weight, linear};
+use phyla_kernels::quant::Quant;
+use phyla_ops::{Data, Mapped, Param, Quantised, Tensor, Weight, linear};
 
 use crate::check::{Case, data, numbers, param};
 
@@ -87,6 +88,40 @@ fn weights_mapped_from_a_file_are_used_in_place() {
         let mut case = Case::new(format!("linear, mapped {dtype:?}"), vec![data(1, &[3, 5, k])], params, &run);
         case.tolerance = low_tolerance(dtype);
         case.check();
+    }
+}
+
+#[test]
+fn quantised_weights_multiply_embed_and_hand_gradients_through() {
+    let (n, k, kind) = (19, 256, Quant::Q4_K);
+    let mut bytes = vec![0u8; n * k / kind.block() * kind.bytes()];
+    kind.quantize(&numbers(2, n * k), &mut bytes);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blocks");
+    std::fs::write(&path, &bytes).unwrap();
+    let slice = || MappedSlice::new(MappedFile::open(&path).unwrap(), 0..bytes.len()).unwrap();
+    assert!(Quantised::mapped(slice(), kind, vec![n + 1, k]).is_none(), "a wrong shape must not map");
+    assert!(Quantised::mapped(slice(), kind, vec![n * 2, k / 2]).is_none(), "a row must be whole blocks");
+    let mapped = Weight::Blocks(Arc::new(Quantised::mapped(slice(), kind, vec![n, k]).unwrap()));
+    let owned = Weight::Blocks(Arc::new(Quantised::owned(bytes.clone(), kind, vec![n, k]).unwrap()));
+    assert_eq!((mapped.stored(), mapped.bytes(), mapped.dims()), ("q4_k", bytes.len(), &[n, k][..]));
+    let dense = Weight::Dense(mapped.to_f32().unwrap());
+    let results = [dense, mapped, owned].map(|weight| {
+        let weight = Arc::new(Param::new("w", weight));
+        let x = Tensor::leaf(data(1, &[40, k]));
+        let y = linear(&x, &weight, None).unwrap();
+        let rows = phyla_ops::embedding(&weight, &[3, 0, 18], &[3], None).unwrap();
+        y.backward_with(data(3, &[40, n])).unwrap();
+        [y.data(), rows.data(), &x.grad().unwrap()].map(|data| data.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+    });
+    let [dense, blocks @ ..] = results;
+    for blocks in &blocks {
+        // The products round their factors to bf16; rows of the table are the blocks' own values.
+        for (at, rounding) in [(0, 1e-2), (1, 0.), (2, 1e-2)] {
+            let largest = dense[at].iter().fold(0f32, |m, x| m.max(x.abs()));
+            let apart = dense[at].iter().zip(&blocks[at]).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(apart <= rounding * largest, "{at}: {apart} of {largest}");
+        }
     }
 }
 

@@ -81,7 +81,7 @@ fn products(model: &Model, tokens: usize) -> Products {
             continue;
         }
         let (of_token, of_all) = experts(&model.arch, path, tokens);
-        products.bytes += of_all * count * param.compute().dtype().size_in_bytes() as f64;
+        products.bytes += of_all * param.compute().bytes() as f64;
         let head = model.arch.heads.iter().find(|head| path.split('.').next() == Some(head.name));
         match (param.dims().len(), head) {
             (0 | 1, _) => {}

@@ -1,0 +1,167 @@
+//! Where the numbers of a weight live: in a tensor, in a file mapped into memory, or in blocks of few bits.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result};
+use half::{bf16, f16};
+use phyla_kernels::map::MappedSlice;
+use phyla_kernels::product::{Blocks, MatRef};
+use phyla_kernels::quant::Quant;
+
+use crate::{Data, cpu};
+
+/// Where a weight's numbers live.
+#[derive(Clone)]
+pub enum Weight {
+    /// In a tensor of ours, on any device.
+    Dense(Data),
+    /// In a file mapped into memory, used in place: f32, bf16 or f16.
+    Mapped(Arc<Mapped>),
+    /// In blocks of few bits.
+    Blocks(Arc<Quantised>),
+}
+
+/// Numbers in blocks of few bits, as GGUF files have them.
+pub struct Quantised {
+    bytes: Bytes,
+    kind: Quant,
+    shape: Vec<usize>,
+}
+
+enum Bytes {
+    Mapped(MappedSlice),
+    Owned(Vec<u8>),
+}
+
+impl Quantised {
+    /// Blocks in a mapped file, used in place. `None` if they do not fit the shape, whose rows must be whole blocks.
+    pub fn mapped(slice: MappedSlice, kind: Quant, shape: Vec<usize>) -> Option<Self> {
+        Self { bytes: Bytes::Mapped(slice), kind, shape }.checked()
+    }
+
+    /// Blocks of our own, likewise.
+    pub fn owned(bytes: Vec<u8>, kind: Quant, shape: Vec<usize>) -> Option<Self> {
+        Self { bytes: Bytes::Owned(bytes), kind, shape }.checked()
+    }
+
+    fn checked(self) -> Option<Self> {
+        let columns = *self.shape.last()?;
+        let fits = columns.is_multiple_of(self.kind.block())
+            && self.blocks().is_some_and(|blocks| MatRef::Blocks(blocks).len() == self.shape.iter().product::<usize>());
+        fits.then_some(self)
+    }
+
+    fn blocks(&self) -> Option<Blocks<'_>> {
+        Blocks::new(self.kind, match &self.bytes {
+            Bytes::Mapped(slice) => slice.bytes(),
+            Bytes::Owned(bytes) => bytes,
+        })
+    }
+
+    /// How its blocks are made.
+    pub fn kind(&self) -> Quant {
+        self.kind
+    }
+}
+
+/// Numbers in a memory-mapped file.
+pub struct Mapped {
+    slice: MappedSlice,
+    dtype: DType,
+    shape: Vec<usize>,
+}
+
+impl Mapped {
+    /// `None` if the bytes cannot be used in place: unaligned, of the wrong length or another type.
+    pub fn new(slice: MappedSlice, dtype: DType, shape: Vec<usize>) -> Option<Self> {
+        let mapped = Self { slice, dtype, shape };
+        let count: usize = mapped.shape.iter().product();
+        (mapped.mat()?.len() == count).then_some(mapped)
+    }
+
+    fn mat(&self) -> Option<MatRef<'_>> {
+        match self.dtype {
+            DType::F32 => self.slice.view().map(MatRef::F32),
+            DType::BF16 => self.slice.view().map(MatRef::Bf16),
+            DType::F16 => self.slice.view().map(MatRef::F16),
+            _ => None,
+        }
+    }
+}
+
+impl Weight {
+    /// The type of the numbers; those in blocks are read as f32.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Weight::Dense(data) => data.dtype(),
+            Weight::Mapped(mapped) => mapped.dtype,
+            Weight::Blocks(_) => DType::F32,
+        }
+    }
+
+    /// The name of the type in which they are stored.
+    pub fn stored(&self) -> &'static str {
+        match self {
+            Weight::Blocks(blocks) => blocks.kind.name(),
+            other => other.dtype().as_str(),
+        }
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        let count: usize = self.dims().iter().product();
+        match self {
+            Weight::Blocks(blocks) => count / blocks.kind.block() * blocks.kind.bytes(),
+            other => count * other.dtype().size_in_bytes(),
+        }
+    }
+
+    /// Sizes of the dimensions.
+    pub fn dims(&self) -> &[usize] {
+        match self {
+            Weight::Dense(data) => data.dims(),
+            Weight::Mapped(mapped) => &mapped.shape,
+            Weight::Blocks(blocks) => &blocks.shape,
+        }
+    }
+
+    /// Where the numbers are.
+    pub fn device(&self) -> Device {
+        match self {
+            Weight::Dense(data) => data.device().clone(),
+            Weight::Mapped(_) | Weight::Blocks(_) => Device::Cpu,
+        }
+    }
+
+    /// Lends the numbers to a kernel.
+    pub fn with<R>(&self, f: impl FnOnce(MatRef<'_>) -> Result<R>) -> Result<R> {
+        match self {
+            Weight::Mapped(mapped) => match mapped.mat() {
+                Some(mat) => f(mat),
+                None => candle_core::bail!("a mapped weight of type {:?} cannot be read in place", mapped.dtype),
+            },
+            Weight::Blocks(weight) => match weight.blocks() {
+                Some(blocks) => f(MatRef::Blocks(blocks)),
+                None => candle_core::bail!("a weight in {} is not whole blocks", weight.kind.name()),
+            },
+            Weight::Dense(data) => match data.dtype() {
+                DType::F32 => f(MatRef::F32(&cpu::view::<f32>(data)?)),
+                DType::BF16 => f(MatRef::Bf16(&cpu::view::<bf16>(data)?)),
+                DType::F16 => f(MatRef::F16(&cpu::view::<f16>(data)?)),
+                other => candle_core::bail!("weights are f32, bf16 or f16, found {other:?}"),
+            },
+        }
+    }
+
+    /// The numbers as an f32 tensor: shared if they are one already, else a copy.
+    pub fn to_f32(&self) -> Result<Data> {
+        match self {
+            Weight::Dense(data) => data.to_dtype(DType::F32),
+            Weight::Mapped(_) | Weight::Blocks(_) => self.with(|mat| {
+                let mut values = phyla_kernels::elementwise::alloc(mat.len());
+                phyla_kernels::embed::widen(&mut values, mat);
+                cpu::tensor(values, self.dims())
+            }),
+        }
+    }
+}
