@@ -2,6 +2,7 @@
 
 mod detailed;
 mod files;
+mod gguf;
 mod legacy;
 mod special;
 mod train;

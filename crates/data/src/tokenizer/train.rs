@@ -36,7 +36,7 @@ pub enum PreTokenizer {
 
 impl PreTokenizer {
     /// The pattern, each of whose matches is one piece.
-    pub fn pattern(self) -> &'static str {
+    pub const fn pattern(self) -> &'static str {
         match self {
             Self::Gpt2 => r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
             Self::Llama3 => {

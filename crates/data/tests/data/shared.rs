@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::streams::check;
 
-fn shared(name: &str) -> Option<PathBuf> {
+pub fn shared(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("PHYLA_SHARED_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
     let path = root.join(name);
@@ -24,7 +24,7 @@ fn shared(name: &str) -> Option<PathBuf> {
 }
 
 /// llama.cpp's cases: texts divided by a line, and the ids of each on a line of its own.
-fn cases(inputs: &Path, outputs: &Path) -> Vec<(String, Vec<u32>)> {
+pub fn cases(inputs: &Path, outputs: &Path) -> Vec<(String, Vec<u32>)> {
     let inputs = std::fs::read_to_string(inputs).unwrap();
     let outputs = std::fs::read_to_string(outputs).unwrap();
     let texts = inputs.split("\n__ggml_vocab_test__\n").map(str::to_owned);
