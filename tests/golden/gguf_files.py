@@ -26,8 +26,10 @@ CASES = {
     "qwen3": ["grouped"],
     "gpt2": ["left_padding"],
     "bert": ["model_three_types"],
-    "deepseek_v2": ["yarn_hub", "full_query", "dense_first", "scaled_routes"],
+    "deepseek_v2": ["yarn_hub", "full_query", "dense_first", "scaled_routes", "query_rank"],
 }
+# Written as newer converters do: keys and values are unfolded into parts that queries and outputs can take up.
+FOLDED = {"query_rank"}
 # Every kind that the package can make, where it is read: whole rows, heads in another order, the table of tokens.
 KINDS = {
     "attn_q.": Type.Q8_0,
@@ -102,7 +104,7 @@ def rope(writer, config, arch: str) -> torch.Tensor | None:
     return torch.tensor(factors)
 
 
-def metadata(writer, config, arch: str):
+def metadata(writer, config, arch: str, folded: bool):
     """What the converter writes for these architectures."""
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -129,14 +131,21 @@ def metadata(writer, config, arch: str):
         if arch == "llama":
             writer.add_rope_dimension_count(head_dim)
         return
-    # As older files have it: heads not folded into the latent state.
-    writer.add_head_count_kv(config.num_attention_heads)
+    key, value = config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim
+    if folded:
+        writer.add_head_count_kv(1)
+        writer.add_key_length(config.kv_lora_rank + config.qk_rope_head_dim)
+        writer.add_value_length(config.kv_lora_rank)
+        writer.add_key_length_mla(key)
+        writer.add_value_length_mla(value)
+    else:
+        writer.add_head_count_kv(config.num_attention_heads)
+        writer.add_key_length(key)
+        writer.add_value_length(value)
     writer.add_leading_dense_block_count(config.first_k_dense_replace)
     if config.q_lora_rank:
         writer.add_q_lora_rank(config.q_lora_rank)
     writer.add_kv_lora_rank(config.kv_lora_rank)
-    writer.add_key_length(config.qk_nope_head_dim + config.qk_rope_head_dim)
-    writer.add_value_length(config.v_head_dim)
     writer.add_rope_dimension_count(config.qk_rope_head_dim)
     writer.add_expert_feed_forward_length(config.moe_intermediate_size)
     writer.add_expert_count(config.n_routed_experts)
@@ -147,14 +156,19 @@ def metadata(writer, config, arch: str):
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SOFTMAX)
 
 
-def write(path, config, weights: dict, arch: str, kinds: dict | None = None):
+def write(path, config, weights: dict, arch: str, kinds: dict | None = None, folded: bool = False):
     writer = gguf.GGUFWriter(path, arch)
-    metadata(writer, config, arch)
+    metadata(writer, config, arch, folded)
     tensors = tensors_of(weights, config, arch)
     if arch not in ("gpt2", "bert"):
         factors = rope(writer, config, arch)
         if factors is not None:
             tensors["rope_freqs.weight"] = factors
+    for name in [name for name in tensors if folded and ".attn_kv_b." in name]:
+        heads = tensors.pop(name).view(config.num_attention_heads, -1, config.kv_lora_rank)
+        keys, values = heads.split([config.qk_nope_head_dim, config.v_head_dim], dim=1)
+        tensors[name.replace("_kv_b", "_k_b")] = keys.transpose(1, 2)
+        tensors[name.replace("_kv_b", "_v_b")] = values
     for name, tensor in sorted(tensors.items()):
         # Vectors are always f32.
         data = tensor.float() if tensor.dim() < 2 else tensor
@@ -197,7 +211,8 @@ def main():
             source = HERE / family / case
             config = AutoConfig.from_pretrained(source)
             arch = ARCHS.get(family, family)
-            write(folder / f"{family}-{case}.gguf", config, load_file(source / "model.safetensors"), arch)
+            weights = load_file(source / "model.safetensors")
+            write(folder / f"{family}-{case}.gguf", config, weights, arch, folded=case in FOLDED)
     quantised(folder / "llama-quantised.gguf")
 
 

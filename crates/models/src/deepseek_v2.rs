@@ -10,7 +10,7 @@ use crate::arch::decoder_heads;
 use crate::config::{self, ConfigError, RopeFields, count, invalid, refused};
 use crate::family::Family;
 use crate::gguf::table::{self, Field, Fixed, Table};
-use crate::names::{Rule, stacked, whole};
+use crate::names::{Rule, folded, stacked, whole};
 use crate::{Arch, Task, Wanted};
 
 /// `config.json`, field for field.
@@ -127,6 +127,7 @@ const GGUF_NAMES: &[Rule] = &[
     whole("decoder.layers.{}.attn.kv_down", "blk.{}.attn_kv_a_mqa"),
     whole("decoder.layers.{}.attn.kv_norm", "blk.{}.attn_kv_a_norm"),
     whole("decoder.layers.{}.attn.kv_up", "blk.{}.attn_kv_b"),
+    folded("decoder.layers.{}.attn.kv_up", "blk.{}.attn_k_b", "blk.{}.attn_v_b"),
     whole("decoder.layers.{}.attn.o", "blk.{}.attn_output"),
     whole("decoder.layers.{}.mlp_norm", "blk.{}.ffn_norm"),
     whole("decoder.layers.{}.mlp.gate", "blk.{}.ffn_gate"),

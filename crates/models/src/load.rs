@@ -1,6 +1,7 @@
 //! From a folder or a GGUF file to a model: every parameter finds its tensor by the family's table of names, in place in the
 //! mapped file where that can be.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use half::{bf16, f16};
+use phyla_kernels::quant::Quant;
 use phyla_nn::{Init, Source};
 use phyla_ops::{Mapped, Param, Weight, cpu};
 use serde_json::{Map, Value};
@@ -178,7 +180,10 @@ impl<'a> FromCheckpoint<'a> {
         }
         self.used.insert(place.tensor.clone());
         self.places.push((path.to_string(), place.clone()));
-        let weight = self.weight(&view, shape, place)?;
+        let weight = match &place.folded {
+            Some(rows) => self.folded(path, &view, rows, shape)?,
+            None => self.weight(&view, shape, place)?,
+        };
         if matches!(weight, Weight::Mapped(_)) {
             self.mapped_bytes += shape.iter().product::<usize>() * weight.dtype().size_in_bytes();
         }
@@ -204,6 +209,9 @@ impl<'a> FromCheckpoint<'a> {
             None => stored.unwrap_or(DType::F32),
         };
         let cut = Cut::new(shape, place, self.heads);
+        if let Dtype::Quant(kind) = view.dtype {
+            return self.quantised(view, kind, shape, &cut);
+        }
         let run = cut.run().and_then(|run| view.part(run, shape));
         if let Some(run) = &run
             && self.options.device.is_cpu()
@@ -221,13 +229,61 @@ impl<'a> FromCheckpoint<'a> {
                 cpu::tensor(cut.take(values, f16::ZERO), shape)?
             }
             _ => {
-                // Quantised blocks, too, become numbers here.
                 let values = view.to_f32()?;
                 let values = if whole { values } else { cut.take(&values, 0.) };
                 cpu::tensor(values, shape)?.to_dtype(wanted)?
             }
         };
         Ok(Weight::Dense(data.to_device(&self.options.device)?))
+    }
+
+    /// Quantised blocks, which become numbers here; that they could stay as they are concerns this function alone.
+    fn quantised(&self, view: &TensorView, kind: Quant, shape: &[usize], cut: &Cut) -> Result<Weight, LoadError> {
+        let wanted = match self.options.dtype {
+            Some(dtype) if shape.len() > 1 => dtype,
+            _ => DType::F32,
+        };
+        let run = cut.run().and_then(|run| view.part(run, shape));
+        let blocks = match &run {
+            Some(run) => Cow::Borrowed(run.bytes()),
+            // Rows are whole blocks: another order of rows needs no other blocks.
+            None => Cow::Owned(cut.rows(view.bytes(), cut.columns / kind.block() * kind.bytes())),
+        };
+        let mut values = vec![0f32; shape.iter().product()];
+        kind.dequantize_rows(&blocks, &mut values);
+        Ok(Weight::Dense(cpu::tensor(values, shape)?.to_dtype(wanted)?.to_device(&self.options.device)?))
+    }
+
+    /// Head by head the columns of one tensor, then the rows of another; see [`Place::folded`].
+    fn folded(&mut self, path: &str, columns: &TensorView, rows: &str, shape: &[usize]) -> Result<Weight, LoadError> {
+        if !self.checkpoint.contains(rows) {
+            return Err(self.missing(path, rows));
+        }
+        let rows = self.checkpoint.get(rows)?;
+        let sizes = match (columns.shape.as_slice(), rows.shape.as_slice()) {
+            (&[heads, width, first], &[heads_too, second, width_too])
+                if heads == heads_too && width == width_too && shape == [heads * (first + second), width] =>
+            {
+                Some((heads, width, first, second))
+            }
+            _ => None,
+        };
+        let Some((heads, width, first, second)) = sizes else {
+            return Err(LoadError::Weights(format!(
+                "tensors {} and {}: config.json asks for {shape:?} of both, the file holds {:?} and {:?}",
+                columns.name, rows.name, columns.shape, rows.shape
+            )));
+        };
+        self.used.insert(rows.name.clone());
+        let (columns, rows) = (columns.to_f32()?, rows.to_f32()?);
+        let mut values = Vec::with_capacity(rows.len() + columns.len());
+        for head in 0..heads {
+            let columns = &columns[head * width * first..][..width * first];
+            values.extend((0..first * width).map(|at| columns[at % width * first + at / width]));
+            values.extend_from_slice(&rows[head * second * width..][..second * width]);
+        }
+        let wanted = self.options.dtype.unwrap_or(DType::F32);
+        Ok(Weight::Dense(cpu::tensor(values, shape)?.to_dtype(wanted)?.to_device(&self.options.device)?))
     }
 
     fn finish(self, report: &mut LoadReport) {
@@ -334,6 +390,12 @@ impl Cut {
         let row = (block * self.part.1 + self.part.0) * self.together + within;
         let row = self.paired.map_or(row, |dim| in_pairs(row, dim));
         self.before + if self.transposed { column * self.rows * self.part.1 + row } else { row * self.columns + column }
+    }
+
+    /// Our rows of a stored tensor that is not transposed, each of so many bytes.
+    fn rows(&self, stored: &[u8], bytes: usize) -> Vec<u8> {
+        let rows = (0..self.rows).map(|row| self.index(row, 0) / self.columns.max(1) * bytes);
+        rows.flat_map(|at| &stored[at..at + bytes]).copied().collect()
     }
 
     fn take<T: Copy>(&self, stored: &[T], zero: T) -> Vec<T> {

@@ -25,6 +25,8 @@ pub struct Rule {
     pub paired: bool,
     /// Theirs has a leading dimension; ours is the part of it that our last `{}` numbers.
     pub stacked: bool,
+    /// Another module of theirs whose rows follow, head by head, on those of the first, which is stored transposed.
+    pub folded: Option<&'static str>,
 }
 
 /// Ours is theirs.
@@ -40,6 +42,7 @@ pub const fn whole(ours: &'static str, theirs: &'static str) -> Rule {
         beside: None,
         paired: false,
         stacked: false,
+        folded: None,
     }
 }
 
@@ -77,6 +80,12 @@ pub const fn paired(ours: &'static str, theirs: &'static str) -> Rule {
 /// Ours, with one `{}` more than theirs, is the part of theirs that this last number counts.
 pub const fn stacked(ours: &'static str, theirs: &'static str) -> Rule {
     Rule { stacked: true, ..whole(ours, theirs) }
+}
+
+/// Ours is, head by head, the columns of one of theirs and then the rows of another, both with a leading dimension of
+/// heads.
+pub const fn folded(ours: &'static str, columns: &'static str, rows: &'static str) -> Rule {
+    Rule { folded: Some(rows), ..whole(ours, columns) }
 }
 
 /// Within each head ours is part `index` of `count` of theirs.
@@ -120,12 +129,15 @@ pub struct Place {
     pub paired: bool,
     /// Which part of a leading dimension it is.
     pub slice: Option<usize>,
+    /// The tensor whose rows follow on the columns of this one, head by head.
+    pub folded: Option<String>,
 }
 
 impl Place {
     /// Whether our part, of shape `ours`, can be of a stored tensor of shape `stored`.
     pub fn fits(&self, ours: &[usize], stored: &[usize]) -> bool {
         match (self.slice, stored) {
+            _ if self.folded.is_some() => stored.len() == 3 && stored.get(1) == ours.get(1),
             (Some(index), [count, rest @ ..]) => index < *count && rest == &self.stored_shape(ours)[1..],
             _ => stored == self.stored_shape(ours),
         }
@@ -167,8 +179,8 @@ pub fn places(rules: &[Rule], path: &str) -> impl Iterator<Item = Place> {
         };
         let slice = if rule.stacked { Some(numbers.last()?.parse().ok()?) } else { None };
         let Rule { part, by_head, transposed, row, paired, .. } = *rule;
-        let (tensor, beside) = (full(rule.theirs), rule.beside.map(full));
-        Some(Place { tensor, part, by_head, transposed, row, beside, paired, slice })
+        let (tensor, beside, folded) = (full(rule.theirs), rule.beside.map(full), rule.folded.map(full));
+        Some(Place { tensor, part, by_head, transposed, row, beside, paired, slice, folded })
     })
 }
 
@@ -205,6 +217,7 @@ mod tests {
             beside: None,
             paired: false,
             slice: None,
+            folded: None,
         };
         assert_eq!(found, Some(expected));
         assert_eq!(found.map(|p| (p.stored_shape(&[4, 2]), p.stored_shape(&[4]))), Some((vec![2, 12], vec![12])));

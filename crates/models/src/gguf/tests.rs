@@ -1,6 +1,7 @@
 //! GGUF files, made by hand and by llama.cpp's own package.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod config;
 mod hostile;
 
 use super::header::{self, MAGIC};
