@@ -1,4 +1,4 @@
-"""A training step of PyTorch in f32: forward, backward, clipping at 1.0, AdamW. The peer of `phyla bench train`.
+"""A training step of PyTorch in f32, or under autocast in bf16: forward, backward, clipping at 1.0, AdamW. The peer of `phyla bench train`.
 
 python train_step.py small --threads 2      GPT-2 small, batch 2 x 256
 python train_step.py char --threads 2       nanoGPT's 6 layers of width 384, batch 8 x 256
@@ -23,6 +23,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     parser.add_argument(
         "--optimizer", choices=["loop", "foreach", "fused"], default="fused", help="fused is the fastest"
     )
@@ -37,7 +38,8 @@ def main():
     times = []
     for _ in range(args.warmup + args.steps):
         start = time.perf_counter()
-        loss = model(ids[:, :-1], ids[:, 1:])
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "bf16"):
+            loss = model(ids[:, :-1], ids[:, 1:])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
         optimizer.step()
@@ -55,7 +57,7 @@ def main():
         loss=loss.item(),
         parameters=sum(p.numel() for p in plain.parameters()),
     )
-    result |= dict(threads=args.threads, compile=args.compile, optimizer=args.optimizer, torch=torch.__version__)
+    result |= dict(dtype=args.dtype, threads=args.threads, compile=args.compile, optimizer=args.optimizer, torch=torch.__version__)
     print(json.dumps(result))
 
 

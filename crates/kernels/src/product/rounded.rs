@@ -21,15 +21,20 @@ use std::cell::RefCell;
 const SIDE: usize = 16;
 /// Depth of a tile.
 const DEPTH: usize = 32;
-/// Tiles of depth in a block, at most: two columns of 12 tiles and two rows fill a first-level cache of 48 KiB. Fixed,
-/// since it decides in which order an element is summed.
-const BLOCK: usize = 12;
+/// Tiles of depth in a block, at most: two columns of 16 tiles and two rows are 64 KiB, which a second-level cache feeds
+/// fast enough; with fewer, results are written and read again more often. Which blocks there are depends on the depth
+/// alone, since it decides in which order an element is summed.
+const BLOCK: usize = 16;
 /// Tiles of depth that make whole blocks of every quantised kind.
 const WHOLE: usize = 256 / DEPTH;
-/// Columns of tiles in a task: 18 by 12 tiles are 216 KiB.
+/// Columns of tiles in a task at most: 18 by 16 tiles are 288 KiB. Both kinds of blocks divide [`STEP`].
 const COLUMNS: usize = 18;
-/// Rows of tiles in a task at most: 64 by 12 tiles are 768 KiB, which stay in a second-level cache of 1 MiB.
+const STEP: usize = 6;
+/// Rows of tiles in a task at most: 64 by 16 tiles are 1 MiB of a second-level cache.
 const ROWS: usize = 64;
+/// Rows of tiles in a task at least, unless there are fewer: each packs its columns for itself, which takes as long as six
+/// rows.
+const FEW: usize = 16;
 
 thread_local! {
     /// The packed left factor of this thread's call, and a block of the right one.
@@ -58,20 +63,23 @@ pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
         unsafe { factor.pack(Side::Rows, i * strips, 0, to, depth) };
     });
     let threads = threads::threads();
-    let across = columns.div_ceil(COLUMNS);
-    let want = if threads == 1 { 1 } else { (4 * threads).div_ceil(across) };
-    let task_rows = rows.div_ceil(want).next_multiple_of(2).clamp(2, ROWS);
+    // Enough tasks to even out: narrow ones first, then low ones.
+    let want = if threads == 1 { 1 } else { 4 * threads };
+    let task_columns = columns.div_ceil(want).next_multiple_of(STEP).min(COLUMNS);
+    let across = columns.div_ceil(task_columns);
+    let cuts = (want / 2).div_ceil(across).max(1);
+    let task_rows = rows.div_ceil(cuts).next_multiple_of(2).clamp(FEW, ROWS);
     let down = rows.div_ceil(task_rows);
     let out = Shared(c.as_mut_ptr());
     threads::for_each(across * down, 2 * p.m * p.n * p.k / 8, |task| {
-        let (i, j) = (task % down * task_rows, task / down * COLUMNS);
+        let (i, j) = (task % down * task_rows, task / down * task_columns);
         let task = Task {
             p,
             c: out,
             left: &left,
             depth,
             rows: i..rows.min(i + task_rows),
-            columns: j..columns.min(j + COLUMNS),
+            columns: j..columns.min(j + task_columns),
         };
         RIGHT.with_borrow_mut(|right| {
             right.resize(COLUMNS * BLOCK * TILE, 0);
@@ -126,8 +134,11 @@ impl Task<'_, '_> {
         let _tiles = (isa == Isa::Amx).then(|| unsafe { crate::amx::Tiles::new() });
         let (height, width) = if isa == Isa::Amx { (2, 2) } else { (1, 3) };
         let factor = Factor { from: p.b, transposed: !p.b_transposed, rows: p.n, depth: p.k };
-        // Quantised blocks are unpacked whole.
-        let most = if matches!(p.b, MatRef::Blocks(_)) { BLOCK / WHOLE * WHOLE } else { BLOCK };
+        // Blocks of like size; quantised ones are unpacked whole.
+        let most = match p.b {
+            MatRef::Blocks(_) => BLOCK / WHOLE * WHOLE,
+            _ => self.depth.div_ceil(self.depth.div_ceil(BLOCK).max(1)),
+        };
         let mut first = 0;
         // An empty depth still has to write the start.
         loop {

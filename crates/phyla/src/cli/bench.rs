@@ -1,16 +1,20 @@
 //! `phyla bench`: how fast a model trains, reads and writes here, and how fast this machine could at most.
 
+mod embed;
 mod infer;
 mod limit;
 mod report;
 mod subject;
 mod train;
 
+use std::path::PathBuf;
+
 use clap::{Subcommand, value_parser};
 use phyla_kernels::roofline;
 use phyla_kernels::threads::threads;
 use serde_json::json;
 
+use super::model::Dtype;
 use super::output;
 use report::roofline_json;
 use subject::Subject;
@@ -51,6 +55,13 @@ Weights are kept in f32; with --dtype bf16 the products read a bf16 copy of the 
     #[command(after_help = "Example:
   phyla bench decode --model models/small --prompt-tokens 64 --new-tokens 64 --threads 2")]
     Decode(Decode),
+    /// Turning texts into vectors, from the text on: tokens, states, their mean
+    #[command(after_help = "Example:
+  phyla bench embed --model models/embedder --texts texts.txt --dtype bf16 --batch 32
+
+Texts are read in the order of their length, --batch at a time, as `phyla embed` does it. Tokens count without
+filling; `tokens_per_second` includes cutting the texts into tokens, `model_seconds` does not.")]
+    Embed(Embed),
     /// The machine's limits alone
     #[command(after_help = "Example:
   phyla bench roofline --json")]
@@ -108,6 +119,33 @@ struct Decode {
 }
 
 #[derive(clap::Args)]
+struct Embed {
+    /// A folder, or a hub id such as org/name
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    model: String,
+
+    /// A file with a text a line
+    #[arg(long, value_name = "FILE")]
+    texts: PathBuf,
+
+    /// Type of the weights in the products; auto is the stored one
+    #[arg(long, value_enum, default_value = "auto")]
+    dtype: Dtype,
+
+    /// Texts that are computed together
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one())]
+    batch: u64,
+
+    /// How many times all texts are read, after once to warm up
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one())]
+    steps: u64,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
 struct Roofline {
     /// Print JSON
     #[arg(long)]
@@ -124,6 +162,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         What::Train(train) => train::run(train),
         What::Prefill(prefill) => infer::prefill(prefill),
         What::Decode(decode) => infer::decode(decode),
+        What::Embed(embed) => embed::run(embed),
         What::Roofline(args) => {
             let limits = roofline::measure();
             if args.json {

@@ -146,7 +146,7 @@ pub fn machine(limits: &Roofline) -> String {
 }
 
 /// The middle one, or the mean of the middle two.
-fn median(times: &[f64]) -> f64 {
+pub fn median(times: &[f64]) -> f64 {
     let mut times = times.to_vec();
     times.sort_by(f64::total_cmp);
     let middle = times.len() / 2;
@@ -158,7 +158,7 @@ fn median(times: &[f64]) -> f64 {
 }
 
 /// Highest resident size of this process so far, in bytes, where the system tells.
-fn peak_rss() -> Option<u64> {
+pub fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
