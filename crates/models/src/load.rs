@@ -11,7 +11,7 @@ use candle_core::{DType, Device};
 use half::{bf16, f16};
 use phyla_kernels::quant::Quant;
 use phyla_nn::{Init, Source};
-use phyla_ops::{Mapped, Param, Weight, cpu};
+use phyla_ops::{Mapped, Param, Quantised, Weight, cpu};
 use serde_json::{Map, Value};
 
 use crate::arch::HeadsApart;
@@ -184,8 +184,8 @@ impl<'a> FromCheckpoint<'a> {
             Some(rows) => self.folded(path, &view, rows, shape)?,
             None => self.weight(&view, shape, place)?,
         };
-        if matches!(weight, Weight::Mapped(_)) {
-            self.mapped_bytes += shape.iter().product::<usize>() * weight.dtype().size_in_bytes();
+        if weight.in_place() {
+            self.mapped_bytes += weight.bytes();
         }
         Ok(Arc::new(Param::new(path, weight)))
     }
@@ -237,18 +237,28 @@ impl<'a> FromCheckpoint<'a> {
         Ok(Weight::Dense(data.to_device(&self.options.device)?))
     }
 
-    /// Quantised blocks, which become numbers here; that they could stay as they are concerns this function alone.
+    /// Quantised blocks: of matrices they stay as they are, in place where they lie as we hold them, unless another type
+    /// is asked for.
     fn quantised(&self, view: &TensorView, kind: Quant, shape: &[usize], cut: &Cut) -> Result<Weight, LoadError> {
         let wanted = match self.options.dtype {
             Some(dtype) if shape.len() > 1 => dtype,
             _ => DType::F32,
         };
+        let keep = self.options.dtype.is_none() && shape.len() > 1 && self.options.device.is_cpu();
         let run = cut.run().and_then(|run| view.part(run, shape));
+        if let Some(run) = run.as_ref().filter(|_| keep)
+            && let Some(mapped) = Quantised::mapped(run.slice.clone(), kind, shape.to_vec())
+        {
+            return Ok(Weight::Blocks(Arc::new(mapped)));
+        }
         let blocks = match &run {
             Some(run) => Cow::Borrowed(run.bytes()),
             // Rows are whole blocks: another order of rows needs no other blocks.
             None => Cow::Owned(cut.rows(view.bytes(), cut.columns / kind.block() * kind.bytes())),
         };
+        if keep && let Some(owned) = Quantised::owned(blocks.to_vec(), kind, shape.to_vec()) {
+            return Ok(Weight::Blocks(Arc::new(owned)));
+        }
         let mut values = vec![0f32; shape.iter().product()];
         kind.dequantize_rows(&blocks, &mut values);
         Ok(Weight::Dense(cpu::tensor(values, shape)?.to_dtype(wanted)?.to_device(&self.options.device)?))

@@ -116,6 +116,15 @@ impl Weight {
         }
     }
 
+    /// Whether they are used where they lie in a mapped file.
+    pub fn in_place(&self) -> bool {
+        match self {
+            Weight::Dense(_) => false,
+            Weight::Mapped(_) => true,
+            Weight::Blocks(blocks) => matches!(blocks.bytes, Bytes::Mapped(_)),
+        }
+    }
+
     /// Sizes of the dimensions.
     pub fn dims(&self) -> &[usize] {
         match self {
