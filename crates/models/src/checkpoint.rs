@@ -18,6 +18,8 @@ use std::sync::Arc;
 use phyla_kernels::map::{MappedFile, MappedSlice};
 
 pub use atomic::{AtomicDir, atomic_write};
+pub(crate) use atomic::{TempFile, folder_of, name_of};
+pub(crate) use disk::sync_dir;
 pub use dtype::Dtype;
 pub use error::CheckpointError;
 #[cfg(feature = "hub")]

@@ -6,6 +6,7 @@ mod error;
 mod header;
 pub(crate) mod table;
 mod value;
+mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub use config::config;
 pub use error::{Fault, GgufError};
 pub use table::{Field, Fixed, Table};
 pub use value::{Kind, List, Value};
+pub use write::{Datum, GgufWriter};
 
 use crate::checkpoint::{Entry, TensorView, nearest};
 use header::{Header, Stored};

@@ -27,7 +27,7 @@ pub fn atomic_write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
 
 /// A file under a temporary name, removed again unless renamed.
 #[derive(Debug)]
-pub(super) struct TempFile {
+pub(crate) struct TempFile {
     /// Locked while we live, by which others tell our file from one that a crash left behind.
     file: File,
     path: PathBuf,
@@ -233,10 +233,10 @@ fn backup(target: &Path) -> Result<PathBuf> {
     Ok(folder_of(target).join(hidden))
 }
 
-pub(super) fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-pub(super) fn name_of(path: &Path) -> Result<&OsStr> {
+pub(crate) fn name_of(path: &Path) -> Result<&OsStr> {
     path.file_name().ok_or_else(|| CheckpointError::io("write to", path)(io::ErrorKind::InvalidInput.into()))
 }

@@ -46,7 +46,7 @@ pub(super) fn sync(file: &File, path: &Path) -> Result<()> {
 }
 
 /// Waits until a folder's names are on the disk.
-pub(super) fn sync_dir(path: &Path) -> Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     let sync = || {
         fault::point()?;
         // Only Unix can open a folder; elsewhere the names follow in the system's own time.

@@ -3,6 +3,7 @@
 
 mod config;
 mod hostile;
+mod write;
 
 use super::header::{self, MAGIC};
 use super::*;

@@ -58,7 +58,6 @@ impl Kind {
     }
 
     /// The type's number.
-    #[cfg(test)]
     pub(crate) fn id(self) -> u32 {
         self as u32
     }
