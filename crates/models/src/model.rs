@@ -242,8 +242,7 @@ impl Model {
             }
             let layers: Vec<_> = ledger.routed.iter().collect();
             if !layers.is_empty() {
-                balance.pending =
-                    Some(phyla_ops::load_balance(&layers, pass.valid(), factor * ledger.weight)?);
+                balance.pending = Some(phyla_ops::load_balance(&layers, pass.valid(), factor * ledger.weight)?);
             }
         }
         Ok(balance)

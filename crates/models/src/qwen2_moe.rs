@@ -74,7 +74,8 @@ impl Family for Config {
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         let base = self.base.decoder(self.base.head_dim()?)?;
-        let mut arch = llama::Decoder { qkv_bias: self.qkv_bias, windows: self.base.alternating_windows()?, ..base }.arch(wanted)?;
+        let mut arch = llama::Decoder { qkv_bias: self.qkv_bias, windows: self.base.alternating_windows()?, ..base }
+            .arch(wanted)?;
         let inner = count("shared_expert_intermediate_size", self.shared_expert_intermediate_size, "size")?;
         let mlp = MlpSpec::gated(arch.hidden(), inner, self.base.act()?, arch.tokens.std);
         self.mixture.put_into(&mut arch, &self.base, Some(SharedSpec { mlp, gated: true }))?;

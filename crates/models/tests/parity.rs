@@ -93,7 +93,9 @@ fn read_input(case: &Path) -> Input {
 
 /// With products in f32, whatever the file holds.
 fn open(case: &Path) -> Model {
-    load(case, &LoadOptions { dtype: Some(candle_core::DType::F32), ..LoadOptions::default() }).unwrap_or_else(|e| panic!("{}: {e}", case.display())).0
+    load(case, &LoadOptions { dtype: Some(candle_core::DType::F32), ..LoadOptions::default() })
+        .unwrap_or_else(|e| panic!("{}: {e}", case.display()))
+        .0
 }
 
 /// The input, with what the decoder reads where transformers makes that itself.

@@ -117,8 +117,8 @@ pub fn linear_cross_entropy(
     }))
 }
 
-/// 16 MiB of logits at a time.
-const CHUNK_ELEMENTS: usize = 4 << 20;
+/// 64 MiB of logits at a time: for each such part the gradient of the weight is read and written once more.
+const CHUNK_ELEMENTS: usize = 16 << 20;
 const MIN_CHUNK_ROWS: usize = 128;
 
 fn check(rows: usize, vocab: usize, targets: &[i32]) -> Result<()> {

@@ -52,10 +52,13 @@ impl Quantised {
     }
 
     fn blocks(&self) -> Option<Blocks<'_>> {
-        Blocks::new(self.kind, match &self.bytes {
-            Bytes::Mapped(slice) => slice.bytes(),
-            Bytes::Owned(bytes) => bytes,
-        })
+        Blocks::new(
+            self.kind,
+            match &self.bytes {
+                Bytes::Mapped(slice) => slice.bytes(),
+                Bytes::Owned(bytes) => bytes,
+            },
+        )
     }
 
     /// How its blocks are made.

@@ -67,16 +67,16 @@ impl Kernel for Task<'_, '_> {
     unsafe fn run<S: Simd>(self) {
         let Task { p, c, i, j, m, n, scratch } = self;
         let (b, a) = scratch.split_at_mut(DEPTH * COLUMNS);
+        // Taken, not borrowed in a closure, which would be compiled without vectors.
+        let mut wide = WIDE.take();
         let width = tile::widest::<S>();
         let mut depth = 0;
         // An empty depth still has to write the start.
         loop {
             let k = DEPTH.min(p.k - depth);
-            WIDE.with_borrow_mut(|wide| {
-                let from = Source::of(p, depth..depth + k, j..j + n, wide);
-                // SAFETY: `dispatch` found S; the block lies inside b.
-                unsafe { pack_b::<S>(&from, b, k, n, width) };
-            });
+            let from = Source::of(p, depth..depth + k, j..j + n, &mut wide);
+            // SAFETY: `dispatch` found S; the block lies inside b.
+            unsafe { pack_b::<S>(&from, b, k, n, width) };
             for row in (0..m).step_by(ROWS) {
                 let rows = ROWS.min(m - row);
                 let (a, a_i, a_p) = block_of_a(p, a, depth, k, i + row, rows);
@@ -110,6 +110,7 @@ impl Kernel for Task<'_, '_> {
                 break;
             }
         }
+        WIDE.set(wide);
     }
 }
 

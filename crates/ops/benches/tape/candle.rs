@@ -265,7 +265,14 @@ fn fused_loss(x: &Tensor, w: &Var, ids: &Tensor) -> Result<Tensor> {
             let (targets, losses) = (&targets[start..][..m_here], &mut losses[start..][..m_here]);
             // The targets are ids of the vocabulary.
             let _ = loss::cross_entropy_rows(logits, targets, 0., Some(1. / m as f32), losses);
-            product::linear_dx(&mut dx[start * k..][..m_here * k], logits, MatRef::F32(a[1]), [m_here, n, k], false, Precision::F32);
+            product::linear_dx(
+                &mut dx[start * k..][..m_here * k],
+                logits,
+                MatRef::F32(a[1]),
+                [m_here, n, k],
+                false,
+                Precision::F32,
+            );
             product::linear_dw(&mut dw, logits, xs, [m_here, n, k], true, Precision::F32);
         }
         put(&kept, (dx, dw));

@@ -168,19 +168,26 @@ impl Factor<'_> {
     }
 }
 
+/// Tiles in the order of memory, so that it is read as a few long streams: rows of tiles are `steps` tiles long.
 #[inline(always)]
 unsafe fn tiles<E: Element>(part: Part<E>, side: Side, to: &mut [u32], steps: usize) {
-    for (tile, to) in to.chunks_exact_mut(TILE).enumerate() {
-        let (row, d) = (tile / steps * SIDE, tile % steps * DEPTH);
-        let (rows, depth) = (part.rows.saturating_sub(row).min(SIDE), part.depth.saturating_sub(d).min(DEPTH));
-        // SAFETY: what is read lies inside the part: rows from `row` on and depth from `d` on, as many as there are.
-        unsafe {
-            if part.transposed {
-                let from = part.first.wrapping_add(d * part.stride + row);
-                pairs(from, part.stride, rows, depth, to, side == Side::Rows);
-            } else {
-                let from = part.first.wrapping_add(row * part.stride + d);
-                along(from, part.stride, rows, depth, to, side == Side::Columns);
+    let outer = to.len() / TILE / steps;
+    let (lines, columns) = if part.transposed { (steps, outer) } else { (outer, steps) };
+    for line in 0..lines {
+        for column in 0..columns {
+            let (tile, step) = if part.transposed { (column, line) } else { (line, column) };
+            let (row, d) = (tile * SIDE, step * DEPTH);
+            let (rows, depth) = (part.rows.saturating_sub(row).min(SIDE), part.depth.saturating_sub(d).min(DEPTH));
+            let to = &mut to[(tile * steps + step) * TILE..][..TILE];
+            // SAFETY: what is read lies inside the part: rows from `row` on and depth from `d` on, as many as there are.
+            unsafe {
+                if part.transposed {
+                    let from = part.first.wrapping_add(d * part.stride + row);
+                    pairs(from, part.stride, rows, depth, to, side == Side::Rows);
+                } else {
+                    let from = part.first.wrapping_add(row * part.stride + d);
+                    along(from, part.stride, rows, depth, to, side == Side::Columns);
+                }
             }
         }
     }
