@@ -25,7 +25,7 @@ pub enum ConfigError {
     },
     /// A GGUF file's metadata.
     #[error(transparent)]
-    Gguf(#[from] GgufError),
+    Gguf(Box<GgufError>),
     /// A field has the wrong type or is missing.
     #[error("config.json: {field}: {reason}")]
     Field {
@@ -52,6 +52,12 @@ pub enum ConfigError {
         /// The nearest one, as the end of the sentence.
         nearest: String,
     },
+}
+
+impl From<GgufError> for ConfigError {
+    fn from(error: GgufError) -> Self {
+        Self::Gguf(Box::new(error))
+    }
 }
 
 /// An error about one field.

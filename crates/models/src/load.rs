@@ -433,11 +433,11 @@ fn in_pairs(row: usize, dim: usize) -> usize {
 
 /// Reads only the configuration of a folder, a `config.json` file or a `.gguf` file.
 pub fn read_config(path: &Path) -> Result<(Map<String, Value>, PathBuf), ConfigError> {
-    let file = config_file(path);
+    let file = if path.is_dir() { path.join("config.json") } else { path.to_path_buf() };
     Ok((config::read(&file)?, file))
 }
 
-/// The file that holds a path's configuration.
+/// The file that holds a model's configuration.
 fn config_file(path: &Path) -> PathBuf {
     if path.is_file() { path.to_path_buf() } else { path.join("config.json") }
 }

@@ -27,7 +27,7 @@ pub enum CheckpointError {
 
     /// A GGUF file.
     #[error(transparent)]
-    Gguf(#[from] GgufError),
+    Gguf(Box<GgufError>),
 
     /// A folder without weights.
     #[error("no weights in `{}`: looked for {looked_for}{found}", path.display())]
@@ -111,6 +111,12 @@ pub enum CheckpointError {
         /// What was expected and what was found.
         reason: String,
     },
+}
+
+impl From<GgufError> for CheckpointError {
+    fn from(error: GgufError) -> Self {
+        Self::Gguf(Box::new(error))
+    }
 }
 
 impl CheckpointError {
