@@ -1,4 +1,4 @@
-//! A model ready to use: weights, tokenizer and generation settings from one folder.
+//! A model ready to use: weights, tokenizer and generation settings from one folder, or one GGUF file.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use candle_core::DType;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_generate::{Event, Generation, GenerationConfig, Generator};
+use phyla_models::checkpoint::CheckpointError;
+use phyla_models::gguf::Gguf;
 use phyla_models::hub::Hub;
-use phyla_models::{Input, LoadOptions, Model, load};
+use phyla_models::{Input, LoadError, LoadOptions, Model, load};
 use phyla_ops::{Data, no_grad};
 
 use crate::Error;
@@ -75,7 +77,7 @@ impl Session {
         let folder = Hub::from_env().resolve(reference)?;
         let device = options.device.open()?;
         let (model, report) = load(&folder, &LoadOptions { device, dtype: options.dtype, ..LoadOptions::default() })?;
-        let tokenizer = if has_tokenizer(&folder) { Some(Tokenizer::load(&folder)?) } else { None };
+        let tokenizer = tokenizer(&folder)?;
         let (config, mut warnings) = GenerationConfig::load(&folder, &model.config)?;
         warnings.splice(0..0, report.warnings);
         Ok(Self { model, tokenizer, config, warnings, folder, load: start.elapsed() })
@@ -119,8 +121,15 @@ impl Session {
 }
 
 /// Whether the folder means to have a tokenizer: a broken one is then an error, not silence.
-fn has_tokenizer(folder: &Path) -> bool {
-    ["tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt"]
-        .iter()
-        .any(|name| folder.join(name).exists())
+/// The tokenizer of a folder, or of a GGUF file; `None` where there is none.
+fn tokenizer(path: &Path) -> Result<Option<Tokenizer>, Error> {
+    if path.is_file() {
+        let metadata = Gguf::open(path).and_then(|file| file.json("tokenizer.")).map_err(CheckpointError::from);
+        let metadata = metadata.map_err(LoadError::from)?;
+        let known = metadata.contains_key("tokenizer.ggml.model");
+        return Ok(if known { Some(Tokenizer::from_gguf(&metadata)?) } else { None });
+    }
+    let names = ["tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt"];
+    let there = names.iter().any(|name| path.join(name).exists());
+    Ok(if there { Some(Tokenizer::load(path)?) } else { None })
 }

@@ -167,6 +167,22 @@ fn forward_writes_what_the_reference_found() {
 }
 
 #[test]
+fn a_gguf_file_writes_what_its_folder_does() {
+    let folder = folder();
+    let written = |model: PathBuf| -> Value {
+        let model = model.to_str().unwrap().to_owned();
+        let args = ["generate", "--model", &model, "--ids", "1,2,3", "--temperature", "0", "--max-new-tokens", "9"];
+        let said = said(folder.path(), &[&args[..], &["--dtype", "f32", "--json"]].concat());
+        serde_json::from_str::<Value>(&said).unwrap()["sequences"][0]["ids"].take()
+    };
+    for (file, case) in [("llama-f16", "llama/f16"), ("qwen2-tied", "qwen2/tied"), ("qwen3-grouped", "qwen3/grouped")] {
+        let ids = written(golden(&format!("gguf/{file}.gguf")));
+        assert_eq!(ids, written(golden(case)), "{file}");
+        assert!(ids.as_array().unwrap().len() > 1, "{file}: {ids}");
+    }
+}
+
+#[test]
 fn inspect_draws_a_model_whether_or_not_it_fits() {
     let folder = folder();
     let path = folder.path();

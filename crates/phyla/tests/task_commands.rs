@@ -538,6 +538,14 @@ fn vectors_are_means_of_states_as_the_folder_says() {
             assert!((vectors[at * 16 + k] - mean[k] / length).abs() < 1e-5, "{at} {k}");
         }
     }
+    let timed = said(
+        path,
+        &["bench", "embed", "--model", "base", "--texts", "t.txt", "--batch", "7", "--steps", "2", "--json"],
+    );
+    let timed: Value = serde_json::from_str(&timed).unwrap();
+    let tokens: usize = texts.iter().map(|text| states(text).len()).sum();
+    assert_eq!((&timed["texts"], &timed["tokens"], &timed["dtype"]), (&json!(40), &json!(tokens), &json!("f32")));
+    assert!(timed["tokens_per_second"].as_f64().unwrap() > 0. && timed["roofline"]["bf16_gflops"].is_f64());
     // The files of sentence-transformers decide.
     let modules = json!([
         { "idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer" },

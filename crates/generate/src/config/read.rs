@@ -1,5 +1,6 @@
 //! `generation_config.json`: every key is honoured, known to change nothing, or named in a warning.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -129,7 +130,10 @@ impl GenerationConfig {
         let wrong = |reason: String| Error::Settings(format!("{}: {reason}", path.display()));
         let size = match std::fs::metadata(&path) {
             Ok(file) => file.len(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Self::of_model(model)?, vec![])),
+            // Also where the model is one file, which has nothing below it.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok((Self::of_model(model)?, vec![]));
+            }
             Err(error) => return Err(wrong(error.to_string())),
         };
         if size > LARGEST_FILE {
