@@ -30,6 +30,8 @@ pub(super) struct Batch<'a> {
     lasting: bool,
     /// Whether the rotation of a token depends on how long the input is.
     length_dependent: bool,
+    /// Up to so many rows have the same bits as each alone; asked of the model's weights once.
+    invariant: usize,
 }
 
 impl<'a> Batch<'a> {
@@ -69,6 +71,7 @@ impl<'a> Batch<'a> {
             block: 1,
             lasting: false,
             length_dependent,
+            invariant: model.invariant_rows(),
         }
     }
 
@@ -150,7 +153,7 @@ impl<'a> Batch<'a> {
     /// Rows that may pass together: as many as the products give the same bits as one alone, in equal parts of whole
     /// blocks or, where a block is too large, parts of one.
     pub fn groups(&self) -> Vec<Range<usize>> {
-        let mut limit = if self.length_dependent { 1 } else { self.model.invariant_rows() };
+        let mut limit = if self.length_dependent { 1 } else { self.invariant };
         if self.block > SHARED && !self.lasting {
             // How many rows of a block are left depends on when others end: too few to be told from a single one.
             limit = limit.min(SHARED);

@@ -177,14 +177,15 @@ impl Codes for IQ4_XS {
     }
 }
 
-/// The eight scales and minima of 6 bits in 12 bytes, times `scale` and `min`.
+/// The eight scales and minima at the head of a block of Q4_K or Q5_K: one f16 of each, then both in 6 bits.
 #[inline(always)]
-unsafe fn sixes(packed: *const u8, [scale, min]: [f32; 2], scales: &mut [f32], mins: &mut [f32]) {
+unsafe fn sixes(block: *const u8, scales: &mut [f32], mins: &mut [f32]) {
     const SIX: u32 = 0x3f3f_3f3f;
     const FOUR: u32 = 0x0f0f_0f0f;
-    // SAFETY: the caller's pointer is good for 12 bytes; both slices hold eight.
+    // SAFETY: the caller's block is whole; both slices hold eight.
     unsafe {
-        let word = |i: usize| packed.cast::<u32>().add(i).read_unaligned();
+        let (scale, min) = (half(block), half(block.add(2)));
+        let word = |i: usize| block.add(4).cast::<u32>().add(i).read_unaligned();
         let (a, b, c) = (word(0), word(1), word(2));
         let whole = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         let s = whole(a & SIX, c & FOUR | (a >> 6 & 0x0303_0303) << 4);
@@ -207,7 +208,7 @@ impl Codes for Q4_K {
     #[inline(always)]
     unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]) {
         // SAFETY: the caller's block is whole.
-        unsafe { sixes(block.add(4), [half(block), half(block.add(2))], scales, mins) }
+        unsafe { sixes(block, scales, mins) }
     }
 
     #[inline(always)]
@@ -229,7 +230,7 @@ impl Codes for Q5_K {
     #[inline(always)]
     unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]) {
         // SAFETY: the caller's block is whole.
-        unsafe { sixes(block.add(4), [half(block), half(block.add(2))], scales, mins) }
+        unsafe { sixes(block, scales, mins) }
     }
 
     #[inline(always)]
