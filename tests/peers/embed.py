@@ -4,13 +4,12 @@ python embed.py --model DIR --texts FILE --dtype bf16 --batch 32
 """
 
 import argparse
-import json
-import statistics
 import time
 from pathlib import Path
 
-import torch
-from sentence_transformers import SentenceTransformer
+from peer import need, report
+
+torch, sentence_transformers = need("torch", "sentence_transformers")
 
 
 def main():
@@ -21,22 +20,25 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--vectors", type=Path, metavar="FILE", help="write the vectors, normalised, as .npy")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model = SentenceTransformer(args.model, device="cpu")
+    model = sentence_transformers.SentenceTransformer(args.model, device="cpu")
     if args.dtype == "bf16":
         model = model.bfloat16()
     texts = [line for line in args.texts.read_text().splitlines() if line.strip()]
-    lengths = [len(ids) for ids in model.tokenizer(texts, truncation=True, max_length=model.max_seq_length)["input_ids"]]
-    times = []
+    ids = model.tokenizer(texts, truncation=True, max_length=model.max_seq_length)["input_ids"]
+    tokens, seconds = sum(map(len, ids)), []
     for _ in range(args.steps + 1):
         start = time.perf_counter()
         model.encode(texts, batch_size=args.batch)
-        times.append(time.perf_counter() - start)
-    seconds = statistics.median(times[1:])
-    result = dict(tokens=sum(lengths), texts=len(texts), tokens_per_second=sum(lengths) / seconds, seconds=seconds)
-    result |= dict(dtype=args.dtype, batch=args.batch, threads=args.threads, torch=torch.__version__)
-    print(json.dumps(result))
+        seconds.append(time.perf_counter() - start)
+    if args.vectors:
+        import numpy
+
+        numpy.save(args.vectors, model.encode(texts, batch_size=args.batch, normalize_embeddings=True))
+    settings = dict(dtype=args.dtype, batch=args.batch, threads=args.threads, torch=torch.__version__)
+    report("embed", tokens, seconds[1:], texts=len(texts), tokens=tokens, **settings)
 
 
 if __name__ == "__main__":
