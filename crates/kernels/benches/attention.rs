@@ -4,6 +4,7 @@
 
 use phyla_kernels::attention::disentangled::{self, Disentangled, Side, SideGradients};
 use phyla_kernels::attention::{Attention, AttentionShape, Dropped, Gradients, Visible, backward, forward};
+use phyla_kernels::product::Precision;
 use phyla_kernels::rng::Rng;
 use phyla_kernels::roofline;
 use std::hint::black_box;
@@ -40,12 +41,13 @@ fn main() {
         phyla_kernels::threads::set_threads(1);
     }
     println!("{:.1?}", roofline::measure());
-    for (batch, time, heads, kv_heads, dim) in
-        [(2, 256, 12, 12, 64), (8, 256, 6, 6, 64), (1, 1024, 12, 12, 64), (1, 1024, 14, 2, 64), (12, 64, 4, 4, 32)]
-    {
+    let sizes =
+        [(2, 256, 12, 12, 64), (8, 256, 6, 6, 64), (1, 1024, 12, 12, 64), (1, 1024, 14, 2, 64), (12, 64, 4, 4, 32)];
+    let both = |size| [(size, Precision::F32), (size, Precision::Bf16)];
+    for ((batch, time, heads, kv_heads, dim), precision) in sizes.into_iter().flat_map(both) {
         let shape = AttentionShape { batch, time_q: time, keys: time, heads, kv_heads, dim, v_dim: dim };
         let ranges: Vec<(u32, u32)> = (0..batch * time).map(|i| (0, (i % time + 1) as u32)).collect();
-        let a = attention(shape, &ranges);
+        let a = Attention { precision, ..attention(shape, &ranges) };
         let [q, k, v] = [shape.q_len(), shape.k_len(), shape.v_len()].map(|n| vec![0.1f32; n]);
         let [mut dq, mut dk, mut dv] = [shape.q_len(), shape.k_len(), shape.v_len()].map(|n| vec![0f32; n]);
         let (mut out, mut lse) = (vec![0f32; shape.out_len()], vec![0f32; shape.lse_len()]);
@@ -57,7 +59,7 @@ fn main() {
         // Visible pairs times two products (forward) or five (backward).
         let product = 2e-9 * (batch * heads * time * (time + 1) / 2 * dim) as f64;
         println!(
-            "causal b{batch} t{time} h{heads}/{kv_heads} d{dim}: forward {:.2} ms {:.1} GFLOP/s, backward {:.2} ms {:.1}, both {:.1}",
+            "causal b{batch} t{time} h{heads}/{kv_heads} d{dim} {precision:?}: forward {:.2} ms {:.1} GFLOP/s, backward {:.2} ms {:.1}, both {:.1}",
             there * 1e3,
             2.0 * product / there,
             back * 1e3,
@@ -159,5 +161,6 @@ fn attention(shape: AttentionShape, ranges: &[(u32, u32)]) -> Attention<'_> {
         softcap: None,
         bias: None,
         dropped: None,
+        precision: Precision::F32,
     }
 }

@@ -4,8 +4,12 @@ mod backward;
 mod decode;
 pub mod disentangled;
 mod dropout;
+mod exact;
 mod forward;
+mod multiply;
 pub mod reference;
+#[cfg(target_arch = "x86_64")]
+mod rounded;
 #[cfg(test)]
 mod tests;
 mod tiles;
@@ -13,6 +17,7 @@ mod tiles;
 pub use dropout::Dropped;
 
 use crate::isa::{Isa, isa};
+use crate::product::Precision;
 use crate::threads::Shared;
 
 /// Sizes of one attention call.
@@ -79,6 +84,8 @@ pub struct Attention<'a> {
     pub bias: Option<Bias<'a>>,
     /// Dropout on the weights.
     pub dropped: Option<Dropped<'a>>,
+    /// How exactly queries, keys, values and weights enter the products.
+    pub precision: Precision,
 }
 
 impl AttentionShape {
@@ -158,19 +165,27 @@ pub fn backward(g: Gradients, dout: &[f32], q: &[f32], k: &[f32], v: &[f32], out
 
 fn forward_on(isa: Isa, out: &mut [f32], lse: Option<&mut [f32]>, q: &[f32], k: &[f32], v: &[f32], a: &Attention) {
     let (out, lse) = (Shared(out.as_mut_ptr()), lse.map(|lse| Shared(lse.as_mut_ptr())));
-    let f = forward::Forward { a, q, k, v, out, lse };
+    let f = forward::Pass { a, q, k, v, out, lse };
     // Training drops, decoding does not: the path for few queries need not know how.
     if a.shape.time_q <= decode::FEW && a.dropped.is_none() {
-        decode::run(isa, &f);
-    } else {
-        forward::run(isa, &f);
+        return decode::run(isa, &f);
     }
+    #[cfg(target_arch = "x86_64")]
+    if a.precision == Precision::Bf16 && isa.has_bf16() {
+        return rounded::forward(isa, &f);
+    }
+    forward::run(isa, &f);
 }
 
 fn backward_on(isa: Isa, g: Gradients, dout: &[f32], [q, k, v, out, lse]: [&[f32]; 5], a: &Attention) {
     let (dq, dk, dv) = (Shared(g.dq.as_mut_ptr()), Shared(g.dk.as_mut_ptr()), Shared(g.dv.as_mut_ptr()));
     let dbias = g.dbias.map(|dbias| Shared(dbias.as_mut_ptr()));
-    backward::run(isa, &backward::Backward { a, dq, dk, dv, dbias, dout, q, k, v, out, lse });
+    let g = backward::Gradient { a, dq, dk, dv, dbias, dout, q, k, v, out, lse };
+    #[cfg(target_arch = "x86_64")]
+    if a.precision == Precision::Bf16 && isa.has_bf16() {
+        return rounded::backward(isa, &g);
+    }
+    backward::run(isa, &g);
 }
 
 impl Attention<'_> {

@@ -17,12 +17,15 @@ pub mod map;
 pub mod memory;
 pub mod norm;
 pub mod optim;
+#[cfg(target_arch = "x86_64")]
+mod packed;
 mod pool;
 pub mod product;
 pub mod quant;
 pub mod regression;
 pub mod rng;
 pub mod roofline;
+mod room;
 pub mod rope;
 pub mod route;
 pub mod rows;

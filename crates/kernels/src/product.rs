@@ -16,6 +16,8 @@ use crate::isa::{Isa, isa};
 use crate::threads;
 use dot::Dot;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use blocks::to_bf16;
 pub use matrix::{Blocks, MatRef};
 
 /// How exactly the factors enter a product; sums are in f32.

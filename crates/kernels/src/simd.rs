@@ -37,6 +37,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// The larger one; `b` where either is NaN.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`.
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
@@ -76,13 +77,38 @@ pub(crate) trait Simd: Copy + 'static {
             let n = Self::select_lt(Self::splat(127.0), n, Self::splat(127.0), n);
             let r = Self::fma(n, Self::splat(-0.693_359_4), inner);
             let r = Self::fma(n, Self::splat(2.121_944_4e-4), r);
+            Self::select_lt(x, low, Self::splat(0.0), Self::scale2(Self::exp_near(r), n))
+        }
+    }
+
+    /// [`Simd::exp`] for `x` below 88, as weights of a softmax need it: theirs are not above 0.
+    #[inline(always)]
+    unsafe fn exp_falling(x: Self::F) -> Self::F {
+        // SAFETY: the trait's own condition.
+        unsafe {
+            let low = Self::splat(-87.336_54);
+            // In this order: the larger of a number and NaN is the second of the two.
+            let inner = Self::max(low, x);
+            let n = Self::round(Self::mul(inner, Self::splat(std::f32::consts::LOG2_E)));
+            let y = Self::exp_near(Self::fma(
+                n,
+                Self::splat(2.121_944_4e-4),
+                Self::fma(n, Self::splat(-0.693_359_4), inner),
+            ));
+            Self::select_lt(x, low, Self::splat(0.0), Self::scale2(y, n))
+        }
+    }
+
+    /// `exp(r)` for `|r| <= ln 2 / 2`.
+    #[inline(always)]
+    unsafe fn exp_near(r: Self::F) -> Self::F {
+        // SAFETY: the trait's own condition.
+        unsafe {
             let mut p = Self::splat(1.987_569_1e-4);
             for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
                 p = Self::fma(p, r, Self::splat(c));
             }
-            let y = Self::fma(p, Self::mul(r, r), Self::add(r, Self::splat(1.0)));
-            let y = Self::scale2(y, n);
-            Self::select_lt(x, low, Self::splat(0.0), y)
+            Self::fma(p, Self::mul(r, r), Self::add(r, Self::splat(1.0)))
         }
     }
 

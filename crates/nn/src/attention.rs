@@ -157,7 +157,8 @@ impl Attention {
         pass: &mut Pass,
     ) -> Result<Tensor> {
         let spec = &self.spec;
-        let args = AttentionArgs { bias, dropout: pass.dropout(spec.dropout), ..AttentionArgs::scaled(spec.scale) };
+        let (dropout, precision) = (pass.dropout(spec.dropout), self.o.weight().precision());
+        let args = AttentionArgs { bias, dropout, precision, ..AttentionArgs::scaled(spec.scale) };
         let y = phyla_ops::attention(q, k, v, visible, &args)?;
         let (batch, time) = (y.dims()[0], y.dims()[1]);
         self.o.forward(&y.reshape((batch, time, spec.heads * spec.head_dim))?)

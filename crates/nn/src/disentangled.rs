@@ -123,7 +123,8 @@ impl Disentangled {
                 Some(phyla_ops::disentangled_bias(&q, &looked, pos_k.as_ref(), pos_q.as_ref(), index, spec.scale)?)
             }
         };
-        let args = AttentionArgs { bias, dropout: pass.dropout(spec.dropout), ..AttentionArgs::scaled(spec.scale) };
+        let (dropout, precision) = (pass.dropout(spec.dropout), self.o.weight().precision());
+        let args = AttentionArgs { bias, dropout, precision, ..AttentionArgs::scaled(spec.scale) };
         let mut y = phyla_ops::attention(&q, &k, &v, &pass.visibility(None), &args)?;
         if let Some(talking) = &self.talking {
             y = talking.gather(&y)?;

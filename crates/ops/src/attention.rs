@@ -8,6 +8,7 @@ use phyla_kernels::attention::{
     self as kernels, Attention, AttentionShape, Bias, Dropped, Gradients, Strided, Visible,
 };
 use phyla_kernels::elementwise::alloc;
+use phyla_kernels::product::Precision;
 
 use crate::elementwise::Dropout;
 use crate::{Data, Tensor, cpu, plain};
@@ -34,12 +35,14 @@ pub struct AttentionArgs {
     pub bias: Option<Tensor>,
     /// Dropout on the attention weights, in training.
     pub dropout: Option<Dropout>,
+    /// How exactly queries, keys, values and weights enter the products on the CPU: as those of the maps around them do.
+    pub precision: Precision,
 }
 
 impl AttentionArgs {
     /// Scores times `scale`, and nothing else.
     pub fn scaled(scale: f32) -> Self {
-        Self { scale, softcap: None, bias: None, dropout: None }
+        Self { scale, softcap: None, bias: None, dropout: None, precision: Precision::F32 }
     }
 }
 
@@ -60,8 +63,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility, args:
     let (qd, (kd, ks), (vd, vs)) = (q.data().contiguous()?, strided(k.data())?, strided(v.data())?);
     let bias = args.bias.as_ref().map(|bias| bias.data().contiguous()).transpose()?;
     let tracked = crate::recording() && inputs.iter().any(|x| x.tracked());
-    let (scale, softcap, dropout) = (args.scale, args.softcap, args.dropout.clone());
-    let call = Call { shape, k: ks, v: vs, visible: visible.clone(), scale, softcap, dropout };
+    let (scale, softcap, dropout, precision) = (args.scale, args.softcap, args.dropout.clone(), args.precision);
+    let call = Call { shape, k: ks, v: vs, visible: visible.clone(), scale, softcap, dropout, precision };
     let mut out = alloc(shape.out_len());
     let mut lse = tracked.then(|| alloc(shape.lse_len()));
     kernels::forward(
@@ -108,6 +111,7 @@ struct Call {
     scale: f32,
     softcap: Option<f32>,
     dropout: Option<Dropout>,
+    precision: Precision,
 }
 
 impl Call {
@@ -124,6 +128,7 @@ impl Call {
             softcap: self.softcap,
             bias: bias.map(|values| Bias { values }),
             dropped: self.dropout.as_ref().map(|drop| Dropped { p: drop.p, rng: &drop.rng, offset: drop.offset }),
+            precision: self.precision,
         }
     }
 }

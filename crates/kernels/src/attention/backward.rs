@@ -6,16 +6,17 @@
 
 use super::Attention;
 use super::dropout::Tosses;
-use super::tiles::{BK, BQ, Block, Scores, Seen, pack, turn, with_scratch};
+use super::exact;
+use super::multiply::Backward;
+use super::tiles::{BK, BQ, Block, Scores, Seen, turn, with_scratch};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::threads::{self, Shared};
-use crate::tile::{Start, Tile};
 use std::ops::Range;
 
 /// The tensors of a backward pass.
 #[derive(Clone, Copy)]
-pub(super) struct Backward<'a> {
+pub(super) struct Gradient<'a> {
     pub a: &'a Attention<'a>,
     pub dq: Shared<f32>,
     pub dk: Shared<f32>,
@@ -31,69 +32,97 @@ pub(super) struct Backward<'a> {
 
 /// What a task makes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Makes {
+pub(super) enum Makes {
     All,
     Queries,
     Keys,
 }
 
-pub(super) fn run(isa: Isa, g: &Backward) {
+/// What a task goes over: queries of some heads of a key head, and keys.
+#[derive(Clone)]
+pub(super) struct Cut {
+    pub b: usize,
+    pub kv: usize,
+    pub h: Range<usize>,
+    pub queries: Range<usize>,
+    pub keys: Range<usize>,
+    pub makes: Makes,
+}
+
+pub(super) fn run(isa: Isa, g: &Gradient) {
+    each_cut(g, |cut| {
+        let products = exact::Backward::new(g, cut.makes);
+        with_scratch(scratch(&products), |scratch| dispatch(isa, Task { g, cut, scratch, products }));
+    });
+}
+
+/// Whether a task has a key head to itself.
+pub(super) fn whole_heads(g: &Gradient) -> bool {
+    outer(g) * g.a.shape.kv_heads >= threads::threads() || work(g) < threads::INLINE_WORK
+}
+
+/// A bias gradient that the batch shares is summed over the batch: one task then takes all sequences.
+fn outer(g: &Gradient) -> usize {
+    if g.dbias.is_some() && g.a.bias_is_shared() { 1 } else { g.a.shape.batch }
+}
+
+fn work(g: &Gradient) -> usize {
     let s = &g.a.shape;
-    let work = 4 * s.batch * s.heads * s.time_q * s.keys * (s.dim + s.v_dim);
-    let group = s.heads / s.kv_heads;
-    // A bias gradient that the batch shares is summed over the batch: one task then takes all sequences.
-    let shared = g.dbias.is_some() && g.a.bias_is_shared();
-    let (outer, inner) = if shared { (1, s.batch) } else { (s.batch, 1) };
-    let task = |b: usize, kv: usize, h: Range<usize>, queries: Range<usize>, keys: Range<usize>, makes| {
-        for b in b * inner..(b + 1) * inner {
-            let (h, queries, keys) = (h.clone(), queries.clone(), keys.clone());
-            with_scratch((s.dim + s.v_dim) * BQ + 3 * BK * BQ, |scratch| {
-                dispatch(isa, Task { g, b, kv, h, queries, keys, makes, scratch });
-            });
+    4 * s.batch * s.heads * s.time_q * s.keys * (s.dim + s.v_dim)
+}
+
+/// Runs `task` over the whole pass, on all threads.
+pub(super) fn each_cut(g: &Gradient, task: impl Fn(Cut) + Sync) {
+    let (s, work, outer) = (&g.a.shape, work(g), outer(g));
+    let (group, inner, heads) = (s.heads / s.kv_heads, s.batch / outer.max(1), outer * s.kv_heads);
+    let all = |cut: Cut| {
+        for b in cut.b * inner..(cut.b + 1) * inner {
+            task(Cut { b, ..cut.clone() });
         }
     };
-    let heads = outer * s.kv_heads;
-    if heads >= threads::threads() || work < threads::INLINE_WORK {
+    if whole_heads(g) {
         threads::for_each(heads, work, |i| {
-            let (b, kv) = (i / s.kv_heads, i % s.kv_heads);
-            task(b, kv, kv * group..(kv + 1) * group, 0..s.time_q, 0..s.keys, Makes::All);
+            let (b, kv, makes) = (i / s.kv_heads, i % s.kv_heads, Makes::All);
+            all(Cut { b, kv, h: kv * group..(kv + 1) * group, queries: 0..s.time_q, keys: 0..s.keys, makes });
         });
         return;
     }
     let blocks = s.time_q.div_ceil(BQ);
     threads::for_each(outer * s.heads * blocks, work, |i| {
         let (head, q0) = (i / blocks, i % blocks * BQ);
-        let (b, h) = (head / s.heads, head % s.heads);
-        task(b, h / group, h..h + 1, q0..s.time_q.min(q0 + BQ), 0..s.keys, Makes::Queries);
+        let (b, h, makes) = (head / s.heads, head % s.heads, Makes::Queries);
+        all(Cut { b, kv: h / group, h: h..h + 1, queries: q0..s.time_q.min(q0 + BQ), keys: 0..s.keys, makes });
     });
     let tiles = s.keys.div_ceil(BK);
     threads::for_each(heads * tiles, work, |i| {
         let (head, k0) = (i / tiles, i % tiles * BK);
-        let (b, kv) = (head / s.kv_heads, head % s.kv_heads);
-        task(b, kv, kv * group..(kv + 1) * group, 0..s.time_q, k0..s.keys.min(k0 + BK), Makes::Keys);
+        let (b, kv, makes) = (head / s.kv_heads, head % s.kv_heads, Makes::Keys);
+        let keys = k0..s.keys.min(k0 + BK);
+        all(Cut { b, kv, h: kv * group..(kv + 1) * group, queries: 0..s.time_q, keys, makes });
     });
 }
 
-struct Task<'a, 'b> {
-    g: &'a Backward<'b>,
-    b: usize,
-    kv: usize,
-    h: Range<usize>,
-    queries: Range<usize>,
-    keys: Range<usize>,
-    makes: Makes,
-    scratch: &'a mut [f32],
+/// Floats of scratch for one task.
+pub(super) fn scratch(products: &impl Backward) -> usize {
+    3 * BK * BQ + products.scratch()
 }
 
-impl Kernel for Task<'_, '_> {
+pub(super) struct Task<'a, P> {
+    pub g: &'a Gradient<'a>,
+    pub cut: Cut,
+    pub scratch: &'a mut [f32],
+    pub products: P,
+}
+
+impl<P: Backward> Kernel for Task<'_, P> {
     type Out = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
-        let s = &self.g.a.shape;
-        if self.makes != Makes::Queries {
-            for j in self.keys.clone() {
-                let row = (self.b * s.keys + j) * s.kv_heads + self.kv;
+        let (s, cut) = (&self.g.a.shape, self.cut.clone());
+        if cut.makes != Makes::Queries {
+            for j in cut.keys {
+                let row = (cut.b * s.keys + j) * s.kv_heads + cut.kv;
                 // SAFETY: this task alone writes these rows.
                 unsafe {
                     self.g.dk.slice(row * s.dim, s.dim).fill(0.0);
@@ -101,9 +130,9 @@ impl Kernel for Task<'_, '_> {
                 }
             }
         }
-        for h in self.h.clone() {
-            for q0 in self.queries.clone().step_by(BQ) {
-                let at = Block { b: self.b, h, q0, nq: BQ.min(self.queries.end - q0) };
+        for h in cut.h {
+            for q0 in cut.queries.clone().step_by(BQ) {
+                let at = Block { b: cut.b, h, q0, nq: BQ.min(cut.queries.end - q0) };
                 // SAFETY: `dispatch` found S.
                 unsafe { self.block::<S>(at) };
             }
@@ -111,51 +140,40 @@ impl Kernel for Task<'_, '_> {
     }
 }
 
-impl Task<'_, '_> {
+impl<P: Backward> Task<'_, P> {
     #[inline(always)]
     unsafe fn block<S: Simd>(&mut self, at: Block) {
-        let g = self.g;
+        let (g, makes) = (self.g, self.cut.makes);
         let (a, s) = (g.a, &g.a.shape);
-        let (qt, rest) = self.scratch.split_at_mut(s.dim * BQ);
-        let (dot, rest) = rest.split_at_mut(s.v_dim * BQ);
-        let (st, rest) = rest.split_at_mut(BK * BQ);
-        let (slope, dst) = rest.split_at_mut(BK * BQ);
+        let (st, rest) = self.scratch.split_at_mut(BK * BQ);
+        let (slope, rest) = rest.split_at_mut(BK * BQ);
+        let (dst, rest) = rest.split_at_mut(BK * BQ);
+        let (st, dst, slope) = (st.as_mut_ptr(), dst.as_mut_ptr(), slope.as_mut_ptr());
+        let products = &mut self.products;
         let lanes = at.nq.next_multiple_of(S::LANES);
         let seen = Seen::new(a, at);
         let tosses = Tosses::new(a, at);
         let keep = a.dropped.map_or(1.0, |dropped| dropped.keep());
-        let row = (at.b * s.time_q + at.q0) * s.heads + at.h;
         let (mut lse, mut delta) = ([0f32; BQ], [0f32; BQ]);
         for i in 0..at.nq {
-            let row = (row + i * s.heads) * s.v_dim;
+            let row = (at.row(s) + i * s.heads) * s.v_dim;
             delta[i] = g.dout[row..][..s.v_dim].iter().zip(&g.out[row..][..s.v_dim]).map(|(x, y)| x * y).sum();
             // Of a query that sees nothing every score is minus infinity, and exp(that - 0) is zero.
             let value = g.lse[(at.b * s.heads + at.h) * s.time_q + at.q0 + i];
             lse[i] = if value == f32::NEG_INFINITY { 0.0 } else { value };
         }
-        // SAFETY: `check` compared every length with the shape, scratch is as large as `run` asked for, and no other
-        // task writes the rows of dq, dk, dv and dbias touched here.
+        // SAFETY: `check` compared every length with the shape, scratch is as large as `scratch` says, and no other task
+        // writes the rows of dq, dk, dv and dbias touched here.
         unsafe {
-            let (q, dout) = (g.q.as_ptr().add(row * s.dim), g.dout.as_ptr().add(row * s.v_dim));
-            let dq = g.dq.0.add(row * s.dim);
-            pack::<S>(q, s.heads * s.dim, at.nq, s.dim, qt.as_mut_ptr(), a.scale);
-            pack::<S>(dout, s.heads * s.v_dim, at.nq, s.v_dim, dot.as_mut_ptr(), 1.0);
-            if self.makes != Makes::Keys {
-                for i in 0..at.nq {
-                    g.dq.slice((row + i * s.heads) * s.dim, s.dim).fill(0.0);
-                }
-            }
-            let (k, v) = a.head(g.k, g.v, at.b, at.h);
-            let (st, dst, slope) = (st.as_mut_ptr(), dst.as_mut_ptr(), slope.as_mut_ptr());
-            for (k0, nk) in seen.tiles(self.keys.clone()) {
-                let key_row = (at.b * s.keys + k0) * s.kv_heads + self.kv;
-                let scores = Scores { a, at, seen: &seen, k0, nk };
-                scores.fill::<S>(k, qt.as_ptr(), st, slope, dst);
+            products.begin::<S>(at, rest);
+            for (k0, nk) in seen.tiles(self.cut.keys.clone()) {
+                products.scores::<S>(k0, nk, st);
+                Scores { a, at, seen: &seen, k0, nk }.finish::<S>(st, slope, dst);
                 for q in (0..lanes).step_by(S::LANES) {
                     let lse = S::load(lse.as_ptr().add(q));
                     for i in 0..nk {
                         let at = st.add(i * BQ + q);
-                        S::store(at, S::exp(S::sub(S::load(at), lse)));
+                        S::store(at, S::exp_falling(S::sub(S::load(at), lse)));
                     }
                 }
                 let mut left = st;
@@ -163,24 +181,17 @@ impl Task<'_, '_> {
                     // What is dropped is negative from here on; `left` is what is not, as the forward pass had it.
                     tosses.drop::<S>(st, k0, nk, lanes, -1.0);
                     left = dst;
-                    for i in (0..nk).filter(|_| self.makes != Makes::Queries) {
+                    for i in (0..nk).filter(|_| makes != Makes::Queries) {
                         for q in (0..lanes).step_by(S::LANES) {
                             let p = S::max(S::load(st.add(i * BQ + q)), S::splat(0.0));
                             S::store(dst.add(i * BQ + q), S::mul(p, S::splat(keep)));
                         }
                     }
                 }
-                // The products below: (rows, columns, depth), then a, b and c with their strides.
-                if self.makes != Makes::Queries {
-                    let c = g.dv.0.add(key_row * s.v_dim);
-                    let (b_row, c_row) = (s.heads * s.v_dim, s.kv_heads * s.v_dim);
-                    let (m, n, k) = (nk, s.v_dim, at.nq);
-                    S::tile(&Tile { m, n, k, a: left, a_i: BQ, a_p: 1, b: dout, b_row, c, c_row, start: Start::Add });
+                if makes != Makes::Queries {
+                    products.add_dv::<S>(k0, nk, left);
                 }
-                let (m, n, depth, b) = (nk, lanes, s.v_dim, dot.as_ptr());
-                let (values, a_i) = (v.add(k0 * a.v.time), a.v.time);
-                let (b_row, c_row, start) = (BQ, BQ, Start::Zero);
-                S::tile(&Tile { m, n, k: depth, a: values, a_i, a_p: 1, b, b_row, c: dst, c_row, start });
+                products.d_weights::<S>(k0, nk, dst);
                 for q in (0..lanes).step_by(S::LANES) {
                     let delta = S::load(delta.as_ptr().add(q));
                     for i in 0..nk {
@@ -194,7 +205,7 @@ impl Task<'_, '_> {
                         S::store(dst.add(at), S::mul(p, S::sub(dp, delta)));
                     }
                 }
-                if let (Some(dbias), true) = (g.dbias, self.makes != Makes::Keys) {
+                if let (Some(dbias), true) = (g.dbias, makes != Makes::Keys) {
                     add_turned::<S>(dst, nk, at.nq, dbias.0.add(a.bias_row(at.b, at.h, at.q0) + k0), s.keys);
                 }
                 for q in (0..lanes).step_by(S::LANES) {
@@ -207,17 +218,15 @@ impl Task<'_, '_> {
                         S::store(dst.add(at), ds);
                     }
                 }
-                if self.makes != Makes::Queries {
-                    let c = g.dk.0.add(key_row * s.dim);
-                    let (b_row, c_row) = (s.heads * s.dim, s.kv_heads * s.dim);
-                    let (m, n, k) = (nk, s.dim, at.nq);
-                    S::tile(&Tile { m, n, k, a: dst, a_i: BQ, a_p: 1, b: q, b_row, c, c_row, start: Start::Add });
+                if makes != Makes::Queries {
+                    products.add_dk::<S>(k0, nk, dst);
                 }
-                if self.makes != Makes::Keys {
-                    let (m, n, depth, b, b_row) = (at.nq, s.dim, nk, k.add(k0 * a.k.time), a.k.time);
-                    let (c_row, start) = (s.heads * s.dim, Start::Add);
-                    S::tile(&Tile { m, n, k: depth, a: dst, a_i: 1, a_p: BQ, b, b_row, c: dq, c_row, start });
+                if makes != Makes::Keys {
+                    products.add_dq::<S>(k0, nk, dst);
                 }
+            }
+            if makes != Makes::Keys {
+                products.finish::<S>();
             }
         }
     }

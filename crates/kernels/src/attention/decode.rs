@@ -4,7 +4,7 @@
 //! that several threads can share one head and a query's result does not depend on the batch, on the other queries or
 //! on the threads.
 
-use super::forward::Forward;
+use super::forward::Pass;
 use super::tiles::{BK, LOWEST, with_scratch};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -21,7 +21,7 @@ thread_local! {
     static PARTS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-pub(super) fn run(isa: Isa, f: &Forward) {
+pub(super) fn run(isa: Isa, f: &Pass) {
     let s = &f.a.shape;
     let rows = s.heads / s.kv_heads * s.time_q;
     let last = f.a.visible.ranges.iter().map(|r| r.1 as usize).max().unwrap_or(0);
@@ -52,7 +52,7 @@ pub(super) fn run(isa: Isa, f: &Forward) {
 
 /// One cut of one key head.
 struct Task<'a, 'b> {
-    f: &'a Forward<'b>,
+    f: &'a Pass<'b>,
     b: usize,
     kv: usize,
     from: usize,
@@ -253,7 +253,7 @@ unsafe fn block<S: Simd, const R: usize, const C: usize>(
 
 /// Joins the cuts of one key head, in their order.
 struct Join<'a, 'b> {
-    f: &'a Forward<'b>,
+    f: &'a Pass<'b>,
     b: usize,
     kv: usize,
     parts: &'a mut [f32],

@@ -3,9 +3,9 @@
 //! A tile of scores is kept transposed, `[key, query]`: vectors run along the queries, so that maximum, exponential
 //! and sum need no work across lanes, and keys and values are read as they lie in memory.
 
-use super::Attention;
+use super::{Attention, AttentionShape};
+use crate::room::Room;
 use crate::simd::Simd;
-use crate::tile::{Start, Tile};
 use std::cell::RefCell;
 
 /// Queries of a block: 64 lanes are the widest tile product.
@@ -16,17 +16,12 @@ pub(super) const BK: usize = 64;
 pub(super) const LOWEST: f32 = -1e30;
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Room> = const { RefCell::new(Room::new()) };
 }
 
-/// Gives `f` at least `len` floats that this thread keeps from call to call; what they hold is left over.
+/// Gives `f` `len` floats that this thread keeps from call to call; what they hold is left over.
 pub(super) fn with_scratch<T>(len: usize, f: impl FnOnce(&mut [f32]) -> T) -> T {
-    SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < len {
-            scratch.resize(len, 0.0);
-        }
-        f(&mut scratch[..len])
-    })
+    SCRATCH.with_borrow_mut(|scratch| f(scratch.floats(len)))
 }
 
 /// A block of queries of one head.
@@ -38,6 +33,21 @@ pub(super) struct Block {
     pub q0: usize,
     /// How many, at most [`BQ`].
     pub nq: usize,
+}
+
+/// No block yet.
+pub(super) const NOWHERE: Block = Block { b: 0, h: 0, q0: 0, nq: 0 };
+
+impl Block {
+    /// Where the first query stands among `[batch, time_q, heads]`; the next one is `heads` further.
+    pub fn row(&self, s: &AttentionShape) -> usize {
+        (self.b * s.time_q + self.q0) * s.heads + self.h
+    }
+
+    /// Where key `k0` stands among `[batch, keys, kv_heads]`.
+    pub fn key_row(&self, s: &AttentionShape, k0: usize) -> usize {
+        (self.b * s.keys + k0) * s.kv_heads + self.h / (s.heads / s.kv_heads)
+    }
 }
 
 /// The ranges of a block's queries: as vectors, and what they have in common.
@@ -68,13 +78,10 @@ impl Seen {
         Seen { starts, ends, any: any.unwrap_or(0..0), all }
     }
 
-    /// The tiles `(first key, keys)` inside `keys` that some query sees. Borders are multiples of [`BK`].
+    /// The tiles `(first key, keys)` inside `keys` that some query sees. They begin at multiples of [`BK`].
     pub fn tiles(&self, keys: std::ops::Range<usize>) -> impl Iterator<Item = (usize, usize)> + use<> {
         let (from, to) = (self.any.start.max(keys.start), self.any.end.min(keys.end));
-        (from / BK..to.div_ceil(BK).max(from / BK)).map(move |tile| {
-            let first = (tile * BK).max(from);
-            (first, to.min((tile + 1) * BK) - first)
-        })
+        (from / BK..to.div_ceil(BK).max(from / BK)).map(move |tile| (tile * BK, to.min((tile + 1) * BK) - tile * BK))
     }
 }
 
@@ -142,32 +149,19 @@ pub(super) struct Scores<'a, 'b> {
 }
 
 impl Scores<'_, '_> {
-    /// Fills `st[BK, BQ]` with the scores, minus infinity where hidden. `qt` is the packed block of scaled queries,
-    /// `k` the head's first key; `slope`, where there is a cap, receives the cap's derivative; `spare` (as large) is
-    /// overwritten where there is a bias.
+    /// Makes scores of the products `st[BK, BQ]` of keys and scaled queries: capped, with the bias, minus infinity where
+    /// hidden. `slope`, where there is a cap, receives the cap's derivative; `spare` (as large) is overwritten where there
+    /// is a bias.
     ///
     /// # Safety
     /// The pointers are good for the sizes, and the machine has `S`.
     #[inline(always)]
-    pub unsafe fn fill<S: Simd>(&self, k: *const f32, qt: *const f32, st: *mut f32, slope: *mut f32, spare: *mut f32) {
+    pub unsafe fn finish<S: Simd>(&self, st: *mut f32, slope: *mut f32, spare: *mut f32) {
         let Scores { a, at, seen, k0, nk } = *self;
         let s = &a.shape;
         let lanes = at.nq.next_multiple_of(S::LANES);
         // SAFETY: the caller's promise.
         unsafe {
-            S::tile(&Tile {
-                m: nk,
-                n: lanes,
-                k: s.dim,
-                a: k.add(k0 * a.k.time),
-                a_i: a.k.time,
-                a_p: 1,
-                b: qt,
-                b_row: BQ,
-                c: st,
-                c_row: BQ,
-                start: Start::Zero,
-            });
             if let Some(cap) = a.softcap {
                 for i in 0..nk {
                     for q in (0..lanes).step_by(S::LANES) {

@@ -11,7 +11,10 @@ pub(super) mod codes;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 #[cfg(target_arch = "x86_64")]
-pub(super) mod widen;
+mod widen;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use widen::to_bf16;
 
 use super::Blocks;
 use super::dot::Dot;

@@ -58,7 +58,7 @@ impl<'a> Blocks<'a> {
 
     /// Rows and columns of a matrix with `width` columns, by `widen(blocks, to)` for each row: whole blocks that cover the
     /// columns. The first of them then stands at the place that is returned, in rows of the length returned with it.
-    pub(super) fn window<T: Copy + Default>(
+    pub(crate) fn window<T: Copy + Default>(
         &self,
         width: usize,
         rows: Range<usize>,

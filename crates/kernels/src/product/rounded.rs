@@ -1,26 +1,16 @@
-//! Products of many rows with both factors rounded to bf16 and sums in f32: by tiles (AMX) or by lanes (AVX-512 BF16).
-//!
-//! Both read the same packed factors, made of tiles of 1 KiB: of the left factor 16 rows by 32 of depth, of the right
-//! one 16 columns, whose depth stands in pairs beside one another. The left factor is packed once for all threads, blocks
-//! of the right one by the task that needs them.
+//! Products of many rows with both factors rounded to bf16 and sums in f32, by blocks of packed tiles. The left factor is
+//! packed once for all threads, blocks of the right one by the task that needs them.
 //!
 //! Floor: 2 m n k operations at the peak of such products. To pack a tile of the right factor takes about 100 cycles
 //! where its columns are rows in memory, 40 otherwise; AMX then needs 16 cycles for each 16 rows of the left one.
 
-mod lanes;
-mod pack;
-mod tiles;
-
 use super::{Factors, From, MatRef};
 use crate::isa::Isa;
+use crate::packed::{Block, DEPTH, Factor, Ready, SIDE, Side, Start, TILE};
+use crate::room::Room;
 use crate::threads::{self, Shared};
-use pack::{Factor, Side, TILE};
 use std::cell::RefCell;
 
-/// Rows or columns of a tile.
-const SIDE: usize = 16;
-/// Depth of a tile.
-const DEPTH: usize = 32;
 /// Tiles of depth in a block, at most: results are read and written once for each, and lie in rows far apart. Measured at
 /// 512 x 768 x 768: 770 GFLOP/s with 8, 920 with 16, 1,160 with 24 and no more with 32. Which blocks there are depends on the
 /// depth alone, since it decides in which order an element is summed.
@@ -39,8 +29,8 @@ const FEW: usize = 16;
 
 thread_local! {
     /// The packed left factor of this thread's call, and a block of the right one.
-    static LEFT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
-    static RIGHT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static LEFT: RefCell<Room> = const { RefCell::new(Room::new()) };
+    static RIGHT: RefCell<Room> = const { RefCell::new(Room::new()) };
 }
 
 /// Runs the product over the threads; no two tasks write the same place, and an element's sum depends neither on the cut
@@ -50,15 +40,12 @@ pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
         return;
     }
     let (rows, columns, depth) = (p.m.div_ceil(SIDE), p.n.div_ceil(SIDE), p.k.div_ceil(DEPTH));
-    let mut left = LEFT.take();
-    let len = rows * depth * TILE;
-    if left.len() < len {
-        left.resize(len, 0);
-    }
+    let mut room = LEFT.take();
+    let left = room.pairs(rows * depth * TILE);
     // A task packs enough rows to be worth handing over.
     let strip = depth * TILE;
     let strips = (64 * TILE).div_ceil(strip.max(1)).max(1);
-    threads::for_each_chunk(&mut left[..len], strips * strip, 4 * p.m * p.k, |i, to| {
+    threads::for_each_chunk(left, strips * strip, 4 * p.m * p.k, |i, to| {
         let factor = Factor { from: MatRef::F32(p.a), transposed: p.a_transposed, rows: p.m, depth: p.k };
         // SAFETY: whoever calls with such an `isa` found AVX-512 BF16.
         unsafe { factor.pack(Side::Rows, i * strips, 0, to, depth) };
@@ -77,17 +64,14 @@ pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
         let task = Task {
             p,
             c: out,
-            left: &left,
+            left,
             depth,
             rows: i..rows.min(i + task_rows),
             columns: j..columns.min(j + task_columns),
         };
-        RIGHT.with_borrow_mut(|right| {
-            right.resize(COLUMNS * BLOCK * TILE, 0);
-            task.run(isa, right);
-        });
+        RIGHT.with_borrow_mut(|right| task.run(isa, right.pairs(COLUMNS * BLOCK * TILE)));
     });
-    LEFT.set(left);
+    LEFT.set(room);
 }
 
 /// Rows and columns of tiles of the result.
@@ -101,45 +85,18 @@ struct Task<'a, 'b> {
     columns: std::ops::Range<usize>,
 }
 
-/// A block of results: rows and columns of `c`, and the tiles of its factors.
-struct Block<'a> {
-    /// The first rows' tiles, all of one row of tiles before the next.
-    left: *const u32,
-    left_row: usize,
-    /// The first columns' tiles, likewise.
-    right: *const u32,
-    right_column: usize,
-    /// Tiles of depth.
-    steps: usize,
-    c: *mut f32,
-    c_row: usize,
-    /// Rows and columns of `c` that exist.
-    rows: usize,
-    columns: usize,
-    start: Start<'a>,
-}
-
-/// What a block of results starts from.
-#[derive(Clone, Copy)]
-enum Start<'a> {
-    Zero,
-    Add,
-    /// At least as many as there are columns.
-    Row(&'a [f32]),
-}
-
 impl Task<'_, '_> {
     fn run(&self, isa: Isa, right: &mut [u32]) {
         let (p, columns) = (self.p, self.columns.len());
         // SAFETY: the instruction set is there.
-        let _tiles = (isa == Isa::Amx).then(|| unsafe { crate::amx::Tiles::new() });
-        let (height, width) = if isa == Isa::Amx { (2, 2) } else { (1, 3) };
+        let _ready = unsafe { Ready::new(isa) };
         let factor = Factor { from: p.b, transposed: !p.b_transposed, rows: p.n, depth: p.k };
         // Blocks of like size; quantised ones are unpacked whole.
         let most = match p.b {
             MatRef::Blocks(_) => BLOCK / WHOLE * WHOLE,
             _ => self.depth.div_ceil(self.depth.div_ceil(BLOCK).max(1)),
         };
+        let (i, j) = (self.rows.start * SIDE, self.columns.start * SIDE);
         let mut first = 0;
         // An empty depth still has to write the start.
         loop {
@@ -147,33 +104,26 @@ impl Task<'_, '_> {
             let right = &mut right[..columns * steps * TILE];
             // SAFETY: as above.
             unsafe { factor.pack(Side::Columns, self.columns.start, first, right, steps) };
-            for column in (0..columns).step_by(width) {
-                let j = (self.columns.start + column) * SIDE;
-                let start = match p.start {
+            let block = Block {
+                left: self.left[(self.rows.start * self.depth + first) * TILE..].as_ptr(),
+                left_row: self.depth * TILE,
+                right: right.as_ptr(),
+                right_column: steps * TILE,
+                steps,
+                // SAFETY: i < m and j < n.
+                c: unsafe { self.c.0.add(i * p.n + j) },
+                c_row: p.n,
+                rows: (self.rows.len() * SIDE).min(p.m - i),
+                columns: (columns * SIDE).min(p.n - j),
+                start: match p.start {
                     _ if first > 0 => Start::Add,
                     From::Zero => Start::Zero,
                     From::Add => Start::Add,
                     From::Row(bias) => Start::Row(&bias[j..]),
-                };
-                for row in self.rows.clone().step_by(height) {
-                    let i = row * SIDE;
-                    let block = Block {
-                        left: self.left[(row * self.depth + first) * TILE..].as_ptr(),
-                        left_row: self.depth * TILE,
-                        right: right[column * steps * TILE..].as_ptr(),
-                        right_column: steps * TILE,
-                        steps,
-                        // SAFETY: i < m and j < n.
-                        c: unsafe { self.c.0.add(i * p.n + j) },
-                        c_row: p.n,
-                        rows: (height.min(self.rows.end - row) * SIDE).min(p.m - i),
-                        columns: (width.min(columns - column) * SIDE).min(p.n - j),
-                        start,
-                    };
-                    // SAFETY: this task alone writes these elements; both factors are packed over the block.
-                    unsafe { if isa == Isa::Amx { tiles::run(&block) } else { lanes::run(&block) } }
-                }
-            }
+                },
+            };
+            // SAFETY: this task alone writes these elements; both factors are packed over the block.
+            unsafe { block.run(isa) };
             first += steps;
             if first >= self.depth {
                 break;

@@ -229,7 +229,7 @@ fn fused_attention(
     fn call(shape: AttentionShape, ranges: &[(u32, u32)]) -> Attention<'_> {
         let visible = Visible { ranges, key_valid: None };
         let (k, v, scale) = (shape.k_contiguous(), shape.v_contiguous(), 1. / (shape.dim as f32).sqrt());
-        Attention { shape, k, v, visible, scale, softcap: None, bias: None, dropped: None }
+        Attention { shape, k, v, visible, scale, softcap: None, bias: None, dropped: None, precision: Precision::F32 }
     }
     let [kept, again] = left::<Vec<f32>>();
     let (here, there) = (ranges.clone(), ranges.clone());

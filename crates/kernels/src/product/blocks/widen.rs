@@ -17,7 +17,7 @@ thread_local! {
 /// # Safety
 /// The machine has AVX-512 BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi1,bmi2")]
-pub(in crate::product) unsafe fn to_bf16(blocks: Blocks, to: &mut [bf16]) {
+pub(crate) unsafe fn to_bf16(blocks: Blocks, to: &mut [bf16]) {
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: the caller's promise.
         unsafe { with_codes!(blocks.kind(), row(blocks.bytes(), to, scratch)) }

@@ -1,7 +1,6 @@
 //! A block of results by AVX-512 BF16: 16 rows, eight at a time, by up to three vectors of columns.
 
-use super::pack::TILE;
-use super::{Block, SIDE, Start};
+use super::{Block, SIDE, Start, TILE};
 use std::arch::x86_64::*;
 
 /// Rows whose sums stand in registers: with three vectors of columns and the factors 28 of 32.

@@ -4,20 +4,16 @@
 //! matrices of pairs the one is the other transposed, so whichever way the factor lies in memory, it is loaded along it
 //! and turned where need be.
 
-use super::{DEPTH, SIDE};
-use crate::product::blocks::widen::to_bf16;
-use crate::product::{Blocks, MatRef};
+use super::{DEPTH, SIDE, TILE};
+use crate::product::{Blocks, MatRef, to_bf16};
 use crate::simd::{Avx512, Simd};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
-/// A tile's pairs.
-pub(super) const TILE: usize = SIDE * DEPTH / 2;
-
 /// Which factor tiles are for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Rows,
     Columns,
 }
@@ -89,21 +85,34 @@ fn first(n: usize) -> u32 {
 
 /// A factor `[rows, depth]`, or `[depth, rows]` where `transposed`; of columns likewise.
 #[derive(Clone, Copy)]
-pub(super) struct Factor<'a> {
+pub(crate) struct Factor<'a> {
     pub from: MatRef<'a>,
     pub transposed: bool,
     pub rows: usize,
     pub depth: usize,
 }
 
-/// A part of a factor in memory: its first element, the distance of rows of memory, and how much of it there is.
+/// A part of a factor in memory: its first element, the distance of rows of memory, whether the depth lies across these, and
+/// how much of it there is.
 #[derive(Clone, Copy)]
-struct Part<E> {
-    first: *const E,
-    stride: usize,
-    transposed: bool,
-    rows: usize,
-    depth: usize,
+pub(crate) struct Part<E> {
+    pub first: *const E,
+    pub stride: usize,
+    pub transposed: bool,
+    pub rows: usize,
+    pub depth: usize,
+}
+
+impl Part<f32> {
+    /// Packs it into as many tiles as `to` holds, each row (or column) of them `steps` tiles deep: zeros beyond the edge.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 BF16; the part is readable.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi1,bmi2")]
+    pub(crate) unsafe fn pack(self, side: Side, to: &mut [u32], steps: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { tiles(self, side, to, steps) };
+    }
 }
 
 thread_local! {
@@ -118,7 +127,7 @@ impl Factor<'_> {
     /// # Safety
     /// The machine has AVX-512 BF16; the matrix is as large as it says.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi1,bmi2")]
-    pub(super) unsafe fn pack(&self, side: Side, outer: usize, inner: usize, to: &mut [u32], steps: usize) {
+    pub(crate) unsafe fn pack(&self, side: Side, outer: usize, inner: usize, to: &mut [u32], steps: usize) {
         if to.is_empty() {
             return;
         }
