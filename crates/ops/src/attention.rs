@@ -7,7 +7,7 @@ use candle_core::{D, Result};
 use phyla_kernels::attention::{
     self as kernels, Attention, AttentionShape, Bias, Dropped, Gradients, Strided, Visible,
 };
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::elementwise::{alloc, zeros};
 use phyla_kernels::product::Precision;
 
 use crate::elementwise::Dropout;
@@ -82,7 +82,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility, args:
         let dout = dout.contiguous()?;
         let lse = lse.unwrap_or_default();
         let (mut dq, mut dk, mut dv) = (alloc(shape.q_len()), alloc(shape.k_len()), alloc(shape.v_len()));
-        let mut dbias = bias.as_ref().filter(|_| bias_learns).map(|bias| alloc(bias.elem_count()));
+        let mut dbias = bias.as_ref().filter(|_| bias_learns).map(|bias| zeros(bias.elem_count()));
         kernels::backward(
             Gradients { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: dbias.as_deref_mut() },
             &cpu::view(&dout)?,

@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Result};
 use phyla_kernels::balance as kernels;
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::elementwise::zeros;
 
 use crate::{Data, Routed, Tensor, cpu, plain};
 
@@ -162,7 +162,7 @@ fn sum(layers: &[&Tensor], factors: Vec<f32>, keep: Option<&[u8]>) -> Result<Ten
         let up = up.to_scalar::<f32>()?;
         let by = kernels::Factors { factors: &factors, keep: keep.as_deref(), rows, experts };
         let grad = |wanted: &bool| -> Result<Option<Data>> {
-            let mut dprobs = alloc(if *wanted { rows * experts } else { 0 });
+            let mut dprobs = zeros(if *wanted { rows * experts } else { 0 });
             if !*wanted {
                 return Ok(None);
             }

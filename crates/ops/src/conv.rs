@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::elementwise::zeros;
 use phyla_kernels::product::{self, MatRef, Precision};
 use phyla_kernels::rows;
 use phyla_kernels::unfold::{Windows, fold, unfold};
@@ -48,7 +48,7 @@ pub fn conv1d(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>, args: Conv1d) 
         return plain::composed(&[x], &params, move |given| reference(given, sizes));
     }
     let input = x.data().contiguous()?;
-    let mut y = alloc(sizes.batch * sizes.windows * sizes.out);
+    let mut y = zeros(sizes.batch * sizes.windows * sizes.out);
     {
         let (input, bias) = (cpu::view::<f32>(&input)?, b.map(|b| b.weight().to_f32()).transpose()?);
         let bias = bias.as_ref().map(cpu::view::<f32>).transpose()?;
@@ -81,7 +81,7 @@ pub fn conv1d(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>, args: Conv1d) 
         if !tracked {
             return Ok(vec![None]);
         }
-        let mut dx = alloc(sizes.batch * sizes.time * sizes.channels);
+        let mut dx = zeros(sizes.batch * sizes.time * sizes.channels);
         w.compute().with(|w| {
             input_backward(&mut dx, &dy, w, sizes);
             Ok(())

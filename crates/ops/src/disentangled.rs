@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::Result;
 use phyla_kernels::attention::disentangled::{self as kernels, Disentangled, Side, SideGradients};
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::elementwise::zeros;
 
 use crate::{Data, Tensor, cpu, plain};
 
@@ -103,7 +103,7 @@ pub fn disentangled_bias(
         let wanted = [content.tracked(), positions.tracked()];
         numbers.push((of_queries, content.data().contiguous()?, positions.data().contiguous()?, wanted));
     }
-    let mut bias = alloc(call.batch * call.heads * index.queries * index.keys);
+    let mut bias = zeros(call.batch * call.heads * index.queries * index.keys);
     {
         let views = numbers
             .iter()
@@ -124,7 +124,7 @@ pub fn disentangled_bias(
                 grads.extend([None, None]);
                 continue;
             }
-            let (mut dx, mut dp) = (alloc(content.elem_count()), alloc(positions.elem_count()));
+            let (mut dx, mut dp) = (zeros(content.elem_count()), zeros(positions.elem_count()));
             let side = Side { content: &cpu::view(&content)?, positions: &cpu::view(&positions)? };
             let gradients = SideGradients { content: &mut dx, positions: &mut dp };
             kernels::backward(gradients, &cpu::view(&dbias)?, side, of_queries, &call.kernel());

@@ -1,7 +1,7 @@
 //! Rows sent to their experts and the answers brought back. The choice itself is made in `route`.
 
 use candle_core::Result;
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::elementwise::zeros;
 use phyla_kernels::route as kernels;
 
 use crate::{Data, Tensor, cpu, gather_rows, plain, split_rows};
@@ -69,7 +69,7 @@ pub fn combine(answers: &[(Tensor, &[u32])], weights: &Tensor, dim: usize) -> Re
     }
     let kept: Vec<Data> = answers.iter().map(|(y, _)| y.data().contiguous()).collect::<Result<_>>()?;
     let factors = weights.data().contiguous()?;
-    let mut out = alloc(rows * dim);
+    let mut out = zeros(rows * dim);
     if dim > 0 && k > 0 {
         with_answers(&kept, &slots, rows * k, dim, |answers| {
             kernels::combine(&mut out, answers, &cpu::view::<f32>(&factors)?, k, dim);
@@ -80,8 +80,8 @@ pub fn combine(answers: &[(Tensor, &[u32])], weights: &Tensor, dim: usize) -> Re
     Ok(Tensor::record(cpu::tensor(out, (rows, dim))?, &inputs, false, move |dout| {
         let dout = dout.contiguous()?;
         let dout = cpu::view::<f32>(&dout)?;
-        let mut danswers = alloc(if tracked[..kept.len()].contains(&true) { slots.len() * dim } else { 0 });
-        let mut dweights = alloc(rows * k);
+        let mut danswers = zeros(if tracked[..kept.len()].contains(&true) { slots.len() * dim } else { 0 });
+        let mut dweights = zeros(rows * k);
         if dim > 0 && k > 0 {
             if !danswers.is_empty() {
                 let factors = cpu::view::<f32>(&factors)?;

@@ -1,7 +1,7 @@
 //! Losses of numbers against numbers: scores, ratings, and yes or no. For classes that exclude each other see `loss`.
 
 use candle_core::{Device, Result};
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::elementwise::zeros;
 use phyla_kernels::regression::{self as kernels, Regression};
 
 use crate::{Data, Tensor, cpu, plain};
@@ -30,7 +30,7 @@ fn loss(x: &Tensor, targets: &[f32], scale: f32, kind: Regression) -> Result<Ten
     let sum = kernels::sum(&cpu::view::<f32>(&input)?, &targets, kind) * f64::from(scale);
     Ok(Tensor::record(Data::new(sum as f32, &Device::Cpu)?, &[x], false, move |up| {
         let up = up.to_scalar::<f32>()?;
-        let mut dx = alloc(count);
+        let mut dx = zeros(count);
         kernels::backward(&mut dx, &cpu::view::<f32>(&input)?, &targets, scale * up, kind);
         Ok(vec![Some(cpu::tensor(dx, input.shape().clone())?)])
     }))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Result};
-use phyla_kernels::elementwise::{add_assign, alloc};
+use phyla_kernels::elementwise::{add_assign, zeros};
 use phyla_kernels::threads;
 
 use crate::{Data, Param, Tensor, cpu, plain};
@@ -117,7 +117,7 @@ pub fn relative_bias(
     let weight = table.compute().to_f32()?.contiguous()?;
     let (buckets, len) = (places.buckets(rule), places.distances());
     // Each head's bias for every distance: a query's row is a piece of it.
-    let mut lines = alloc(heads * len);
+    let mut lines = zeros(heads * len);
     {
         let weight = cpu::view::<f32>(&weight)?;
         for (h, line) in lines.chunks_exact_mut(len.max(1)).enumerate() {
@@ -127,7 +127,7 @@ pub fn relative_bias(
         }
     }
     let batch = places.past.len();
-    let mut bias = alloc(batch * heads * queries * keys);
+    let mut bias = zeros(batch * heads * queries * keys);
     let plane = queries * keys;
     let work = bias.len();
     threads::for_each_chunk(&mut bias, plane, work, |i, plane| {
@@ -140,7 +140,7 @@ pub fn relative_bias(
     Ok(Tensor::record(cpu::tensor(bias, (batch, heads, queries, keys))?, &[], wants, move |dy| {
         let dy = dy.contiguous()?;
         let dy = cpu::view::<f32>(&dy)?;
-        let mut sums = alloc(heads * len);
+        let mut sums = zeros(heads * len);
         threads::for_each_chunk(&mut sums, len, dy.len(), |h, line| {
             for b in 0..batch {
                 let rows = &dy[(b * heads + h) * plane..][..plane];

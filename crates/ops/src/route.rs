@@ -2,7 +2,7 @@
 //! then happens to the rows is in `experts`, what keeps the choice even in `balance`.
 
 use candle_core::{D, DType, Result};
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::elementwise::zeros;
 pub use phyla_kernels::route::Groups;
 use phyla_kernels::{loss, route as kernels};
 
@@ -82,7 +82,7 @@ fn softmax(logits: &Tensor, [rows, experts]: [usize; 2]) -> Result<Tensor> {
     let kept = probs.clone();
     Ok(Tensor::record(probs, &[logits], false, move |dy| {
         let dy = dy.contiguous()?;
-        let mut dx = alloc(rows * experts);
+        let mut dx = zeros(rows * experts);
         kernels::softmax_backward(&mut dx, &cpu::view::<f32>(&dy)?, &cpu::view::<f32>(&kept)?, experts);
         Ok(vec![Some(cpu::tensor(dx, from)?)])
     }))
@@ -101,11 +101,11 @@ fn weigh(probs: &Tensor, chosen: &[u32], routing: &Routing) -> Result<Tensor> {
         });
     }
     let kept = probs.data().clone();
-    let mut weights = alloc(rows * sizes[1]);
+    let mut weights = zeros(rows * sizes[1]);
     kernels::weigh(&mut weights, &cpu::view::<f32>(&kept)?, &chosen, sizes, how);
     Ok(Tensor::record(cpu::tensor(weights, (rows, sizes[1]))?, &[probs], false, move |dy| {
         let dy = dy.contiguous()?;
-        let mut dprobs = alloc(rows * sizes[0]);
+        let mut dprobs = zeros(rows * sizes[0]);
         kernels::weigh_backward(&mut dprobs, &cpu::view::<f32>(&dy)?, &cpu::view::<f32>(&kept)?, &chosen, sizes, how);
         Ok(vec![Some(cpu::tensor(dprobs, (rows, sizes[0]))?)])
     }))

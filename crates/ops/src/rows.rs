@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{D, DType, Device, Result};
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::elementwise::zeros;
 use phyla_kernels::{embed, product::MatRef, rows as kernels};
 
 use crate::{Data, InputGrads, Tensor, cpu, plain};
@@ -24,7 +24,7 @@ pub fn gather_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
         });
     }
     let input = x.data().contiguous()?;
-    let mut y = alloc(rows.len() * dim);
+    let mut y = zeros(rows.len() * dim);
     // Of rows without elements there is nothing to copy.
     if dim > 0 {
         embed::gather(&mut y, MatRef::F32(&cpu::view(&input)?), rows, dim).map_err(candle_core::Error::wrap)?;
@@ -32,7 +32,7 @@ pub fn gather_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
     let shape = input.shape().clone();
     Ok(Tensor::record(cpu::tensor(y, (rows.len(), dim))?, &[x], false, move |dy| {
         let dy = dy.contiguous()?;
-        let mut dx = alloc(count * dim);
+        let mut dx = zeros(count * dim);
         if dim > 0 {
             embed::scatter_add(&mut dx, &cpu::view::<f32>(&dy)?, &picked, dim).map_err(candle_core::Error::wrap)?;
         }
@@ -58,7 +58,7 @@ pub fn concat_last(parts: &[&Tensor]) -> Result<Tensor> {
     if !parts.iter().all(|x| plain::fast(x)) {
         return plain::composed(parts, &[], |args| Data::cat(args, D::Minus1)?.contiguous());
     }
-    let mut y = alloc(rows * wide);
+    let mut y = zeros(rows * wide);
     for ((x, dim), at) in parts.iter().zip(&sizes).zip(starts(&sizes)) {
         let x = x.data().contiguous()?;
         kernels::put_columns(&mut y, &cpu::view::<f32>(&x)?, [rows, wide, at, *dim]);
@@ -71,7 +71,7 @@ pub fn concat_last(parts: &[&Tensor]) -> Result<Tensor> {
             if !wanted {
                 return Ok(None);
             }
-            let mut dx = alloc(rows * dim);
+            let mut dx = zeros(rows * dim);
             kernels::take_columns(&mut dx, &dy, [rows, wide, at, dim]);
             let mut dims = dims.clone();
             dims.pop();
@@ -101,7 +101,7 @@ pub fn split_last(x: &Tensor, sizes: &[usize]) -> Result<Vec<Tensor>> {
     let (whole, sum) = collector(x);
     let input = cpu::view::<f32>(&input)?;
     let piece = |(at, &dim): (usize, &usize)| {
-        let mut y = alloc(rows * dim);
+        let mut y = zeros(rows * dim);
         kernels::take_columns(&mut y, &input, [rows, wide, at, dim]);
         let mut dims = x.dims().to_vec();
         dims.pop();
@@ -162,7 +162,7 @@ fn collector(x: &Tensor) -> (Tensor, Collected) {
 fn collect(sum: &Collected, len: usize, write: impl FnOnce(&mut [f32])) -> Result<InputGrads> {
     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
     if sum.is_empty() {
-        *sum = alloc(len);
+        *sum = zeros(len);
     }
     write(&mut sum);
     Ok(vec![Some(Data::zeros(0, DType::F32, &Device::Cpu)?)])
@@ -186,11 +186,11 @@ pub fn broadcast_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
         return plain::composed(&[x], &[], move |args| args[0].broadcast_as(&dims)?.contiguous());
     }
     let input = x.data().contiguous()?;
-    let mut y = alloc(batch * time * heads * dim);
+    let mut y = zeros(batch * time * heads * dim);
     kernels::repeat(&mut y, &cpu::view::<f32>(&input)?, heads, dim);
     Ok(Tensor::record(cpu::tensor(y, &dims)?, &[x], false, move |dy| {
         let dy = dy.contiguous()?;
-        let mut dx = alloc(batch * time * dim);
+        let mut dx = zeros(batch * time * dim);
         kernels::sum_repeats(&mut dx, &cpu::view::<f32>(&dy)?, heads, dim);
         Ok(vec![Some(cpu::tensor(dx, (batch, time, 1, dim))?)])
     }))
@@ -211,19 +211,19 @@ pub fn scale_rows(x: &Tensor, w: &Tensor) -> Result<Tensor> {
         });
     }
     let (input, factors) = (x.data().contiguous()?, w.data().contiguous()?);
-    let mut y = alloc(rows * dim);
+    let mut y = zeros(rows * dim);
     kernels::scale(&mut y, &cpu::view::<f32>(&input)?, &cpu::view::<f32>(&factors)?, dim);
     let wanted = [x.tracked(), w.tracked()];
     Ok(Tensor::record(cpu::tensor(y, x.dims())?, &[x, w], false, move |dy| {
         let dy = dy.contiguous()?;
         let dy = cpu::view::<f32>(&dy)?;
         let dx = wanted[0].then(|| {
-            let mut dx = alloc(rows * dim);
+            let mut dx = zeros(rows * dim);
             kernels::scale(&mut dx, &dy, &cpu::view::<f32>(&factors)?, dim);
             cpu::tensor(dx, input.shape().clone())
         });
         let dw = wanted[1].then(|| {
-            let mut dw = alloc(rows);
+            let mut dw = zeros(rows);
             kernels::scale_factors_backward(&mut dw, &dy, &cpu::view::<f32>(&input)?, dim);
             cpu::tensor(dw, factors.shape().clone())
         });
@@ -247,7 +247,7 @@ pub fn keep_rows(x: &Tensor, keep: &[u8]) -> Result<Tensor> {
     }
     let run = move |x: &Data| -> Result<Data> {
         let x = x.contiguous()?;
-        let mut y = alloc(rows * dim);
+        let mut y = zeros(rows * dim);
         kernels::keep(&mut y, &cpu::view::<f32>(&x)?, &keep, dim);
         cpu::tensor(y, x.shape().clone())
     };
