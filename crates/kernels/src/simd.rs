@@ -154,6 +154,14 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Out {
     unsafe { kernel.run::<portable::Portable>() }
 }
 
+/// Runs `kernel` compiled for AVX-512 alone: what else is special about it needs that anyway.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn dispatch_wide<K: Kernel>(kernel: K) -> K::Out {
+    assert!(Isa::Avx512.available(), "this machine has no AVX-512");
+    // SAFETY: the instruction set was just found.
+    unsafe { run_avx512(kernel) }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2")]
 unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Out {

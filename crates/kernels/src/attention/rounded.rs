@@ -14,7 +14,7 @@ use super::tiles::{BK, BQ, Block, NOWHERE, turn, with_scratch};
 use crate::isa::Isa;
 use crate::packed::{self, DEPTH, Part, Ready, SIDE, Side, Start, TILE};
 use crate::room::Room;
-use crate::simd::{Simd, dispatch};
+use crate::simd::{Simd, dispatch_wide};
 use crate::threads;
 use std::cell::RefCell;
 
@@ -147,7 +147,7 @@ pub(super) fn forward(isa: Isa, f: &Pass) {
     let one = |keys: &[u32], b: usize, h: usize, i: usize| {
         let products = Forward::new(isa, f, keys);
         let at = f.block(b, h, i);
-        with_scratch(forward::scratch(&products), |scratch| dispatch(isa, forward::Task { f, at, scratch, products }));
+        with_scratch(forward::scratch(&products), |scratch| dispatch_wide(forward::Task { f, at, scratch, products }));
     };
     if heads >= 2 * threads::threads() {
         threads::for_each(heads, f.work(), |head| {
@@ -316,7 +316,7 @@ pub(super) fn backward(isa: Isa, g: &Gradient) {
     let one = |keys: &[u32], cut: Cut| {
         let products = Backward::new(isa, g, keys, cut.makes);
         with_scratch(backward::scratch(&products), |scratch| {
-            dispatch(isa, backward::Task { g, cut, scratch, products });
+            dispatch_wide(backward::Task { g, cut, scratch, products });
         });
     };
     if backward::whole_heads(g) {
