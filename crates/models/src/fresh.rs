@@ -2,6 +2,7 @@
 //! depend on the seed alone, not on the order of its blocks.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, WithDType};
@@ -11,7 +12,8 @@ use phyla_nn::{Init, Source};
 use phyla_ops::{Data, Param, Weight, cpu};
 use serde_json::{Map, Value};
 
-use crate::{LoadError, LoadOptions, Model, registry};
+use crate::quantize::{Made, Quantizer};
+use crate::{LoadError, LoadOptions, LoadReport, Model, registry};
 
 /// A model of this configuration with fresh f32 weights.
 pub fn fresh(config: &Map<String, Value>, seed: u64, device: &Device) -> std::result::Result<Model, LoadError> {
@@ -27,7 +29,7 @@ pub fn fresh_as(
     device: &Device,
 ) -> std::result::Result<Model, LoadError> {
     let options = LoadOptions { device: device.clone(), dtype: Some(dtype), ..LoadOptions::default() };
-    fresh_with(config, seed, &options)
+    Ok(fresh_with(config, seed, &options)?.0)
 }
 
 /// As [`fresh_as`], with everything that loading lets one choose.
@@ -35,7 +37,7 @@ pub fn fresh_with(
     config: &Map<String, Value>,
     seed: u64,
     options: &LoadOptions,
-) -> std::result::Result<Model, LoadError> {
+) -> std::result::Result<(Model, LoadReport), LoadError> {
     let mut config = config.clone();
     if let Some(head) = &options.head {
         config.extend(head.config.clone());
@@ -47,22 +49,35 @@ pub fn fresh_with(
         config.insert("architectures".into(), serde_json::json!([name]));
     }
     parsed.arch.set_dropouts(options.dropouts);
+    let mut source = Fresh { quantizer: Quantizer::asked(options, &parsed.arch, family)?, ..Fresh::new(seed, options) };
     if options.device.is_cpu() {
-        room(&config, options.dtype.unwrap_or(DType::F32).size_in_bytes(), memory())?;
+        room(&config, options.dtype.unwrap_or(DType::F32).size_in_bytes(), source.quantizer.as_ref(), memory())?;
     }
-    Ok(Model::build(parsed.arch, family, config, &mut Fresh::new(seed, options))?)
+    let model = Model::build(parsed.arch, family, config, &mut source);
+    let model = model.map_err(|error| source.failure.take().unwrap_or(error.into()))?;
+    let warnings = source.quantizer.as_ref().and_then(Quantizer::sentence).into_iter().collect();
+    Ok((model, LoadReport { warnings, ..LoadReport::default() }))
 }
 
 /// An error if the weights take more than `memory` bytes: before the first is drawn, since a system that promises
 /// more memory than it has ends the process on the way.
-fn room(config: &Map<String, Value>, size: usize, memory: Option<usize>) -> std::result::Result<(), LoadError> {
-    let count = crate::survey(config, None)?.count();
-    let bytes = count.saturating_mul(size);
+fn room(
+    config: &Map<String, Value>,
+    size: usize,
+    quantizer: Option<&Quantizer>,
+    memory: Option<usize>,
+) -> std::result::Result<(), LoadError> {
+    let survey = crate::survey(config, None)?;
+    let count = survey.count();
+    let bytes = survey.slots.iter().fold(0usize, |all, slot| {
+        let quantised = quantizer.and_then(|quantizer| quantizer.bytes(&slot.path, &slot.shape));
+        all.saturating_add(quantised.unwrap_or_else(|| slot.count().saturating_mul(size)))
+    });
     let Some(memory) = memory.filter(|&memory| bytes > memory) else { return Ok(()) };
     let gb = |bytes: usize| bytes as f64 / 1e9;
     Err(LoadError::Weights(format!(
         "config.json: a model of {count} weights takes {:.1} GB, and this machine has {:.1} GB of memory: make it smaller \
-         (layers, hidden size, vocabulary), or take bf16",
+         (layers, hidden size, vocabulary), or take bf16 or quantised weights",
         gb(bytes),
         gb(memory)
     )))
@@ -85,6 +100,9 @@ pub(crate) struct Fresh {
     device: Device,
     params: HashMap<String, Arc<Param>>,
     bytes: usize,
+    quantizer: Option<Quantizer>,
+    /// The error in full; candle's own type carries only text.
+    failure: Option<LoadError>,
 }
 
 impl Fresh {
@@ -95,6 +113,39 @@ impl Fresh {
             device: options.device.clone(),
             params: HashMap::new(),
             bytes: 0,
+            quantizer: None,
+            failure: None,
+        }
+    }
+
+    /// A weight in fewer bits, drawn in f32 a piece at a time; `None` if it is to be drawn as usual.
+    fn quantised(&mut self, rng: &Rng, path: &str, shape: &[usize], init: Init) -> Result<Option<Weight>> {
+        let (Some(quantizer), Init::Normal { .. } | Init::Uniform { .. }) = (&mut self.quantizer, init) else {
+            return Ok(None);
+        };
+        let (mut rng, columns) = (rng.clone(), shape.iter().skip(1).product::<usize>());
+        let rows = |range: Range<usize>| {
+            let mut values = vec![0f32; range.len() * columns];
+            match init {
+                Init::Normal { std, zero_row } => {
+                    rng.fill_normal(&mut values, 0., std);
+                    if let Some(row) = zero_row.map(|row| row as usize).filter(|row| range.contains(row)) {
+                        values[(row - range.start) * columns..][..columns].fill(0.);
+                    }
+                }
+                Init::Uniform { bound } => rng.fill_uniform(&mut values, -bound, bound),
+                _ => {}
+            }
+            Ok(values)
+        };
+        match quantizer.weight(path, shape, None, || Ok(rows)) {
+            Ok(Made::Weight(weight)) => Ok(Some(weight)),
+            Ok(_) => Ok(None),
+            Err(error) => {
+                let text = error.to_string();
+                self.failure = Some(error);
+                candle_core::bail!("{text}")
+            }
         }
     }
 }
@@ -112,11 +163,17 @@ impl Source for Fresh {
         let dtype = if shape.len() < 2 && self.device.is_cpu() { DType::F32 } else { self.dtype };
         let count = shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n)).filter(|&n| n < LARGEST / 4);
         let Some(count) = count else { candle_core::bail!("{path}: shape {shape:?} is too large") };
-        self.bytes += dtype.size_in_bytes() * count;
+        let quantised = self.quantizer.as_ref().and_then(|quantizer| quantizer.bytes(path, shape));
+        self.bytes += quantised.unwrap_or(dtype.size_in_bytes() * count);
         if self.bytes > LARGEST {
             candle_core::bail!("{path}: no memory for a weight of shape {shape:?}");
         }
         let rng = self.rng.split(path);
+        if let Some(weight) = self.quantised(&rng, path, shape, init)? {
+            let param = Arc::new(Param::new(path, weight));
+            self.params.insert(path.to_string(), param.clone());
+            return Ok(param);
+        }
         let data = match dtype {
             DType::F32 => draw(rng, path, shape, init, |x| x),
             DType::BF16 => draw(rng, path, shape, init, bf16::from_f32),

@@ -16,10 +16,12 @@ use serde_json::{Map, Value};
 
 use crate::arch::HeadsApart;
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorView, nearest};
+use crate::cut::{Cut, Rows};
 use crate::family::Entry;
 use crate::fresh::Fresh;
 use crate::names::Place;
 use crate::naming::{Naming, TiedHead};
+use crate::quantize::{Made, Quantize, Quantizer};
 use crate::{Arch, ConfigError, Dropouts, Model, Task, config, registry};
 
 /// How to load.
@@ -33,6 +35,8 @@ pub struct LoadOptions {
     pub dropouts: Dropouts,
     /// Another head than the one that `architectures` names.
     pub head: Option<NewHead>,
+    /// What becomes of matrices, in place of `dtype`; on the CPU, and not for training.
+    pub quantize: Option<Quantize>,
 }
 
 /// A head for a model that was trained with another one, or with none.
@@ -48,7 +52,7 @@ pub struct NewHead {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: None, dropouts: Dropouts::default(), head: None }
+        Self { device: Device::Cpu, dtype: None, dropouts: Dropouts::default(), head: None, quantize: None }
     }
 }
 
@@ -97,6 +101,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<(Model, LoadReport), L
     let mut arch = parsed.arch;
     arch.set_dropouts(options.dropouts);
     let mut source = FromCheckpoint::new(&checkpoint, family, options, arch.heads_apart());
+    source.quantizer = Quantizer::asked(options, &arch, family)?;
     source.settle_head(&mut arch, &mut report)?;
     if options.head.is_some()
         && let Some(name) = family.architecture(arch.task)
@@ -123,6 +128,7 @@ struct FromCheckpoint<'a> {
     /// Parameters of a new head.
     drawn: Vec<String>,
     fresh: Option<Fresh>,
+    quantizer: Option<Quantizer>,
     mapped_bytes: usize,
     /// The error in full; candle's own type carries only text.
     failure: Option<LoadError>,
@@ -141,6 +147,7 @@ impl<'a> FromCheckpoint<'a> {
             places: vec![],
             drawn: vec![],
             fresh: options.head.as_ref().and_then(|head| head.seed).map(|seed| Fresh::new(seed, options)),
+            quantizer: None,
             mapped_bytes: 0,
             failure: None,
         }
@@ -182,7 +189,7 @@ impl<'a> FromCheckpoint<'a> {
         self.places.push((path.to_string(), place.clone()));
         let weight = match &place.folded {
             Some(rows) => self.folded(path, &view, rows, shape)?,
-            None => self.weight(&view, shape, place)?,
+            None => self.weight(path, &view, shape, place)?,
         };
         if weight.in_place() {
             self.mapped_bytes += weight.bytes();
@@ -196,7 +203,20 @@ impl<'a> FromCheckpoint<'a> {
         LoadError::Weights(format!("no tensor {tensor} (for {path}) in {}{near}", self.checkpoint.path().display()))
     }
 
-    fn weight(&self, view: &TensorView, shape: &[usize], place: &Place) -> Result<Weight, LoadError> {
+    fn weight(&mut self, path: &str, view: &TensorView, shape: &[usize], place: &Place) -> Result<Weight, LoadError> {
+        let cut = Cut::new(shape, place, self.heads);
+        let mut keep = self.options.dtype.is_none() && shape.len() > 1 && self.options.device.is_cpu();
+        if let Some(quantizer) = &mut self.quantizer {
+            let blocks = if let Dtype::Quant(kind) = view.dtype { Some(kind) } else { None };
+            match quantizer.weight(path, shape, blocks, || {
+                let rows = Rows::new(view, &cut, shape)?;
+                Ok(move |range| Ok(rows.read(range)?))
+            })? {
+                Made::Weight(weight) => return Ok(weight),
+                Made::AsItIs => keep = true,
+                Made::AsItWas => {}
+            }
+        }
         let stored = match view.dtype {
             Dtype::F32 => Some(DType::F32),
             Dtype::BF16 => Some(DType::BF16),
@@ -208,9 +228,8 @@ impl<'a> FromCheckpoint<'a> {
             Some(dtype) => dtype,
             None => stored.unwrap_or(DType::F32),
         };
-        let cut = Cut::new(shape, place, self.heads);
         if let Dtype::Quant(kind) = view.dtype {
-            return self.quantised(view, kind, shape, &cut);
+            return self.quantised(view, kind, shape, &cut, keep);
         }
         let run = cut.run().and_then(|run| view.part(run, shape));
         if let Some(run) = &run
@@ -237,14 +256,19 @@ impl<'a> FromCheckpoint<'a> {
         Ok(Weight::Dense(data.to_device(&self.options.device)?))
     }
 
-    /// Quantised blocks: of matrices they stay as they are, in place where they lie as we hold them, unless another type
-    /// is asked for.
-    fn quantised(&self, view: &TensorView, kind: Quant, shape: &[usize], cut: &Cut) -> Result<Weight, LoadError> {
+    /// Quantised blocks: to `keep` them is to use them as they are, in place where they lie as we hold them.
+    fn quantised(
+        &self,
+        view: &TensorView,
+        kind: Quant,
+        shape: &[usize],
+        cut: &Cut,
+        keep: bool,
+    ) -> Result<Weight, LoadError> {
         let wanted = match self.options.dtype {
             Some(dtype) if shape.len() > 1 => dtype,
             _ => DType::F32,
         };
-        let keep = self.options.dtype.is_none() && shape.len() > 1 && self.options.device.is_cpu();
         let run = cut.run().and_then(|run| view.part(run, shape));
         if let Some(run) = run.as_ref().filter(|_| keep)
             && let Some(mapped) = Quantised::mapped(run.slice.clone(), kind, shape.to_vec())
@@ -292,11 +316,20 @@ impl<'a> FromCheckpoint<'a> {
             values.extend((0..first * width).map(|at| columns[at % width * first + at / width]));
             values.extend_from_slice(&rows[head * second * width..][..second * width]);
         }
+        if let Some(quantizer) = &mut self.quantizer
+            && let Made::Weight(weight) = quantizer.weight(path, shape, None, || {
+                let values = &values;
+                Ok(move |rows: Range<usize>| Ok(values[rows.start * width..rows.end * width].to_vec()))
+            })?
+        {
+            return Ok(weight);
+        }
         let wanted = self.options.dtype.unwrap_or(DType::F32);
         Ok(Weight::Dense(cpu::tensor(values, shape)?.to_dtype(wanted)?.to_device(&self.options.device)?))
     }
 
     fn finish(self, report: &mut LoadReport) {
+        report.warnings.extend(self.quantizer.as_ref().and_then(Quantizer::sentence));
         report.unused = self.naming.unused(&self.used, &self.places);
         if !self.drawn.is_empty() {
             report.warnings.push(format!(
@@ -358,77 +391,6 @@ impl Source for FromCheckpoint<'_> {
             }
         }
     }
-}
-
-/// Which elements of a stored tensor are ours.
-pub(crate) struct Cut {
-    rows: usize,
-    columns: usize,
-    /// Rows of ours that lie together in the stored tensor, followed by those of the other parts.
-    together: usize,
-    part: (usize, usize),
-    transposed: bool,
-    /// The size of a head whose rows are stored in pairs that turn together.
-    paired: Option<usize>,
-    /// Elements of the stored tensor before those that are cut.
-    before: usize,
-}
-
-impl Cut {
-    /// `shape` is of our part, as we hold it; `heads` are those of the model's attention.
-    pub fn new(shape: &[usize], place: &Place, heads: HeadsApart) -> Self {
-        let rows = shape.first().copied().unwrap_or(1);
-        let columns = shape.iter().skip(1).product();
-        let together = if place.by_head { rows / heads.count.max(1) } else { rows };
-        let transposed = place.transposed && shape.len() == 2;
-        let paired = place.paired.then_some(heads.dim);
-        let before = place.slice.unwrap_or(0) * rows * place.part.1 * columns;
-        Self { rows, columns, together, part: place.part, transposed, paired, before }
-    }
-
-    /// The elements of the stored tensor that are ours, if they lie there as we hold them.
-    fn run(&self) -> Option<Range<usize>> {
-        let ours = self.rows * self.columns;
-        let begin = self.before + self.part.0 * ours;
-        let together = self.part.1 == 1 || self.together == self.rows;
-        (together && !self.transposed && self.paired.is_none()).then_some(begin..begin + ours)
-    }
-
-    /// Where element `(row, column)` of ours stands in the stored tensor.
-    pub fn index(&self, row: usize, column: usize) -> usize {
-        let (block, within) = (row / self.together.max(1), row % self.together.max(1));
-        let row = (block * self.part.1 + self.part.0) * self.together + within;
-        let row = self.paired.map_or(row, |dim| in_pairs(row, dim));
-        self.before + if self.transposed { column * self.rows * self.part.1 + row } else { row * self.columns + column }
-    }
-
-    /// Our rows of a stored tensor that is not transposed, each of so many bytes.
-    fn rows(&self, stored: &[u8], bytes: usize) -> Vec<u8> {
-        let rows = (0..self.rows).map(|row| self.index(row, 0) / self.columns.max(1) * bytes);
-        rows.flat_map(|at| &stored[at..at + bytes]).copied().collect()
-    }
-
-    fn take<T: Copy>(&self, stored: &[T], zero: T) -> Vec<T> {
-        let mut ours = vec![zero; self.rows * self.columns];
-        // Square blocks: a transposition that runs along one side alone misses the cache on the other.
-        const BLOCK: usize = 32;
-        for r0 in (0..self.rows).step_by(BLOCK) {
-            for c0 in (0..self.columns).step_by(BLOCK) {
-                for row in r0..(r0 + BLOCK).min(self.rows) {
-                    for column in c0..(c0 + BLOCK).min(self.columns) {
-                        ours[row * self.columns + column] = stored[self.index(row, column)];
-                    }
-                }
-            }
-        }
-        ours
-    }
-}
-
-/// Where row `row` of heads of `dim` rows stands when those that turn together, half a head apart, are neighbours.
-fn in_pairs(row: usize, dim: usize) -> usize {
-    let (head, within, half) = (row / dim.max(1), row % dim.max(1), dim / 2);
-    if half == 0 || within >= 2 * half { row } else { head * dim + within % half * 2 + within / half }
 }
 
 /// Reads only the configuration of a folder, a `config.json` file or a `.gguf` file.

@@ -8,7 +8,7 @@ use phyla_ops::{MatRef, Weight};
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::{Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write};
-use crate::load::Cut;
+use crate::cut::Cut;
 use crate::names::{Place, place};
 use crate::{Arch, LoadError, Model, registry};
 

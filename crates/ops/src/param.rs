@@ -114,9 +114,19 @@ impl Param {
     }
 
     /// Makes the weight learn (its numbers become an f32 tensor of our own) or freezes it.
+    ///
+    /// # Errors
+    /// A quantised weight, which would be another one from the first step on.
     pub fn set_trainable(&self, on: bool) -> Result<()> {
         if on {
             let weight = self.weight();
+            if let Weight::Blocks(_) = weight {
+                candle_core::bail!(
+                    "{}: a quantised weight ({}) cannot be trained: load the model without quantisation, as f32",
+                    self.path,
+                    weight.stored()
+                );
+            }
             if !matches!(&weight, Weight::Dense(data) if data.dtype() == DType::F32) {
                 self.set_weight(Weight::Dense(weight.to_f32()?))?;
             }

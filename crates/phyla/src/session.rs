@@ -9,7 +9,7 @@ use phyla_generate::{Event, Generation, GenerationConfig, Generator};
 use phyla_models::checkpoint::CheckpointError;
 use phyla_models::gguf::Gguf;
 use phyla_models::hub::Hub;
-use phyla_models::{Input, LoadError, LoadOptions, Model, load};
+use phyla_models::{Input, LoadError, LoadOptions, Model, Quantize, load};
 use phyla_ops::{Data, no_grad};
 
 use crate::Error;
@@ -22,6 +22,8 @@ pub struct OpenOptions {
     pub device: Choice,
     /// The type of the weights; `None` keeps the stored one.
     pub dtype: Option<DType>,
+    /// What becomes of matrices, in place of `dtype`; on the CPU, and not for training.
+    pub quantize: Option<Quantize>,
 }
 
 /// An open model.
@@ -76,7 +78,8 @@ impl Session {
         let start = Instant::now();
         let folder = Hub::from_env().resolve(reference)?;
         let device = options.device.open()?;
-        let (model, report) = load(&folder, &LoadOptions { device, dtype: options.dtype, ..LoadOptions::default() })?;
+        let OpenOptions { dtype, quantize, .. } = options;
+        let (model, report) = load(&folder, &LoadOptions { device, dtype, quantize, ..LoadOptions::default() })?;
         let tokenizer = tokenizer(&folder)?;
         let (config, mut warnings) = GenerationConfig::load(&folder, &model.config)?;
         warnings.splice(0..0, report.warnings);

@@ -180,7 +180,8 @@ fn model(
         config: head.clone(),
         seed: (!resumed).then_some(recipe.seed),
     });
-    let options = LoadOptions { device: device.clone(), dtype: Some(DType::F32), dropouts, head };
+    let options =
+        LoadOptions { device: device.clone(), dtype: Some(DType::F32), dropouts, head, ..LoadOptions::default() };
     let model = match start {
         Start::Folder(path) => {
             let (model, report) = load(&path, &options)?;
@@ -195,7 +196,7 @@ fn model(
                 config.entry(key).or_insert(json!(id));
             }
             config.entry("vocab_size").or_insert(json!(tokenizer.vocab_size()));
-            fresh_with(&config, recipe.seed, &options)?
+            fresh_with(&config, recipe.seed, &options)?.0
         }
     };
     let size = tokenizer.vocab_size();

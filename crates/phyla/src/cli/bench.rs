@@ -14,7 +14,7 @@ use phyla_kernels::roofline;
 use phyla_kernels::threads::threads;
 use serde_json::json;
 
-use super::model::Dtype;
+use super::model::{Dtype, QuantizeArgs};
 use super::output;
 use report::roofline_json;
 use subject::Subject;
@@ -24,6 +24,7 @@ use subject::Subject;
 #[command(after_help = "Examples:
   phyla bench decode --model models/small --new-tokens 64
   phyla bench prefill --config config.json --dtype bf16 --prompt-tokens 1024
+  phyla bench decode --config config.json --quantize q4_k_m
   phyla bench train --config config.json --batch 8 --seq 256 --json
   phyla bench roofline --threads 1
 
@@ -131,6 +132,9 @@ struct Embed {
     /// Type of the weights in the products; auto is the stored one
     #[arg(long, value_enum, default_value = "auto")]
     dtype: Dtype,
+
+    #[command(flatten)]
+    bits: QuantizeArgs,
 
     /// Texts that are computed together
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one())]

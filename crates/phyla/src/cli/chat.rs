@@ -15,7 +15,7 @@ use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
 
 use super::error::usage;
-use super::model::Dtype;
+use super::model::{Dtype, QuantizeArgs};
 use super::sampling::Sampling;
 
 /// Talk with a model
@@ -42,6 +42,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "auto")]
     dtype: Dtype,
 
+    #[command(flatten)]
+    bits: QuantizeArgs,
+
     /// auto, cpu, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: Choice,
@@ -57,7 +60,7 @@ Ctrl-C stops an answer, Ctrl-D ends";
 static STOP: AtomicBool = AtomicBool::new(false);
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let mut session = super::model::session(&args.model, args.device, args.dtype)?;
+    let mut session = super::model::session(&args.model, args.device, args.dtype, args.bits)?;
     session.config = std::mem::take(&mut session.config).merge(args.sampling.config());
     let Some(tokenizer) = &session.tokenizer else {
         return Err(usage(format!("`{}` has no tokenizer", args.model), "chat needs a folder with tokenizer files"));

@@ -14,7 +14,7 @@ use phyla_ops::{Tensor, cpu};
 use serde_json::json;
 
 use super::error::usage;
-use super::model::{self, Dtype};
+use super::model::{self, Dtype, QuantizeArgs};
 use super::output;
 
 /// Run a model once over given ids and write its numbers
@@ -52,6 +52,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
 
+    #[command(flatten)]
+    bits: QuantizeArgs,
+
     /// auto, cpu, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: Choice,
@@ -71,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(decoder) = &input.decoder {
         warn_of_hidden_rows("decoder_attention_mask", decoder);
     }
-    let model = model::open(&args.model, args.device, args.dtype)?;
+    let model = model::open(&args.model, args.device, args.dtype, args.bits)?;
     let tensors = tensors(&model, &input, args.hidden_states)?;
     write(&args.output, &tensors).with_context(|| format!("cannot write `{}`", args.output.display()))?;
     if args.json {

@@ -9,7 +9,7 @@ use phyla_generate::{Event, Generation};
 use serde_json::json;
 
 use super::error::usage;
-use super::model::Dtype;
+use super::model::{Dtype, QuantizeArgs};
 use super::output;
 use super::sampling::Sampling;
 
@@ -46,6 +46,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "auto")]
     dtype: Dtype,
 
+    #[command(flatten)]
+    bits: QuantizeArgs,
+
     /// auto, cpu, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: Choice,
@@ -60,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let text = args.prompt.as_deref().map(read).transpose()?;
     let mut user = args.sampling.config();
     user.num_return_sequences = args.num_return_sequences;
-    let session = super::model::session(&args.model, args.device, args.dtype)?;
+    let session = super::model::session(&args.model, args.device, args.dtype, args.bits)?;
     let prompt = prompt(args, &session, text.as_deref())?;
     let streams = !args.json
         && session.tokenizer.is_some()

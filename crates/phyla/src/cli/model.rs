@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use phyla::device::Choice;
 use phyla::{OpenOptions, Session};
 use phyla_models::hub::Hub;
-use phyla_models::{LoadOptions, Model, load};
+use phyla_models::{LoadOptions, Model, Quantize, load};
 
 /// A type of numbers by its name; each command says what `auto` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -32,6 +32,15 @@ impl Dtype {
     }
 }
 
+/// Into how few bits the weights are put on loading.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct QuantizeArgs {
+    /// Quantise the matrices on loading, embeddings too, in llama.cpp's kinds and mixtures: q8_0, q6_k, q5_k_m, q4_k_m,
+    /// q4_0, iq4_xs, q3_k_m, q2_k, … (a wrong name lists all)
+    #[arg(long, value_name = "KIND")]
+    pub quantize: Option<Quantize>,
+}
+
 /// The name of a type as the options spell it.
 pub fn name(dtype: DType) -> &'static str {
     dtype.as_str()
@@ -48,9 +57,10 @@ pub fn folder(reference: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Loads a model and says what is odd about it.
-pub fn open(reference: &str, device: Choice, dtype: Dtype) -> anyhow::Result<Model> {
+pub fn open(reference: &str, device: Choice, dtype: Dtype, bits: QuantizeArgs) -> anyhow::Result<Model> {
     let start = Instant::now();
-    let options = LoadOptions { device: self::device(device)?, dtype: dtype.wanted(), ..LoadOptions::default() };
+    let (device, dtype) = (self::device(device)?, dtype.wanted());
+    let options = LoadOptions { device, dtype, quantize: bits.quantize, ..LoadOptions::default() };
     let (model, report) = load(&folder(reference)?, &options)?;
     for warning in &report.warnings {
         tracing::warn!("{warning}");
@@ -65,8 +75,9 @@ pub fn open(reference: &str, device: Choice, dtype: Dtype) -> anyhow::Result<Mod
 }
 
 /// Opens a model with its tokenizer and generation settings, and says what is odd about it.
-pub fn session(reference: &str, device: Choice, dtype: Dtype) -> anyhow::Result<Session> {
-    let session = Session::open_with(reference, OpenOptions { device, dtype: dtype.wanted() })?;
+pub fn session(reference: &str, device: Choice, dtype: Dtype, bits: QuantizeArgs) -> anyhow::Result<Session> {
+    let options = OpenOptions { device, dtype: dtype.wanted(), quantize: bits.quantize };
+    let session = Session::open_with(reference, options)?;
     for warning in &session.warnings {
         tracing::warn!("{warning}");
     }

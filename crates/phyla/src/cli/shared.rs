@@ -10,7 +10,7 @@ use phyla_data::dataset::Faults;
 use phyla_data::supervised::lengths::LengthBatches;
 use phyla_data::supervised::table::{Column, TableFormat, TableSettings};
 
-use super::model::{self, Dtype};
+use super::model::{self, Dtype, QuantizeArgs};
 
 #[derive(clap::Args)]
 pub struct ModelArgs {
@@ -22,6 +22,9 @@ pub struct ModelArgs {
     #[arg(long, value_enum, default_value = "auto")]
     pub dtype: Dtype,
 
+    #[command(flatten)]
+    pub bits: QuantizeArgs,
+
     /// auto, cpu, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: Choice,
@@ -29,7 +32,7 @@ pub struct ModelArgs {
 
 impl ModelArgs {
     pub fn session(&self) -> anyhow::Result<Session> {
-        model::session(&self.model, self.device, self.dtype)
+        model::session(&self.model, self.device, self.dtype, self.bits)
     }
 }
 

@@ -35,7 +35,7 @@ pub fn run(args: &super::Embed) -> anyhow::Result<()> {
     if texts.is_empty() {
         return Err(usage(format!("`{file}` holds no texts"), "give a file with a text a line"));
     }
-    let session = model::session(&args.model, Choice::default(), args.dtype)?;
+    let session = model::session(&args.model, Choice::default(), args.dtype, args.bits)?;
     let head = Embed::new(&session, Recipe::read(&session.folder)?)?;
     let batches = LengthBatches { rows: args.batch as usize, tokens: usize::MAX, ..LengthBatches::default() };
     let runner = Runner::new(&session.model, session.tokenizer.as_ref(), batches);

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use candle_core::DType;
 use phyla::device::Choice;
 use phyla_kernels::rng::Rng;
-use phyla_models::{Dropouts, LoadOptions, Model, fresh_with, load, read_config};
+use phyla_models::{Dropouts, LoadOptions, LoadReport, Model, fresh_with, load, read_config};
 
 use super::at_least_one;
 use crate::cli::error::usage;
 use crate::cli::init::{named, warn_unknown};
-use crate::cli::model::{self, Dtype};
+use crate::cli::model::{self, Dtype, QuantizeArgs};
 
 #[derive(clap::Args)]
 pub struct Subject {
@@ -25,6 +25,9 @@ pub struct Subject {
     /// Type of the weights in the products; auto is the stored or configured one, for training f32
     #[arg(long, value_enum, default_value = "auto")]
     pub dtype: Dtype,
+
+    #[command(flatten)]
+    pub bits: QuantizeArgs,
 
     /// auto, cpu, cuda:N or metal
     #[arg(long, default_value = "auto")]
@@ -46,13 +49,13 @@ pub struct Subject {
 impl Subject {
     /// Loads or draws the model, its matrices in `dtype` (or as they are stored or configured).
     pub fn open(&self, dtype: Option<DType>, dropouts: Dropouts) -> anyhow::Result<Model> {
-        let options = LoadOptions { device: model::device(self.device)?, dtype, dropouts, ..LoadOptions::default() };
+        let (device, quantize) = (model::device(self.device)?, self.bits.quantize);
+        let options = LoadOptions { device, dtype, dropouts, quantize, ..LoadOptions::default() };
         let file = match (&self.config, &self.model) {
             (Some(file), _) => file,
             (None, Some(reference)) => {
                 let (model, report) = load(&model::folder(reference)?, &options)?;
-                report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                return Ok(model);
+                return Ok(warned(model, &report));
             }
             (None, None) => {
                 let help = "give --model with a folder or a hub id, or --config for random weights";
@@ -62,7 +65,8 @@ impl Subject {
         let (config, _) = read_config(file)?;
         warn_unknown(&config)?;
         let dtype = Some(dtype.unwrap_or_else(|| named(&config)));
-        Ok(fresh_with(&config, self.seed, &LoadOptions { dtype, ..options })?)
+        let (model, report) = fresh_with(&config, self.seed, &LoadOptions { dtype, ..options })?;
+        Ok(warned(model, &report))
     }
 
     /// Random ids of `model`'s vocabulary.
@@ -75,4 +79,10 @@ impl Subject {
     pub fn rows(&self) -> usize {
         self.batch as usize
     }
+}
+
+/// The model, once what is odd about it is said.
+fn warned(model: Model, report: &LoadReport) -> Model {
+    report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    model
 }

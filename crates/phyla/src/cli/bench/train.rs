@@ -26,6 +26,12 @@ pub fn run(args: &Train) -> anyhow::Result<()> {
     if let Some(p) = args.dropout.filter(|p| !(0. ..1.).contains(p)) {
         return Err(usage(format!("--dropout is {p}"), "give at least 0 and less than 1"));
     }
+    if let Some(kind) = subject.bits.quantize {
+        return Err(usage(
+            format!("weights in {kind} cannot be trained: a step is smaller than what their blocks can tell apart"),
+            "leave --quantize out; --dtype bf16 trains with f32 weights and bf16 products",
+        ));
+    }
     let dropouts = Dropouts { attention: args.dropout, residual: args.dropout, embedding: args.dropout };
     let before = report::before();
     let model = subject.open(Some(DType::F32), dropouts)?;

@@ -1,0 +1,342 @@
+//! Which matrices are put into fewer bits when a model is loaded or written, and into which, decided by a parameter's path:
+//! llama.cpp's mixtures of kinds.
+
+mod mix;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use phyla_kernels::quant::Quant;
+use phyla_nn::SublayerSpec;
+use phyla_ops::{Quantised, Weight};
+
+pub use mix::Mix;
+
+use crate::checkpoint::nearest;
+use crate::family::Entry;
+use crate::names::place;
+use crate::{Arch, LoadError, LoadOptions};
+
+/// What becomes of the matrices of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantize {
+    /// Blocks of few bits, as GGUF files hold them.
+    Gguf(Mix),
+}
+
+impl Quantize {
+    /// All of them, as they are spelled.
+    pub fn names() -> Vec<&'static str> {
+        Mix::ALL.into_iter().map(Mix::name).collect()
+    }
+}
+
+impl fmt::Display for Quantize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Quantize::Gguf(mix) => f.write_str(mix.name()),
+        }
+    }
+}
+
+impl FromStr for Quantize {
+    type Err = String;
+
+    /// By name, in upper or lower case.
+    fn from_str(name: &str) -> Result<Self, String> {
+        if let Some(mix) = Mix::from_name(name) {
+            return Ok(Self::Gguf(mix));
+        }
+        let known = Self::names();
+        let near = nearest(&name.to_lowercase(), known.iter().copied());
+        let near = near.first().map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+        Err(format!("there is no such quantisation; known are {}{near}", known.join(", ")))
+    }
+}
+
+/// What the choice of a matrix's kind depends on besides its path.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Facts {
+    /// Of the tower with most of them.
+    pub layers: usize,
+    /// Heads of queries for each of keys.
+    pub group: usize,
+    /// Of a mixture; 0 where there is none.
+    pub experts: usize,
+    /// Whether the token table is the head, too, or there is no head.
+    pub tied: bool,
+    /// Whether GGUF files hold queries, keys and values as one.
+    pub fused: bool,
+}
+
+impl Facts {
+    pub fn of(arch: &Arch, family: &Entry) -> Self {
+        let layers = arch.towers().iter().map(|(_, tower)| tower.layers.len()).max().unwrap_or(0);
+        let mut facts = Facts { layers, group: 1, ..Facts::default() };
+        facts.tied = arch.tied() || arch.lm_head().is_none();
+        for sublayer in arch.main().layers.iter().flat_map(|layer| &layer.sublayers) {
+            match sublayer {
+                SublayerSpec::Attention(attention) => facts.group = attention.heads / attention.kv_heads.max(1),
+                SublayerSpec::Moe(moe) => facts.experts = moe.experts,
+                _ => {}
+            }
+        }
+        let fused = |path| place(family.gguf.map_or(&[], |table| table.names), path, |_| false);
+        facts.fused = fused("decoder.layers.0.attn.v.weight").is_some_and(|place| place.part.1 > 1);
+        facts
+    }
+}
+
+/// What a matrix is in its model; tables of positions, routers and small heads are none of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The token table.
+    Tokens,
+    /// The language-model head.
+    Head,
+    /// The values of attention, in this layer.
+    Values(usize),
+    /// The queries of attention.
+    Queries,
+    /// The keys of attention.
+    Keys,
+    /// What attention gives.
+    Output,
+    /// The last map of a feed-forward block or an expert, in this layer.
+    Down(usize),
+    /// Any other linear map.
+    Other,
+}
+
+impl Role {
+    /// Of the parameter at `path`; `None` for what stays as it is.
+    pub fn of(path: &str) -> Option<Role> {
+        let module = path.strip_suffix(".weight")?;
+        let (before, last) = module.rsplit_once('.').unwrap_or(("", module));
+        let Some((_, inside)) = before.split_once(".layers.") else {
+            return match last {
+                "tokens" => Some(Role::Tokens),
+                "head" => Some(Role::Head),
+                // The pooler, and the map before a head that writes.
+                "dense" => Some(Role::Other),
+                _ => None,
+            };
+        };
+        let layer = inside.split('.').next()?.parse().ok()?;
+        match last {
+            "v" => Some(Role::Values(layer)),
+            "q" => Some(Role::Queries),
+            "k" => Some(Role::Keys),
+            "o" => Some(Role::Output),
+            "down" => Some(Role::Down(layer)),
+            "up" | "gate" | "q_up" | "q_down" | "kv_up" | "kv_down" | "pos_q" | "pos_k" => Some(Role::Other),
+            _ => None,
+        }
+    }
+}
+
+/// The kind that holds rows of `columns` numbers in place of `kind`, as llama.cpp chooses it; `None` if no block fits.
+pub(crate) fn fitting(kind: Quant, columns: usize) -> Option<Quant> {
+    if columns.is_multiple_of(kind.block()) {
+        return Some(kind);
+    }
+    let short = match kind {
+        Quant::Q2_K | Quant::Q3_K | Quant::IQ4_XS => Quant::IQ4_NL,
+        Quant::Q4_K => Quant::Q5_0,
+        Quant::Q5_K => Quant::Q5_1,
+        Quant::Q6_K => Quant::Q8_0,
+        short => short,
+    };
+    columns.is_multiple_of(short.block()).then_some(short)
+}
+
+/// What a model's matrices became.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    matrices: usize,
+    /// How many are in another kind than was meant for them, by that other kind.
+    short: BTreeMap<&'static str, usize>,
+    /// How many have rows that no block divides.
+    kept: usize,
+    /// How many were in other blocks before.
+    again: usize,
+}
+
+impl Tally {
+    /// The kind of a matrix for which `kind` is meant, counted.
+    pub fn choose(&mut self, kind: Quant, columns: usize) -> Option<Quant> {
+        self.matrices += 1;
+        let chosen = fitting(kind, columns);
+        match chosen {
+            Some(chosen) if chosen != kind => *self.short.entry(chosen.name()).or_default() += 1,
+            Some(_) => {}
+            None => self.kept += 1,
+        }
+        chosen
+    }
+
+    /// A matrix was in other blocks before.
+    pub fn again(&mut self) {
+        self.again += 1;
+    }
+
+    /// What a user should know; `kept` says what became of rows that no block divides.
+    pub fn sentence(&self, how: &Quantize, kept: &str) -> Option<String> {
+        let mut odd = vec![];
+        if !self.short.is_empty() {
+            let kinds: Vec<String> = self.short.iter().map(|(kind, count)| format!("{count} in {kind}")).collect();
+            odd.push(format!(
+                "{} have rows that are no multiple of 256 and are in blocks of 32: {}",
+                self.short.values().sum::<usize>(),
+                kinds.join(", ")
+            ));
+        }
+        if self.kept > 0 {
+            odd.push(format!("{} have rows that are no multiple of 32 and {kept}", self.kept));
+        }
+        if self.again > 0 {
+            odd.push(format!("{} were in other blocks before, and what they lost then stays lost", self.again));
+        }
+        (!odd.is_empty()).then(|| format!("{how}: of {} matrices {}", self.matrices, odd.join("; ")))
+    }
+}
+
+/// Puts the matrices of a model into fewer bits.
+#[derive(Clone, Debug)]
+pub(crate) struct Quantizer {
+    how: Quantize,
+    facts: Facts,
+    tally: Tally,
+}
+
+impl Quantizer {
+    /// What `options` ask for, of a model of `arch`.
+    ///
+    /// # Errors
+    /// Another device than the CPU: there alone are there products over blocks.
+    pub fn asked(options: &LoadOptions, arch: &Arch, family: &Entry) -> Result<Option<Self>, LoadError> {
+        let Some(how) = options.quantize else { return Ok(None) };
+        if !options.device.is_cpu() {
+            return Err(LoadError::Weights(format!(
+                "{how}: quantised weights are multiplied on the CPU alone, and the device is {:?}: take the CPU, or leave \
+                 the weights as they are",
+                options.device.location()
+            )));
+        }
+        Ok(Some(Self { how, facts: Facts::of(arch, family), tally: Tally::default() }))
+    }
+
+    /// The kind of blocks for the parameter at `path`, counted; `None` if it stays as it is.
+    fn blocks(&mut self, path: &str, shape: &[usize]) -> Option<Quant> {
+        let Quantize::Gguf(mix) = self.how;
+        let (&[_, columns], Some(role)) = (shape, Role::of(path)) else { return None };
+        self.tally.choose(mix.kind(role, &self.facts), columns)
+    }
+
+    /// Bytes of the matrix at `path`; `None` if it stays as it is.
+    pub fn bytes(&self, path: &str, shape: &[usize]) -> Option<usize> {
+        let kind = self.clone().blocks(path, shape)?;
+        shape
+            .iter()
+            .try_fold(1usize, |all, &n| all.checked_mul(n))?
+            .checked_div(kind.block())?
+            .checked_mul(kind.bytes())
+    }
+
+    /// The weight at `path`, of shape `shape`, from its rows: `open` gives what reads them, a few at a time and in order.
+    /// `stored` are the blocks that it is in already: the same kind is kept.
+    ///
+    /// # Errors
+    /// Those of `open` and of reading, and numbers that are not finite.
+    pub fn weight<R: FnMut(Range<usize>) -> Result<Vec<f32>, LoadError>>(
+        &mut self,
+        path: &str,
+        shape: &[usize],
+        stored: Option<Quant>,
+        open: impl FnOnce() -> Result<R, LoadError>,
+    ) -> Result<Made, LoadError> {
+        let Some(kind) = self.blocks(path, shape) else { return Ok(Made::AsItWas) };
+        if stored == Some(kind) {
+            return Ok(Made::AsItIs);
+        }
+        if stored.is_some() {
+            self.tally.again();
+        }
+        let bytes = shape.iter().product::<usize>() / kind.block() * kind.bytes();
+        let mut blocks = Vec::new();
+        if blocks.try_reserve_exact(bytes).is_err() {
+            return Err(LoadError::Weights(format!("{path}: no memory for {bytes} bytes of blocks")));
+        }
+        in_blocks(path, shape, kind, PIECE, open()?, |piece| {
+            blocks.extend_from_slice(piece);
+            Ok(())
+        })?;
+        match Quantised::owned(blocks, kind, shape.to_vec()) {
+            Some(made) => Ok(Made::Weight(Weight::Blocks(Arc::new(made)))),
+            None => Err(LoadError::Weights(format!("{path}: {shape:?} is not whole blocks of {}", kind.name()))),
+        }
+    }
+
+    /// What a user should know.
+    pub fn sentence(&self) -> Option<String> {
+        self.tally.sentence(&self.how, "stay as they are")
+    }
+}
+
+/// What [`Quantizer::weight`] makes of a weight.
+pub(crate) enum Made {
+    /// Nothing: it is read as if nothing were to be quantised.
+    AsItWas,
+    /// Nothing: its blocks are of the kind that is wanted.
+    AsItIs,
+    /// A weight in fewer bits.
+    Weight(Weight),
+}
+
+/// Numbers that are turned into blocks at a time.
+const PIECE: usize = 1 << 20;
+
+/// The blocks of a matrix, a few rows at a time, about `piece` numbers each: from `rows` to `write`.
+///
+/// # Errors
+/// Those of `rows` and `write`; a number that is not finite, since no block can hold it.
+pub(crate) fn in_blocks(
+    name: &str,
+    shape: &[usize],
+    kind: Quant,
+    piece: usize,
+    mut rows: impl FnMut(Range<usize>) -> Result<Vec<f32>, LoadError>,
+    mut write: impl FnMut(&[u8]) -> Result<(), LoadError>,
+) -> Result<(), LoadError> {
+    let (count, columns) = (shape.first().copied().unwrap_or(0), shape.iter().skip(1).product::<usize>().max(1));
+    let step = (piece / columns).max(1);
+    let mut blocks = vec![];
+    for first in (0..count).step_by(step) {
+        let values = rows(first..count.min(first + step))?;
+        finite(name, &values, first, columns)?;
+        blocks.resize(values.len() / kind.block() * kind.bytes(), 0);
+        kind.quantize_rows(&values, &mut blocks);
+        write(&blocks)?;
+    }
+    Ok(())
+}
+
+/// An error that names the first number that is not finite, among rows from `first` on.
+pub(crate) fn finite(name: &str, values: &[f32], first: usize, columns: usize) -> Result<(), LoadError> {
+    match values.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(LoadError::Weights(format!(
+            "{name}: row {}, column {} is {}, which cannot be quantised: expected finite numbers; is the checkpoint of a \
+             run that failed?",
+            first + at / columns,
+            at % columns,
+            values[at]
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests;
