@@ -73,8 +73,9 @@ pub fn linear_cross_entropy(
     {
         let input = cpu::view::<f32>(&input)?;
         let bias = bias.as_ref().map(cpu::view::<f32>).transpose()?;
-        // Few enough rows for the logits to stay near the cache, enough for the product to run at its peak.
-        let chunk = (CHUNK_ELEMENTS / vocab.max(1)).clamp(MIN_CHUNK_ROWS, rows.max(MIN_CHUNK_ROWS));
+        // Few enough rows for the logits to need little memory, enough for the product to run at its peak; parts alike.
+        let most = (CHUNK_ELEMENTS / vocab.max(1)).max(MIN_CHUNK_ROWS);
+        let chunk = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
         let mut logits = alloc(chunk.min(rows) * vocab);
         for start in (0..rows).step_by(chunk) {
             let m = chunk.min(rows - start);
@@ -117,8 +118,8 @@ pub fn linear_cross_entropy(
     }))
 }
 
-/// 64 MiB of logits at a time: for each such part the gradient of the weight is read and written once more.
-const CHUNK_ELEMENTS: usize = 16 << 20;
+/// 128 MiB of logits at a time: for each such part the gradient of the weight is read and written once more.
+const CHUNK_ELEMENTS: usize = 32 << 20;
 const MIN_CHUNK_ROWS: usize = 128;
 
 fn check(rows: usize, vocab: usize, targets: &[i32]) -> Result<()> {

@@ -7,7 +7,7 @@ mod plain;
 
 use std::sync::Arc;
 
-use candle_core::{DType, Result};
+use candle_core::{DType, Device, Result};
 use half::bf16;
 use phyla_kernels::optim as kernels;
 use phyla_ops::{Data, Param, Weight, cpu};
@@ -65,6 +65,13 @@ fn shape(name: &str, param: &Param) -> Vec<usize> {
     }
 }
 
+fn zeros(shape: Vec<usize>, device: &Device) -> Result<Data> {
+    match device {
+        Device::Cpu => cpu::tensor(phyla_kernels::elementwise::zeros(shape.iter().product()), shape),
+        device => Data::zeros(shape, DType::F32, device),
+    }
+}
+
 impl Optimizer {
     /// Fresh state for those of `params` that are trainable.
     ///
@@ -80,7 +87,7 @@ impl Optimizer {
                 let device = param.weight().device();
                 let state = names(&optim.rule, param.dims().len())
                     .iter()
-                    .map(|name| Data::zeros(shape(name, param), DType::F32, &device))
+                    .map(|name| zeros(shape(name, param), &device))
                     .collect::<Result<_>>()?;
                 let settings = optim.settings(param.path(), param.dims().len());
                 Ok(Item { param: param.clone(), settings, state })

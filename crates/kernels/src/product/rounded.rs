@@ -17,15 +17,12 @@ use std::cell::RefCell;
 const BLOCK: usize = 24;
 /// Tiles of depth that make whole blocks of every quantised kind.
 const WHOLE: usize = 256 / DEPTH;
-/// Columns of tiles in a task at most: 18 by 24 tiles are 432 KiB of a second-level cache. Both kinds of blocks divide
-/// [`STEP`].
-const COLUMNS: usize = 18;
+/// Tiles of the right factor that a task has packed at once, at most: 432 KiB of a second-level cache.
+const PACKED: usize = 432;
+/// Columns of tiles in a task are a multiple of this, which both kinds of blocks divide.
 const STEP: usize = 6;
-/// Rows of tiles in a task at most.
-const ROWS: usize = 64;
-/// Rows of tiles in a task at least, unless there are fewer: each packs its columns for itself, which takes as long as six
-/// rows.
-const FEW: usize = 16;
+/// Rows of tiles in a task.
+const ROWS: [usize; 3] = [16, 32, 64];
 
 thread_local! {
     /// The packed left factor of this thread's call, and a block of the right one.
@@ -50,16 +47,10 @@ pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
         // SAFETY: whoever calls with such an `isa` found AVX-512 BF16.
         unsafe { factor.pack(Side::Rows, i * strips, 0, to, depth) };
     });
-    let threads = threads::threads();
-    // Enough tasks to even out: narrow ones first, then low ones.
-    let want = if threads == 1 { 1 } else { 4 * threads };
-    let task_columns = columns.div_ceil(want).next_multiple_of(STEP).min(COLUMNS);
-    let across = columns.div_ceil(task_columns);
-    let cuts = (want / 2).div_ceil(across).max(1);
-    let task_rows = rows.div_ceil(cuts).next_multiple_of(2).clamp(FEW, ROWS);
+    let (task_rows, task_columns) = cut(p, [rows, columns, depth], threads::threads());
     let down = rows.div_ceil(task_rows);
     let out = Shared(c.as_mut_ptr());
-    threads::for_each(across * down, 2 * p.m * p.n * p.k / 8, |task| {
+    threads::for_each(columns.div_ceil(task_columns) * down, 2 * p.m * p.n * p.k / 8, |task| {
         let (i, j) = (task % down * task_rows, task / down * task_columns);
         let task = Task {
             p,
@@ -69,9 +60,40 @@ pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
             rows: i..rows.min(i + task_rows),
             columns: j..columns.min(j + task_columns),
         };
-        RIGHT.with_borrow_mut(|right| task.run(isa, right.pairs(COLUMNS * BLOCK * TILE)));
+        RIGHT.with_borrow_mut(|right| task.run(isa, right.pairs(PACKED * TILE)));
     });
     LEFT.set(room);
+}
+
+/// Tiles of depth in a block: like sizes; quantised ones are unpacked whole.
+fn steps(p: &Factors, depth: usize) -> usize {
+    match p.b {
+        MatRef::Blocks(_) => BLOCK / WHOLE * WHOLE,
+        _ => depth.div_ceil(depth.div_ceil(BLOCK).max(1)).max(1),
+    }
+}
+
+/// Rows and columns of tiles of a task: those that cost the fewest cycles, by what was measured of each. Wide tasks read the
+/// left factor less often, tall ones pack the right one less often, and few ones leave threads without work.
+fn cut(p: &Factors, [rows, columns, depth]: [usize; 3], threads: usize) -> (usize, usize) {
+    // Cycles for a tile: to read it from the second-level cache or from beyond, to pack it, to multiply it.
+    let read = if rows * depth <= 1024 { 30 } else { 100 };
+    let pack = match p.b {
+        MatRef::Blocks(_) => 400,
+        _ if p.b_transposed => 100,
+        _ => 50,
+    };
+    let widest = (PACKED / steps(p, depth).min(depth.max(1)) / STEP * STEP).max(STEP);
+    let cost = |(task_rows, task_columns): (usize, usize)| {
+        let (down, across) = (rows.div_ceil(task_rows), columns.div_ceil(task_columns));
+        let cycles = rows * columns * 16 + across * rows * read + down * columns * pack;
+        // As if each thread had as many tasks as the busiest one.
+        let tasks = down * across;
+        cycles as f64 * (tasks.div_ceil(threads) * threads) as f64 / tasks.max(1) as f64
+    };
+    let widths = (STEP..=widest.min(columns.next_multiple_of(STEP))).step_by(STEP);
+    let choices = widths.flat_map(|width| ROWS.map(|height| (height, width)));
+    choices.min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or((ROWS[0], STEP))
 }
 
 /// Rows and columns of tiles of the result.
@@ -91,11 +113,7 @@ impl Task<'_, '_> {
         // SAFETY: the instruction set is there.
         let _ready = unsafe { Ready::new(isa) };
         let factor = Factor { from: p.b, transposed: !p.b_transposed, rows: p.n, depth: p.k };
-        // Blocks of like size; quantised ones are unpacked whole.
-        let most = match p.b {
-            MatRef::Blocks(_) => BLOCK / WHOLE * WHOLE,
-            _ => self.depth.div_ceil(self.depth.div_ceil(BLOCK).max(1)),
-        };
+        let most = steps(p, self.depth);
         let (i, j) = (self.rows.start * SIDE, self.columns.start * SIDE);
         let mut first = 0;
         // An empty depth still has to write the start.
