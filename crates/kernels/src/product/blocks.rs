@@ -47,7 +47,8 @@ pub(super) fn run(isa: Isa, y: &mut [f32], p: &Dot, blocks: Blocks) {
     let out = Shared(y.as_mut_ptr());
     #[cfg(target_arch = "x86_64")]
     if isa.has_int8() {
-        let x = lanes::Bytes::of(p.x, p.k, blocks.kind());
+        // SAFETY: the instruction set is there; rows of blocks are multiples of 32 long.
+        let x = unsafe { lanes::Bytes::of(p.x, p.k, blocks.kind()) };
         threads::for_each(p.n.div_ceil(columns), work, |task| {
             let rows = task * columns..p.n.min((task + 1) * columns);
             // SAFETY: the instruction set is there; tasks write different columns.

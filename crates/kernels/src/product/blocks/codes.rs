@@ -19,6 +19,20 @@ pub(in crate::product) trait Codes {
     /// Whether there are minima.
     const MINS: bool = false;
 
+    /// The scales of `blocks` blocks of a row, and their minima if they have any, for each group; the slices hold whole
+    /// vectors of 16, which may be overwritten.
+    #[inline(always)]
+    unsafe fn row_scales(row: *const u8, blocks: usize, scales: &mut [f32], mins: &mut [f32]) {
+        let each = Self::BLOCK / Self::GROUP;
+        for b in 0..blocks {
+            // SAFETY: the caller's row holds so many blocks.
+            unsafe {
+                let mins = if Self::MINS { &mut mins[b * each..][..each] } else { &mut mins[..0] };
+                Self::scales(row.add(b * Self::BYTES), &mut scales[b * each..][..each], mins);
+            }
+        }
+    }
+
     /// The scales of a block, and its minima if it has any, for each group.
     unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]);
 
@@ -28,8 +42,9 @@ pub(in crate::product) trait Codes {
 
 #[inline(always)]
 unsafe fn half(p: *const u8) -> f32 {
-    // SAFETY: the caller's pointer is good for two bytes; F16C comes with AVX-512.
-    unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(p.cast::<u16>().read_unaligned())))) }
+    // SAFETY: the caller's pointer is good for two bytes; F16C comes with AVX-512. All lanes get it: an insertion into one
+    // would wait for what the register held.
+    unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_set1_epi16(p.cast::<i16>().read_unaligned()))) }
 }
 
 /// Two times 16 bytes of nibbles: the low ones of the first, its high ones, then the second's.
@@ -84,6 +99,35 @@ unsafe fn fifths(a: *const u8, b: *const u8) -> __m512i {
     }
 }
 
+/// The scales, and perhaps minima, at the heads of blocks of `BYTES`: sixteen at a time.
+#[inline(always)]
+unsafe fn heads<const BYTES: i32, const MINS: bool>(
+    row: *const u8,
+    blocks: usize,
+    scales: &mut [f32],
+    mins: &mut [f32],
+) {
+    // SAFETY: the caller's row holds so many blocks, each of more than four bytes; the slices hold whole vectors.
+    unsafe {
+        let places = _mm512_mullo_epi32(
+            _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+            _mm512_set1_epi32(BYTES),
+        );
+        for b in (0..blocks).step_by(16) {
+            let mask = if blocks - b >= 16 { u16::MAX } else { (1 << (blocks - b)) - 1 };
+            let row = row.add(b * BYTES as usize).cast::<i32>();
+            let heads = _mm512_mask_i32gather_epi32::<1>(_mm512_setzero_si512(), mask, places, row);
+            let scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(heads));
+            _mm512_storeu_ps(scales[b..][..16].as_mut_ptr(), scale);
+            if MINS {
+                // Theirs is added, ours is taken off.
+                let min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(heads)));
+                _mm512_storeu_ps(mins[b..][..16].as_mut_ptr(), _mm512_sub_ps(_mm512_setzero_ps(), min));
+            }
+        }
+    }
+}
+
 /// Blocks of 32 with a scale, and perhaps a minimum, before the codes.
 macro_rules! small {
     ($(#[$meta:meta])* $name:ident, $bytes:literal, zero $zero:literal, mins $mins:literal, |$block:ident| $unpack:expr) => {
@@ -95,6 +139,12 @@ macro_rules! small {
             const BLOCK: usize = 32;
             const ZERO: i32 = $zero;
             const MINS: bool = $mins;
+
+            #[inline(always)]
+            unsafe fn row_scales(row: *const u8, blocks: usize, scales: &mut [f32], mins: &mut [f32]) {
+                // SAFETY: the caller's row holds so many blocks, the slices whole vectors.
+                unsafe { heads::<$bytes, $mins>(row, blocks, scales, mins) }
+            }
 
             #[inline(always)]
             unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]) {
@@ -364,21 +414,15 @@ macro_rules! with_codes {
 }
 pub(in crate::product) use with_codes;
 
-/// The scales (and minima) of a row of `groups` groups, and zeros up to the end of the slices.
+/// The scales (and minima) of a row of `k` elements, and zeros up to the end of the slices, which hold whole vectors of 16.
 #[inline(always)]
 pub(in crate::product) unsafe fn row_scales<K: Codes>(row: *const u8, k: usize, scales: &mut [f32], mins: &mut [f32]) {
-    let each = K::BLOCK / K::GROUP;
-    let blocks = k / K::BLOCK;
-    for b in 0..blocks {
-        // SAFETY: the caller's row holds so many blocks.
-        unsafe {
-            let mins = if K::MINS { &mut mins[b * each..][..each] } else { &mut mins[..0] };
-            K::scales(row.add(b * K::BYTES), &mut scales[b * each..][..each], mins);
-        }
-    }
-    scales[blocks * each..].fill(0.0);
+    let (blocks, groups) = (k / K::BLOCK, k / K::GROUP);
+    // SAFETY: the caller's row holds so many blocks.
+    unsafe { K::row_scales(row, blocks, scales, mins) };
+    scales[groups..].fill(0.0);
     if K::MINS {
-        mins[blocks * each..].fill(0.0);
+        mins[groups..].fill(0.0);
     }
 }
 

@@ -25,7 +25,11 @@ pub(super) struct Bytes {
 }
 
 impl Bytes {
-    pub(super) fn of(x: &[f32], k: usize, kind: Quant) -> Bytes {
+    /// # Safety
+    /// The machine has AVX-512 VNNI; rows are multiples of 32 long.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2")]
+    pub(super) unsafe fn of(x: &[f32], k: usize, kind: Quant) -> Bytes {
+        #[inline(always)]
         fn parts<K: Codes>() -> (i32, usize, bool) {
             (K::ZERO, K::GROUP, K::MINS)
         }
@@ -36,26 +40,34 @@ impl Bytes {
             bytes: vec![0; rows * padded],
             scales: vec![0.0; rows * padded / 32],
             starts: vec![0; rows * padded / 4],
-            sums: vec![0.0; rows * padded / group],
+            sums: vec![0.0; if mins { rows * padded / group } else { 0 }],
         };
         for (row, x) in x.chunks_exact(k).enumerate() {
-            let at = row * padded;
             for (i, x) in x.chunks_exact(32).enumerate() {
-                let at = at + 32 * i;
-                let largest = x.iter().fold(0f32, |m, x| m.max(x.abs()));
-                let scale = largest / 127.0;
-                let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-                to.scales[at / 32] = scale;
-                for (byte, x) in to.bytes[at..at + 32].iter_mut().zip(x) {
-                    *byte = (x * inverse).round_ties_even() as i8;
-                }
-                for (start, four) in to.starts[at / 4..].iter_mut().zip(to.bytes[at..at + 32].chunks_exact(4)) {
-                    *start = -zero * four.iter().map(|&b| i32::from(b)).sum::<i32>();
-                }
-                if mins {
-                    for (sum, bytes) in to.sums[at / group..].iter_mut().zip(to.bytes[at..at + 32].chunks_exact(group))
-                    {
-                        *sum = scale * bytes.iter().map(|&b| i32::from(b)).sum::<i32>() as f32;
+                let at = row * padded + 32 * i;
+                // SAFETY: 32 elements are read, as many bytes and a fourth as many starts are written.
+                unsafe {
+                    let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x[16..].as_ptr()));
+                    let largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+                    let scale = match _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(low, high) {
+                        0 => largest / 127.0,
+                        // Whatever is multiplied with it becomes NaN too.
+                        _ => f32::NAN,
+                    };
+                    let inverse = _mm512_set1_ps(if scale > 0.0 { 1.0 / scale } else { 0.0 });
+                    let whole = |x| _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)));
+                    let bytes = _mm256_set_m128i(whole(high), whole(low));
+                    _mm256_storeu_si256(to.bytes[at..][..32].as_mut_ptr().cast(), bytes);
+                    let fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), bytes);
+                    let starts = _mm256_mullo_epi32(fours, _mm256_set1_epi32(-zero));
+                    _mm256_storeu_si256(to.starts[at / 4..][..8].as_mut_ptr().cast(), starts);
+                    to.scales[at / 32] = scale;
+                    if mins {
+                        let mut sums = [0i32; 8];
+                        _mm256_storeu_si256(sums.as_mut_ptr().cast(), fours);
+                        for (sum, fours) in to.sums[at / group..].iter_mut().zip(sums.chunks_exact(group / 4)) {
+                            *sum = scale * fours.iter().sum::<i32>() as f32;
+                        }
                     }
                 }
             }

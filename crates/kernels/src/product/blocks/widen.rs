@@ -28,7 +28,7 @@ pub(crate) unsafe fn to_bf16(blocks: Blocks, to: &mut [bf16]) {
 unsafe fn row<K: Codes>(bytes: &[u8], to: &mut [bf16], [scales, mins]: &mut [Vec<f32>; 2]) {
     let k = to.len();
     assert!(bytes.len() / K::BYTES * K::BLOCK == k, "{} bytes of blocks are not {k} elements", bytes.len());
-    let groups = k.next_multiple_of(64) / K::GROUP;
+    let groups = (k.next_multiple_of(64) / K::GROUP).next_multiple_of(16);
     scales.resize(groups, 0.0);
     mins.resize(if K::MINS { groups } else { 0 }, 0.0);
     // SAFETY: the blocks are whole, and what is written lies inside `to`.
