@@ -84,6 +84,10 @@ thread_local! {
 /// Rows of `x` for which a row of the weight is unpacked at once: their sums and its codes stay in registers.
 const ROWS: usize = 8;
 
+/// Bytes of the weight that are asked for ahead: the scales, which stand all over a row, are read before its codes, and the
+/// processor's own reading ahead ends with a page.
+const AHEAD: usize = 4096;
+
 /// Columns `columns` of `y`.
 ///
 /// # Safety
@@ -112,8 +116,11 @@ unsafe fn kind<K: Codes>(
     let row_bytes = p.k / K::BLOCK * K::BYTES;
     for j in columns {
         let row = blocks.bytes()[j * row_bytes..].as_ptr();
-        // SAFETY: the row is whole; `y` holds m rows of n.
+        // SAFETY: the row is whole; `y` holds m rows of n. What is asked for ahead may be any address.
         unsafe {
+            for line in (0..row_bytes).step_by(64) {
+                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(AHEAD + line).cast());
+            }
             row_scales::<K>(row, p.k, scales, mins);
             for i in (0..p.m).step_by(ROWS) {
                 let f = Few { x, first: i, scales, mins, groups };
