@@ -207,6 +207,12 @@ pub fn activate(y: &mut [f32], x: &[f32], act: Act) {
     chunk::each_mut(y, 1, |at, y| value(act, y, &x[at..]));
 }
 
+/// `y = act(x)` on this thread: for kernels that hand out their own work.
+pub(crate) fn activate_here(y: &mut [f32], x: &[f32], act: Act) {
+    same("activate", &[y.len(), x.len()]);
+    value(act, y, x);
+}
+
 /// `dx = dy act'(x)`.
 pub fn activate_backward(dx: &mut [f32], dy: &[f32], x: &[f32], act: Act) {
     same("activate_backward", &[dx.len(), dy.len(), x.len()]);

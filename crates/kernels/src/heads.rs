@@ -174,6 +174,11 @@ impl Kernel for Few<'_> {
                     w.widen(0..size * rank, &mut wide);
                     few::<S, f32>(y, x, &wide, [n, size, rank]);
                 }
+                MatRef::Bytes(w) => {
+                    let mut wide = vec![0f32; size * rank];
+                    w.widen(0..size * rank, &mut wide);
+                    few::<S, f32>(y, x, &wide, [n, size, rank]);
+                }
             }
         }
     }

@@ -1,9 +1,11 @@
 //! Products with a weight matrix `[n, k]`: forward, both gradients, and the bias gradient. This file chooses the path;
 //! `dot` multiplies few rows, `blocks`
-//! few rows with quantised weights, `blocked` many rows, `rounded` many in bf16; `reference` checks them.
+//! few rows with quantised weights, `bytes` any number with weights in bytes, `blocked` many rows, `rounded` many in bf16;
+//! `reference` checks them.
 
 mod blocked;
 mod blocks;
+mod bytes;
 mod dot;
 mod matrix;
 pub mod reference;
@@ -18,6 +20,7 @@ use dot::Dot;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use blocks::to_bf16;
+pub use bytes::{ByteMatrix, Bytes};
 pub use matrix::{Blocks, MatRef};
 
 /// How exactly the factors enter a product; sums are in f32.
@@ -29,6 +32,8 @@ pub enum Precision {
     /// Of many rows rounded to bf16, where the machine multiplies those faster. Of few rows, whose products wait for the
     /// weight to be read, as they are.
     Bf16,
+    /// Rounded to bytes, a row of either factor with a scale of its own; sums are exact. For weights that are stored so.
+    Int8,
 }
 
 /// Up to this many rows, [`linear`] gives each row the same bits as if it were alone in the call. Their products wait for
@@ -37,6 +42,7 @@ pub const fn rows_invariant_limit(precision: Precision) -> usize {
     match precision {
         Precision::F32 => 32,
         Precision::Bf16 => 32,
+        Precision::Int8 => usize::MAX,
     }
 }
 
@@ -50,9 +56,11 @@ pub fn linear(y: &mut [f32], x: &[f32], w: MatRef, bias: Option<&[f32]>, sizes: 
     linear_on(isa(), y, x, w, bias, sizes, precision);
 }
 
-/// `dx[m, k] = dy[m, n] · w[n, k]`, or `+=` where `accumulate`.
+/// `dx[m, k] = dy[m, n] · w[n, k]`, or `+=` where `accumulate`; not of a weight in bytes, which has no order to read it in
+/// this way.
 pub fn linear_dx(dx: &mut [f32], dy: &[f32], w: MatRef, sizes: [usize; 3], accumulate: bool, precision: Precision) {
     check("linear_dx", dy.len(), dx.len(), w.len(), sizes);
+    assert!(!matches!(w, MatRef::Bytes(_)), "linear_dx: there is no gradient through a weight in bytes");
     linear_dx_on(isa(), dx, dy, w, sizes, accumulate, precision);
 }
 
@@ -89,6 +97,9 @@ fn linear_on(
     [m, n, k]: [usize; 3],
     precision: Precision,
 ) {
+    if let MatRef::Bytes(w) = w {
+        return bytes::run(isa, y, &bytes::Product { m, x, w, bias, act: None });
+    }
     if m <= rows_invariant_limit(precision) {
         let p = Dot { m, n, k, x, w, bias };
         return if let MatRef::Blocks(blocks) = w { blocks::run(isa, y, &p, blocks) } else { dot::run(isa, y, &p) };

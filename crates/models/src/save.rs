@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use phyla_ops::{MatRef, Weight};
+use phyla_ops::{INT8, MatRef, Weight};
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::{Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write};
@@ -146,6 +146,9 @@ fn as_stored(weight: Weight, write: impl FnOnce(Values) -> Result<(), LoadError>
             MatRef::F32(values) => write(Values::F32(values)),
             MatRef::Bf16(values) => write(Values::Bf16(values)),
             MatRef::F16(values) => write(Values::F16(values)),
+            MatRef::Bytes(_) => Err(LoadError::Weights(format!(
+                "a model with weights in {INT8} is not saved: they are rounded when it is loaded; save it from the stored ones"
+            ))),
             MatRef::Blocks(blocks) => {
                 let mut values = vec![0f32; mat.len()];
                 blocks.kind().dequantize_rows(blocks.bytes(), &mut values);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use candle_core::Result;
 use phyla_kernels::elementwise::alloc;
 use phyla_kernels::heads::{self as kernels, HeadRows};
+use phyla_kernels::product::Precision;
 
 use crate::{Data, Param, Tensor, cpu, plain};
 
@@ -36,6 +37,9 @@ fn sizes(x: &Tensor, w: &Param, offset: usize, size: Option<usize>) -> Result<He
     let &[all, rank] = w.dims() else {
         candle_core::bail!("{}: a weight is [out, in], found {:?}", w.path(), w.dims());
     };
+    if w.precision() == Precision::Int8 {
+        candle_core::bail!("{}: a weight in int8 cannot be folded into attention; load it in f32 or bf16", w.path());
+    }
     let stride = all / heads.max(1);
     let fits = size.map_or(last == rank, |size| offset + size <= stride);
     if heads == 0 || !all.is_multiple_of(heads) || !fits {

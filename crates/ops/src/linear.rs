@@ -11,8 +11,11 @@ use crate::{Data, Param, Tensor, cpu, plain};
 /// `y[.., out] = x[.., in] · w[out, in]ᵀ + b[out]`.
 ///
 /// The weight may be stored in f32, bf16 or f16; sums are in f32. With a weight in bf16 the products of many rows take
-/// `x` and the gradients in bf16, too ([`Param::precision`]). The backward pass adds to the gradients of
-/// `w` and `b` in place and returns only that of `x`.
+/// `x` and the gradients in bf16, too ([`Param::precision`]); with one in int8 those of any number take `x` in bytes, a
+/// scale for each row. The backward pass adds to the gradients of `w` and `b` in place and returns only that of `x`.
+///
+/// # Errors
+/// Sizes that do not fit; a weight in int8 where a gradient of `x` is wanted.
 pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tensor> {
     let (n, k) = sizes(x, w)?;
     check_bias(n, b)?;
@@ -22,6 +25,7 @@ pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tens
         return plain::composed(&[x], &params, reference);
     }
     let (m, precision) = (x.rows(), w.precision());
+    check_gradient(x, w)?;
     let input = x.data().contiguous()?;
     let mut y = alloc(m * n);
     {
@@ -80,6 +84,14 @@ pub(crate) fn sizes(x: &Tensor, w: &Param) -> Result<(usize, usize)> {
         &[n, k] if k == x.last_dim() => Ok((n, k)),
         dims => candle_core::bail!("{}: weight {dims:?} does not fit an input of {:?}", w.path(), x.dims()),
     }
+}
+
+/// There is no gradient through a weight in int8.
+pub(crate) fn check_gradient(x: &Tensor, w: &Param) -> Result<()> {
+    if w.precision() == Precision::Int8 && x.tracked() && crate::recording() {
+        candle_core::bail!("{}: a weight in int8 is for inference; to train, load it in f32 or bf16", w.path());
+    }
+    Ok(())
 }
 
 pub(crate) fn check_bias(n: usize, b: Option<&Arc<Param>>) -> Result<()> {

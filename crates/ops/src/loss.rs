@@ -6,7 +6,7 @@ use candle_core::{D, Result};
 use phyla_kernels::elementwise::alloc;
 use phyla_kernels::{loss as kernels, product};
 
-use crate::linear::{check_bias, sizes};
+use crate::linear::{check_bias, check_gradient, sizes};
 use crate::{Data, Param, Tensor, cpu, plain};
 
 /// How the losses of the rows become one number.
@@ -64,6 +64,7 @@ pub fn linear_cross_entropy(
     if !plain::fast(x) || b.is_some_and(|b| b.wants_grad()) {
         return cross_entropy(&crate::linear(x, w, b)?, targets, args);
     }
+    check_gradient(x, w)?;
     let precision = w.precision();
     let tracked = crate::recording() && (x.tracked() || w.trainable());
     let input = x.data().contiguous()?;

@@ -74,6 +74,7 @@ impl Param {
     pub fn precision(&self) -> Precision {
         match self.compute() {
             Weight::Blocks(_) => Precision::Bf16,
+            Weight::Bytes(_) => Precision::Int8,
             weight if weight.dtype() == DType::BF16 => Precision::Bf16,
             _ => Precision::F32,
         }

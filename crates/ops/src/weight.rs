@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result};
 use half::{bf16, f16};
 use phyla_kernels::map::MappedSlice;
-use phyla_kernels::product::{Blocks, MatRef};
+use phyla_kernels::product::{Blocks, ByteMatrix, MatRef};
 use phyla_kernels::quant::Quant;
 
 use crate::{Data, cpu};
@@ -19,6 +19,8 @@ pub enum Weight {
     Mapped(Arc<Mapped>),
     /// In blocks of few bits.
     Blocks(Arc<Quantised>),
+    /// In bytes, with a scale for each row: for linear maps, and for inference alone.
+    Bytes(Arc<ByteMatrix>),
 }
 
 /// Numbers in blocks of few bits, as GGUF files have them.
@@ -92,13 +94,30 @@ impl Mapped {
     }
 }
 
+/// What weights in bytes with a scale for each row are called.
+pub const INT8: &str = "int8";
+
 impl Weight {
+    /// These numbers in bytes, with a scale for each row, on the CPU.
+    ///
+    /// # Errors
+    /// What is not a matrix, or one with rows too long for exact sums (133,144 numbers).
+    pub fn to_int8(&self) -> Result<Weight> {
+        let &[n, k] = self.dims() else {
+            candle_core::bail!("{INT8} is for matrices, found a weight of shape {:?}", self.dims());
+        };
+        match self.with(|mat| Ok(ByteMatrix::quantize(mat, n, k)))? {
+            Some(matrix) => Ok(Weight::Bytes(Arc::new(matrix))),
+            None => candle_core::bail!("{INT8} cannot hold a weight of shape {:?}: its rows are too long", self.dims()),
+        }
+    }
+
     /// The type of the numbers; those in blocks are read as f32.
     pub fn dtype(&self) -> DType {
         match self {
             Weight::Dense(data) => data.dtype(),
             Weight::Mapped(mapped) => mapped.dtype,
-            Weight::Blocks(_) => DType::F32,
+            Weight::Blocks(_) | Weight::Bytes(_) => DType::F32,
         }
     }
 
@@ -106,6 +125,7 @@ impl Weight {
     pub fn stored(&self) -> &'static str {
         match self {
             Weight::Blocks(blocks) => blocks.kind.name(),
+            Weight::Bytes(_) => INT8,
             other => other.dtype().as_str(),
         }
     }
@@ -115,6 +135,7 @@ impl Weight {
         let count: usize = self.dims().iter().product();
         match self {
             Weight::Blocks(blocks) => count / blocks.kind.block() * blocks.kind.bytes(),
+            Weight::Bytes(matrix) => matrix.view().bytes(),
             other => count * other.dtype().size_in_bytes(),
         }
     }
@@ -122,7 +143,7 @@ impl Weight {
     /// Whether they are used where they lie in a mapped file.
     pub fn in_place(&self) -> bool {
         match self {
-            Weight::Dense(_) => false,
+            Weight::Dense(_) | Weight::Bytes(_) => false,
             Weight::Mapped(_) => true,
             Weight::Blocks(blocks) => matches!(blocks.bytes, Bytes::Mapped(_)),
         }
@@ -134,6 +155,7 @@ impl Weight {
             Weight::Dense(data) => data.dims(),
             Weight::Mapped(mapped) => &mapped.shape,
             Weight::Blocks(blocks) => &blocks.shape,
+            Weight::Bytes(matrix) => matrix.sizes(),
         }
     }
 
@@ -141,7 +163,7 @@ impl Weight {
     pub fn device(&self) -> Device {
         match self {
             Weight::Dense(data) => data.device().clone(),
-            Weight::Mapped(_) | Weight::Blocks(_) => Device::Cpu,
+            Weight::Mapped(_) | Weight::Blocks(_) | Weight::Bytes(_) => Device::Cpu,
         }
     }
 
@@ -156,6 +178,7 @@ impl Weight {
                 Some(blocks) => f(MatRef::Blocks(blocks)),
                 None => candle_core::bail!("a weight in {} is not whole blocks", weight.kind.name()),
             },
+            Weight::Bytes(matrix) => f(MatRef::Bytes(matrix.view())),
             Weight::Dense(data) => match data.dtype() {
                 DType::F32 => f(MatRef::F32(&cpu::view::<f32>(data)?)),
                 DType::BF16 => f(MatRef::Bf16(&cpu::view::<bf16>(data)?)),
@@ -169,7 +192,7 @@ impl Weight {
     pub fn to_f32(&self) -> Result<Data> {
         match self {
             Weight::Dense(data) => data.to_dtype(DType::F32),
-            Weight::Mapped(_) | Weight::Blocks(_) => self.with(|mat| {
+            Weight::Mapped(_) | Weight::Blocks(_) | Weight::Bytes(_) => self.with(|mat| {
                 let mut values = phyla_kernels::elementwise::alloc(mat.len());
                 phyla_kernels::embed::widen(&mut values, mat);
                 cpu::tensor(values, self.dims())

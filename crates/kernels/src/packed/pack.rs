@@ -164,6 +164,7 @@ impl Factor<'_> {
                         steps,
                     );
                 }
+                MatRef::Bytes(_) => {} // `bytes` multiplies those
                 MatRef::Blocks(blocks) => WIDE.with_borrow_mut(|wide| {
                     let (along, across) = (d..d + depth, row..row + rows);
                     let (lines, columns) = if transposed { (along, across) } else { (across, along) };

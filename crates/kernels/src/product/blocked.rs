@@ -244,5 +244,6 @@ unsafe fn convert<S: Simd>(b: MatRef, at: usize, to: &mut [f32]) {
         }
         // `Source` has turned them to f32.
         MatRef::Blocks(b) => b.widen(at..at + n, to),
+        MatRef::Bytes(b) => b.widen(at..at + n, to),
     }
 }

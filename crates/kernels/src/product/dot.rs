@@ -57,7 +57,7 @@ impl Kernel for Stretch<'_, '_> {
                 MatRef::F32(w) => self.rows::<S, f32>(w.as_ptr()),
                 MatRef::Bf16(w) => self.rows::<S, bf16>(w.as_ptr()),
                 MatRef::F16(w) => self.rows::<S, f16>(w.as_ptr()),
-                MatRef::Blocks(_) => {} // `blocks` multiplies those
+                MatRef::Blocks(_) | MatRef::Bytes(_) => {} // `blocks` and `bytes` multiply those
             }
         }
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+use super::Bytes;
 use crate::quant::Quant;
 
 /// A weight matrix `[n, k]` (outputs, inputs), row-major.
@@ -17,6 +18,8 @@ pub enum MatRef<'a> {
     F16(&'a [f16]),
     /// Quantised; each row is a whole number of blocks.
     Blocks(Blocks<'a>),
+    /// In bytes, with a scale for each row.
+    Bytes(Bytes<'a>),
 }
 
 /// Numbers in blocks of few bits.
@@ -90,6 +93,7 @@ impl<'a> MatRef<'a> {
             MatRef::Bf16(w) => w.len(),
             MatRef::F16(w) => w.len(),
             MatRef::Blocks(w) => w.bytes.len() / w.kind.bytes() * w.kind.block(),
+            MatRef::Bytes(w) => w.sizes().iter().product(),
         }
     }
 
@@ -105,16 +109,18 @@ impl<'a> MatRef<'a> {
             MatRef::Bf16(w) => size_of_val(*w),
             MatRef::F16(w) => size_of_val(*w),
             MatRef::Blocks(w) => w.bytes.len(),
+            MatRef::Bytes(w) => w.bytes(),
         }
     }
 
-    /// The elements of a range, of whole blocks where there are blocks.
+    /// The elements of a range, of whole blocks where there are blocks, of whole tiles' rows in bytes.
     pub fn slice(&self, range: Range<usize>) -> MatRef<'a> {
         match self {
             MatRef::F32(w) => MatRef::F32(&w[range]),
             MatRef::Bf16(w) => MatRef::Bf16(&w[range]),
             MatRef::F16(w) => MatRef::F16(&w[range]),
             MatRef::Blocks(w) => MatRef::Blocks(w.slice(range)),
+            MatRef::Bytes(w) => MatRef::Bytes(w.slice(range)),
         }
     }
 
@@ -124,6 +130,7 @@ impl<'a> MatRef<'a> {
             MatRef::F32(w) => w[i],
             MatRef::Bf16(w) => w[i].to_f32(),
             MatRef::F16(w) => w[i].to_f32(),
+            MatRef::Bytes(w) => w.get(i),
             MatRef::Blocks(w) => {
                 let block = w.kind.block();
                 let (first, mut values) = (i / block * block, [0f32; 256]);

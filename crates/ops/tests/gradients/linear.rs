@@ -145,3 +145,30 @@ fn frozen_weights_get_no_gradient_and_keep_no_input() {
         .unwrap();
     assert!(leaf.grad().is_some() && frozen.grad().is_none());
 }
+
+#[test]
+fn weights_in_int8_multiply_rows_apart_and_refuse_gradients() {
+    let (n, k) = (19, 70);
+    let dense = Weight::Dense(data(2, &[n, k]));
+    let int8 = dense.to_int8().unwrap();
+    assert_eq!((int8.stored(), int8.dims(), int8.dtype()), ("int8", &[n, k][..], DType::F32));
+    let [dense, int8] = [dense, int8].map(|weight| Arc::new(Param::new("w", weight)));
+    let bias = param(3, &[n]);
+    let x: Tensor = data(1, &[40, k]).into();
+    let all = linear(&x, &int8, Some(&bias)).unwrap();
+    let exact = linear(&x, &dense, Some(&bias)).unwrap();
+    let numbers = |x: &Tensor| x.data().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let [rounded, exact] = [&all, &exact].map(numbers);
+    let largest = exact.iter().fold(0f32, |m, x| m.max(x.abs()));
+    // Half a step of 127 in either factor, over 70 products of which few add up.
+    assert!(rounded.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 2e-2 * largest) && rounded != exact);
+    for row in [0, 39] {
+        let alone = linear(&x.data().narrow(0, row, 1).unwrap().into(), &int8, Some(&bias)).unwrap();
+        assert_eq!(numbers(&alone), rounded[row * n..][..n]);
+    }
+    let tracked = Tensor::leaf(data(1, &[40, k]));
+    let message = linear(&tracked, &int8, None).unwrap_err().to_string();
+    assert!(message.contains("w: a weight in int8 is for inference"), "{message}");
+    assert!(phyla_ops::no_grad(|| linear(&tracked, &int8, None)).is_ok());
+    assert!(Weight::Dense(data(1, &[k])).to_int8().err().unwrap().to_string().contains("for matrices"));
+}
