@@ -8,6 +8,7 @@ mod choose;
 mod classify;
 mod language;
 mod page;
+mod similarity;
 mod tag;
 mod translate;
 
@@ -23,6 +24,7 @@ pub use choose::choices;
 pub use classify::classification;
 pub use language::{Text, perplexity};
 pub use page::html;
+pub use similarity::similarity;
 pub use tag::tags;
 pub use translate::{TranslateOptions, translation};
 

@@ -627,3 +627,43 @@ fn inspect_says_what_the_blocks_of_every_branch_are() {
     }
     matches_snapshot("inspect-branches", &text);
 }
+
+#[test]
+fn the_cosines_of_vectors_are_correlated_with_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    model(path, "base", json!({ "architectures": ["BertModel"] }));
+    let texts = texts(60, 12);
+    let pairs: Vec<&[String]> = texts.chunks_exact(2).collect();
+    let cosine = |pair: &[String]| {
+        let vectors: Vec<Vec<f64>> = pair
+            .iter()
+            .map(|text| {
+                let said = lines(&said(path, &["embed", "--model", "base", text, "-q"]));
+                said[0]["embedding"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+            })
+            .collect();
+        vectors[0].iter().zip(&vectors[1]).map(|(a, b)| a * b).sum::<f64>()
+    };
+    let cosines: Vec<f64> = pairs.iter().map(|pair| cosine(pair)).collect();
+    // Labels on a curve of the cosines have their order, but do not lie on a line with them.
+    let mut rows: Vec<Value> = pairs
+        .iter()
+        .zip(&cosines)
+        .map(|(pair, cosine)| json!({ "text": pair[0], "text_b": pair[1], "label": (20. * cosine).exp() }))
+        .collect();
+    let eval = |rows: &[Value], more: &[&str]| {
+        let rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+        fs::write(path.join("pairs.jsonl"), rows.join("\n")).unwrap();
+        transcript(path, &[&["eval", "--model", "base", "--data", "pairs.jsonl", "--json", "-q"], more].concat())
+    };
+    let made = eval(&rows, &[]);
+    let scores: Value = serde_json::from_str(&made[made.find('{').unwrap()..=made.rfind('}').unwrap()]).unwrap();
+    assert_eq!((&scores["task"], &scores["count"]), (&json!("similarity"), &json!(30)), "{made}");
+    let (spearman, pearson) = (&scores["metrics"]["spearman"], &scores["metrics"]["pearson"]);
+    assert!(spearman.as_f64().unwrap() > 0.999 && pearson.as_f64().unwrap() < 0.99, "{made}");
+    rows[3]["label"] = json!("alike");
+    assert!(eval(&rows, &[]).contains("the label `alike` should be a number"), "{}", eval(&rows, &[]));
+    rows[3] = json!({ "text": "one text", "label": 1 });
+    assert!(eval(&rows, &["--task", "similarity"]).contains("expected two texts, found one"));
+}

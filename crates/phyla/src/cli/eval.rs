@@ -31,6 +31,8 @@ use super::translate::Decoding;
   phyla eval --model models/chinese-qa --data cmrc2018_dev.json --lang zh
   phyla eval --model models/en-de --source test.en --reference test.de --beams 4
   phyla eval --model models/gpt2 --data wiki.test.txt --stride 512
+  phyla eval --model models/embedder --task similarity --data sts-dev.csv --format tsv \\
+      --column label=4 --column text=5 --column text_b=6
 
 What is measured follows from the model's head:
   sequence classification  accuracy, F1 (of two classes that of the second; micro, macro, weighted),
@@ -43,6 +45,8 @@ What is measured follows from the model's head:
   sequence to sequence     BLEU and chrF with their signatures, as sacrebleu; exact match
   language model           perplexity and bits per byte, in windows that slide over each text; a masked one
                            guesses one of --mask-every tokens at a time from all others
+  no head, or --task       Spearman and Pearson correlation between the labels of pairs of texts and the
+    similarity             cosines of their vectors, which are those of phyla embed
 
 Labels of the data are found in the model's id2label, or count as ids where they are whole numbers; others
 are an error that names them. A row that cannot be used is an error too, unless --skip-faults is given.")]
@@ -142,6 +146,7 @@ pub enum Measured {
     MultipleChoice,
     Translation,
     Perplexity,
+    Similarity,
 }
 
 /// How tags spell entities.
@@ -167,16 +172,16 @@ enum Lang {
 }
 
 impl Measured {
-    /// What a model's head can be measured by.
-    fn of(task: Task) -> Option<Self> {
+    /// What a model's head can be measured by; without one, its vectors.
+    fn of(task: Task) -> Self {
         match task {
-            Task::SequenceClassification | Task::NextSentence => Some(Self::SequenceClassification),
-            Task::TokenClassification => Some(Self::TokenClassification),
-            Task::QuestionAnswering => Some(Self::QuestionAnswering),
-            Task::MultipleChoice => Some(Self::MultipleChoice),
-            Task::Seq2SeqLm => Some(Self::Translation),
-            Task::CausalLm | Task::MaskedLm | Task::PreTraining => Some(Self::Perplexity),
-            Task::Base | Task::Encoder => None,
+            Task::SequenceClassification | Task::NextSentence => Self::SequenceClassification,
+            Task::TokenClassification => Self::TokenClassification,
+            Task::QuestionAnswering => Self::QuestionAnswering,
+            Task::MultipleChoice => Self::MultipleChoice,
+            Task::Seq2SeqLm => Self::Translation,
+            Task::CausalLm | Task::MaskedLm | Task::PreTraining => Self::Perplexity,
+            Task::Base | Task::Encoder => Self::Similarity,
         }
     }
 
@@ -224,11 +229,10 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
 }
 
 fn measured(args: &Args, task: Task) -> anyhow::Result<Measured> {
-    let Some(own) = Measured::of(task) else {
-        let message = format!("`{}` gives hidden states, and has no head", args.model.model);
-        return Err(usage(message, "take a model with a head for a task"));
-    };
+    let own = Measured::of(task);
     match args.task {
+        // Any model has hidden states.
+        Some(Measured::Similarity) => Ok(Measured::Similarity),
         Some(wanted) if wanted != own => Err(usage(
             format!("--task {}: `{}` is for {}", wanted.name(), args.model.model, task.describe()),
             format!("leave --task out, or take a model with a head for {}", wanted.name()),
@@ -273,6 +277,7 @@ fn evaluate(
             evaluate::answers(session, &table, language, chosen, args.doc_stride, &options, progress)?
         }
         Measured::MultipleChoice => evaluate::choices(session, &table, &options, progress)?,
+        Measured::Similarity => evaluate::similarity(session, &table, &options, progress)?,
         Measured::Translation | Measured::Perplexity => {
             let how = TranslateOptions {
                 prefix: args.decoding.prefix.clone(),

@@ -210,7 +210,7 @@ impl<'a> Sum<'a> {
 /// Classes beyond which a square of them shows nothing.
 const MOST_SHOWN: usize = 64;
 
-fn fault(record: &Labelled, message: String) -> Error {
+pub(super) fn fault(record: &Labelled, message: String) -> Error {
     match &record.origin.0 {
         Some(position) => phyla_data::Error::Record { position: position.clone(), message }.into(),
         None => Error::Task(message),
@@ -242,10 +242,10 @@ fn spelled(record: &Labelled) -> Result<Vec<String>, Error> {
 }
 
 /// The numbers of a record's label.
-fn numbers(record: &Labelled) -> Result<Vec<f64>, Error> {
+pub(super) fn numbers(record: &Labelled) -> Result<Vec<f64>, Error> {
     let number = |text: String| match text.parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(number),
-        _ => Err(fault(record, format!("the label `{text}` should be a number, for a regression"))),
+        _ => Err(fault(record, format!("the label `{text}` should be a number"))),
     };
     match &record.label {
         // A column for each value.
