@@ -36,6 +36,16 @@ pub enum Precision {
     Int8,
 }
 
+impl Precision {
+    /// For products without a weight, beside those that take theirs so: nothing there is stored in bytes.
+    pub fn beside(self) -> Self {
+        match self {
+            Precision::Int8 => Precision::Bf16,
+            other => other,
+        }
+    }
+}
+
 /// Up to this many rows, [`linear`] gives each row the same bits as if it were alone in the call. Their products wait for
 /// the weight to be read, or nearly: 32 rows take about twice as long as one.
 pub const fn rows_invariant_limit(precision: Precision) -> usize {

@@ -157,7 +157,7 @@ impl Attention {
         pass: &mut Pass,
     ) -> Result<Tensor> {
         let spec = &self.spec;
-        let (dropout, precision) = (pass.dropout(spec.dropout), self.o.weight().precision());
+        let (dropout, precision) = (pass.dropout(spec.dropout), self.o.weight().precision().beside());
         let args = AttentionArgs { bias, dropout, precision, ..AttentionArgs::scaled(spec.scale) };
         let y = phyla_ops::attention(q, k, v, visible, &args)?;
         let (batch, time) = (y.dims()[0], y.dims()[1]);

@@ -123,7 +123,7 @@ impl Disentangled {
                 Some(phyla_ops::disentangled_bias(&q, &looked, pos_k.as_ref(), pos_q.as_ref(), index, spec.scale)?)
             }
         };
-        let (dropout, precision) = (pass.dropout(spec.dropout), self.o.weight().precision());
+        let (dropout, precision) = (pass.dropout(spec.dropout), self.o.weight().precision().beside());
         let args = AttentionArgs { bias, dropout, precision, ..AttentionArgs::scaled(spec.scale) };
         let mut y = phyla_ops::attention(&q, &k, &v, &pass.visibility(None), &args)?;
         if let Some(talking) = &self.talking {

@@ -102,7 +102,7 @@ impl Mla {
         let latent = phyla_ops::concat_last(&[&latent, &key])?; // [batch, time, 1, kv_rank + rotary]
         let (latent, cached) = pass.extend_latent(latent)?; // [batch, keys, 1, kv_rank + rotary]
         let visible = pass.visibility(None);
-        let (dropout, precision) = (pass.dropout(spec.dropout), self.o.weight().precision());
+        let (dropout, precision) = (pass.dropout(spec.dropout), self.o.weight().precision().beside());
         let args = AttentionArgs { dropout, precision, ..AttentionArgs::scaled(spec.scale) };
         let y = match cached && self.absorbing_is_cheaper(time, latent.dims()[1]) {
             true => self.absorbed(&q, &q_turned, &latent, &visible, &args)?,
