@@ -665,5 +665,8 @@ fn the_cosines_of_vectors_are_correlated_with_labels() {
     rows[3]["label"] = json!("alike");
     assert!(eval(&rows, &[]).contains("the label `alike` should be a number"), "{}", eval(&rows, &[]));
     rows[3] = json!({ "text": "one text", "label": 1 });
-    assert!(eval(&rows, &["--task", "similarity"]).contains("expected two texts, found one"));
+    assert!(eval(&rows, &[]).contains("line 4: `text_b` is missing"), "{}", eval(&rows, &[]));
+    let alone = [json!({ "text": "one text", "label": 1 }), json!({ "text": "another", "label": 2 })];
+    let alone = eval(&alone, &["--task", "similarity"]);
+    assert!(alone.contains("expected two texts, found one"), "{alone}");
 }
