@@ -9,9 +9,10 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use phyla_kernels::product::ByteMatrix;
 use phyla_kernels::quant::Quant;
 use phyla_nn::SublayerSpec;
-use phyla_ops::{Quantised, Weight};
+use phyla_ops::{INT8, Quantised, Weight, cpu};
 
 pub use mix::Mix;
 
@@ -25,12 +26,15 @@ use crate::{Arch, LoadError, LoadOptions};
 pub enum Quantize {
     /// Blocks of few bits, as GGUF files hold them.
     Gguf(Mix),
+    /// Bytes with a scale for each row, products of which take activations in bytes, too. The linear maps of the layers
+    /// alone: tables are looked up rather than multiplied, and heads answer better in their own type.
+    Int8,
 }
 
 impl Quantize {
     /// All of them, as they are spelled.
     pub fn names() -> Vec<&'static str> {
-        Mix::ALL.into_iter().map(Mix::name).collect()
+        std::iter::once(INT8).chain(Mix::ALL.into_iter().map(Mix::name)).collect()
     }
 }
 
@@ -38,6 +42,7 @@ impl fmt::Display for Quantize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Quantize::Gguf(mix) => f.write_str(mix.name()),
+            Quantize::Int8 => f.write_str(INT8),
         }
     }
 }
@@ -47,6 +52,9 @@ impl FromStr for Quantize {
 
     /// By name, in upper or lower case.
     fn from_str(name: &str) -> Result<Self, String> {
+        if name.eq_ignore_ascii_case(INT8) {
+            return Ok(Self::Int8);
+        }
         if let Some(mix) = Mix::from_name(name) {
             return Ok(Self::Gguf(mix));
         }
@@ -138,6 +146,12 @@ impl Role {
     }
 }
 
+/// Whether the parameter at `path` is one that [`Quantize::Int8`] puts into bytes: a linear map of a layer, but for that
+/// of latent keys and values, which is folded into attention.
+fn int8(path: &str, shape: &[usize]) -> bool {
+    shape.len() == 2 && path.contains(".layers.") && Role::of(path).is_some() && !path.ends_with(".kv_up.weight")
+}
+
 /// The kind that holds rows of `columns` numbers in place of `kind`, as llama.cpp chooses it; `None` if no block fits.
 pub(crate) fn fitting(kind: Quant, columns: usize) -> Option<Quant> {
     if columns.is_multiple_of(kind.block()) {
@@ -176,6 +190,12 @@ impl Tally {
             None => self.kept += 1,
         }
         chosen
+    }
+
+    /// A matrix becomes bytes, from other blocks or not.
+    pub fn counted(&mut self, blocks: bool) {
+        self.matrices += 1;
+        self.again += usize::from(blocks);
     }
 
     /// A matrix was in other blocks before.
@@ -231,13 +251,16 @@ impl Quantizer {
 
     /// The kind of blocks for the parameter at `path`, counted; `None` if it stays as it is.
     fn blocks(&mut self, path: &str, shape: &[usize]) -> Option<Quant> {
-        let Quantize::Gguf(mix) = self.how;
+        let Quantize::Gguf(mix) = self.how else { return None };
         let (&[_, columns], Some(role)) = (shape, Role::of(path)) else { return None };
         self.tally.choose(mix.kind(role, &self.facts), columns)
     }
 
     /// Bytes of the matrix at `path`; `None` if it stays as it is.
     pub fn bytes(&self, path: &str, shape: &[usize]) -> Option<usize> {
+        if self.how == Quantize::Int8 && int8(path, shape) {
+            return ByteMatrix::room(shape[0], shape[1]);
+        }
         let kind = self.clone().blocks(path, shape)?;
         shape
             .iter()
@@ -258,6 +281,16 @@ impl Quantizer {
         stored: Option<Quant>,
         open: impl FnOnce() -> Result<R, LoadError>,
     ) -> Result<Made, LoadError> {
+        if self.how == Quantize::Int8 && int8(path, shape) {
+            self.tally.counted(stored.is_some());
+            let values = open()?(0..shape[0])?;
+            finite(path, &values, 0, shape[1].max(1))?;
+            let dense = Weight::Dense(cpu::tensor(values, shape)?);
+            return match dense.to_int8() {
+                Ok(made) => Ok(Made::Weight(made)),
+                Err(error) => Err(LoadError::Weights(format!("{path}: {error}"))),
+            };
+        }
         let Some(kind) = self.blocks(path, shape) else { return Ok(Made::AsItWas) };
         if stored == Some(kind) {
             return Ok(Made::AsItIs);

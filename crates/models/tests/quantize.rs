@@ -189,3 +189,56 @@ fn a_broken_number_is_named_and_a_quantised_weight_does_not_learn() {
     let message = param(&model, "tokens.weight").set_trainable(true).unwrap_err().to_string();
     assert!(message.contains("tokens.weight: a quantised weight (q4_0) cannot be trained"), "{message}");
 }
+
+/// The linear maps of layers are in int8, but for the one that is folded into attention; all else is as it was.
+#[test]
+fn int8_is_for_the_maps_of_layers_alone() {
+    let sizes = json!({"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 64, "initializer_range": 0.2});
+    for (more, maps) in [
+        (json!({"model_type": "bert"}), 2 * 6),
+        (json!({"model_type": "llama", "num_key_value_heads": 2}), 2 * 7),
+        (
+            json!({"model_type": "deepseek_v2", "kv_lora_rank": 32, "q_lora_rank": null, "qk_rope_head_dim": 16,
+            "qk_nope_head_dim": 16, "v_head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 2,
+            "n_shared_experts": 1, "moe_intermediate_size": 32, "first_k_dense_replace": 1}),
+            // q, kv_down, o; a perceptron, or four experts and what they share.
+            2 * 3 + 3 + 5 * 3,
+        ),
+    ] {
+        let mut config = config(sizes.clone());
+        config.extend(more.as_object().unwrap().clone());
+        let plain = fresh(&config, 3, &Device::Cpu).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        save(&plain, folder.path(), DType::F32).unwrap();
+        let options = LoadOptions { quantize: Some(Quantize::Int8), ..LoadOptions::default() };
+        let (model, report) = load(folder.path(), &options).unwrap();
+        assert_eq!(report.warnings, Vec::<String>::new());
+        let mut found = 0;
+        for (ours, plain) in model.params().iter().zip(plain.params()) {
+            let path = ours.path();
+            if ours.weight().stored() == "int8" {
+                found += 1;
+                let largest = values(plain).iter().fold(0f32, |most, x| most.max(x.abs()));
+                // Half a step of 127 in the row's largest.
+                let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 0.505 / 127. * largest;
+                assert!(path.contains(".layers.") && values(ours).iter().zip(&values(plain)).all(near), "{path}");
+            } else {
+                assert_eq!(values(ours), values(plain), "{path}");
+            }
+        }
+        assert_eq!(found, maps, "{more}");
+        let ids: Vec<u32> = (0..24).map(|at| at * 7 % 96).collect();
+        let input = Input { ids, batch: 2, time: 12, ..Input::default() };
+        let numbers = |model: &Model| -> Vec<f32> {
+            let results = phyla_ops::no_grad(|| model.run(&input, false)).unwrap();
+            results[0].1.data().flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let (exact, rounded) = (numbers(&plain), numbers(&model));
+        let largest = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let apart = exact.iter().zip(&rounded).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(apart > 0. && apart < largest / 10., "{more}: {apart} of {largest}");
+        let again = save(&model, tempfile::tempdir().unwrap().path(), DType::F32).unwrap_err().to_string();
+        assert!(again.contains("int8 is not saved"), "{again}");
+    }
+}

@@ -83,6 +83,12 @@ impl ByteMatrix {
         Some(Self { sizes: [n, k], tiles, scales })
     }
 
+    /// Bytes of memory that a matrix `[n, k]` takes, unless they are too many to count.
+    pub fn room(n: usize, k: usize) -> Option<usize> {
+        let rows = n.checked_next_multiple_of(SIDE)?;
+        rows.checked_mul(k.checked_next_multiple_of(DEPTH)?.checked_add(size_of::<f32>())?)
+    }
+
     /// Rows and columns.
     pub fn sizes(&self) -> &[usize; 2] {
         &self.sizes

@@ -10,6 +10,7 @@ fn names_are_read_back_and_others_are_refused() {
         assert_eq!(mix.name().to_uppercase().parse(), Ok(Quantize::Gguf(mix)));
         assert_eq!(Quantize::Gguf(mix).to_string(), mix.name());
     }
+    assert_eq!("INT8".parse(), Ok(Quantize::Int8));
     assert_eq!("q4_k".parse(), Ok(Quantize::Gguf(Mix::Q4_K_M)));
     let message = "q4_k_n".parse::<Quantize>().unwrap_err();
     assert!(message.contains("q2_k_s") && message.contains("did you mean q4_k_"), "{message}");

@@ -6,6 +6,7 @@ use phyla::task::Runner;
 use phyla::task::embed::{Embed, Pooling, Recipe};
 use phyla_data::supervised::records::Labelled;
 use phyla_models::checkpoint::{Dtype, SafetensorsWriter, TensorSpec, Values};
+use rayon::prelude::*;
 use serde_json::json;
 
 use super::error::usage;
@@ -88,7 +89,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         if chunk.is_empty() {
             break;
         }
-        let rows = chunk.iter().map(|record| head.row(&record.text)).collect::<phyla_data::Result<Vec<_>>>()?;
+        let rows = chunk.par_iter().map(|record| head.row(&record.text)).collect::<phyla_data::Result<Vec<_>>>()?;
         let vectors = head.vectors(&runner, &rows.iter().map(|(row, _)| row).collect::<Vec<_>>())?;
         (done, cut) = (done + rows.len() as u64, cut + rows.iter().filter(|(_, cut)| *cut).count());
         for vector in vectors {

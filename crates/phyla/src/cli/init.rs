@@ -47,6 +47,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if args.dtype == Dtype::Int8 {
+        return Err(usage("int8 is made on loading, and is not stored", "give --dtype f32, bf16 or f16"));
+    }
     let (config, _) = read_config(&args.config)?;
     check_folder(&args.output, args.force)?;
     warn_unknown(&config)?;

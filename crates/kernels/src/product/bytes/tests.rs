@@ -148,6 +148,8 @@ fn elements_rows_and_activations_are_those_of_the_matrix() {
     let matrix = ByteMatrix::quantize(MatRef::F32(&w), n, k).unwrap();
     let all = MatRef::Bytes(matrix.view());
     let part = all.slice(32 * k..n * k);
+    assert_eq!(Some(all.bytes()), ByteMatrix::room(n, k));
+    assert_eq!(ByteMatrix::room(usize::MAX, 1), None);
     assert_eq!((all.len(), part.len(), part.get(5)), (n * k, 18 * k, all.get(32 * k + 5)));
     for j in 0..n {
         let (codes, scale) = rounded(&w[j * k..(j + 1) * k]);

@@ -10,8 +10,10 @@ use phyla::task::embed::{Embed, Recipe};
 use phyla_data::supervised::lengths::LengthBatches;
 use phyla_kernels::roofline;
 use phyla_kernels::threads::threads;
+use rayon::prelude::*;
 use serde_json::json;
 
+use super::limit;
 use super::report::{median, peak_rss, roofline_json};
 use crate::cli::error::usage;
 use crate::cli::{model, output};
@@ -47,8 +49,7 @@ pub fn run(args: &super::Embed) -> anyhow::Result<()> {
     let of = |part: fn(&Reading) -> f64| median(&readings.iter().map(part).collect::<Vec<_>>());
     let (whole, model_seconds, tokens) = (of(|reading| reading.whole), of(|reading| reading.model), readings[0].tokens);
     let (peak, limits) = (peak_rss(), roofline::measure());
-    let params = session.model.params().iter().filter(|param| param.dims().len() > 1);
-    let dtype = params.max_by_key(|param| param.count()).map_or(DType::F32.as_str(), |param| param.compute().stored());
+    let dtype = limit::weights(&session.model).map_or(DType::F32.as_str(), |param| param.compute().stored());
     if args.json {
         return output::json(&json!({
             "bench": "embed",
@@ -81,7 +82,7 @@ fn read(texts: &[&str], head: &Embed, runner: &Runner) -> anyhow::Result<Reading
     let start = Instant::now();
     let (mut model, mut tokens) = (0., 0);
     for texts in texts.chunks(CHUNK) {
-        let rows = texts.iter().map(|text| Ok(head.row(text)?.0)).collect::<anyhow::Result<Vec<_>>>()?;
+        let rows = texts.par_iter().map(|text| Ok(head.row(text)?.0)).collect::<anyhow::Result<Vec<_>>>()?;
         tokens += rows.iter().map(|row| row.ids.len()).sum::<usize>();
         let begin = Instant::now();
         head.vectors(runner, &rows.iter().collect::<Vec<_>>())?;

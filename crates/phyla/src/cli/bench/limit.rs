@@ -1,9 +1,9 @@
 //! The least that a step must do (operations of products, bytes from memory) and how long that takes at the limit.
 
-use candle_core::DType;
 use phyla_kernels::roofline::Roofline;
 use phyla_models::{Arch, Model};
 use phyla_nn::{Reads, RelativeSpec, SublayerSpec};
+use phyla_ops::{Param, Precision};
 
 /// What a step must do, and nothing that it could leave out.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -12,8 +12,10 @@ pub struct Work {
     pub operations: f64,
     /// Bytes from main memory; 0 where they are not counted.
     pub bytes: f64,
-    /// Type of the products' weights.
-    pub dtype: Option<DType>,
+    /// How exactly the products take their factors.
+    pub precision: Precision,
+    /// What the type of their weights is called.
+    pub stored: Option<&'static str>,
 }
 
 impl Work {
@@ -26,7 +28,8 @@ impl Work {
         // Of an encoder every token sees all.
         let past = |at: usize| if model.arch.main().causal { at } else { time.saturating_sub(1) };
         let scores = rows as f64 * (0..time).map(|at| attention(&model.arch, past(at))).sum::<f64>();
-        Self { operations: each + scores + distances(&model.arch, time), bytes: 0., dtype: dtype(model) }
+        let (precision, stored) = kind(model);
+        Self { operations: each + scores + distances(&model.arch, time), bytes: 0., precision, stored }
     }
 
     /// Forward and backward: a product each for the result and for both gradients.
@@ -40,13 +43,18 @@ impl Work {
     pub fn decoding(model: &Model, rows: usize, past: usize) -> Self {
         let products = products(model, rows);
         let operations = 2. * (products.body + products.head) + attention(&model.arch, past);
+        let (precision, stored) = kind(model);
         let cache = seen(&model.arch, past) * size_of::<f32>() as f64;
-        Self { operations: rows as f64 * operations, bytes: products.bytes + rows as f64 * cache, dtype: dtype(model) }
+        Self { operations: rows as f64 * operations, bytes: products.bytes + rows as f64 * cache, precision, stored }
     }
 
     /// Operations a second, in 10⁹, of this work's type. f16 is widened first: its products are f32's.
     fn peak(&self, limits: &Roofline) -> f64 {
-        if self.dtype == Some(DType::BF16) { limits.bf16_gflops } else { limits.f32_gflops }
+        match self.precision {
+            Precision::F32 => limits.f32_gflops,
+            Precision::Bf16 => limits.bf16_gflops,
+            Precision::Int8 => limits.int8_gops,
+        }
     }
 
     /// Seconds at the limit, and whether reading is what takes them.
@@ -125,9 +133,15 @@ fn distances(arch: &Arch, time: usize) -> f64 {
 }
 
 /// The type in which most of the products' weights are.
-fn dtype(model: &Model) -> Option<DType> {
-    let largest = model.params().iter().filter(|param| param.dims().len() > 1).max_by_key(|param| param.count());
-    largest.map(|param| param.compute().dtype())
+/// The matrix that stands for those of the products: the largest of a layer, or of all where no layer has any.
+pub fn weights(model: &Model) -> Option<&Param> {
+    let matrices = model.params().iter().filter(|param| param.dims().len() > 1);
+    matrices.max_by_key(|param| (param.path().contains(".layers."), param.count())).map(AsRef::as_ref)
+}
+
+fn kind(model: &Model) -> (Precision, Option<&'static str>) {
+    let weight = weights(model).map(|param| (param.precision(), param.compute().stored()));
+    weight.map_or((Precision::F32, None), |(precision, stored)| (precision, Some(stored)))
 }
 
 /// For each sublayer of the model, how many keys a token after `past` others sees in it.
@@ -151,7 +165,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
     use serde_json::json;
 
     /// Any family whose head is its own: 2 layers of width 8, 2 heads of 4, 1 of keys, 16 inside, 10 tokens.
@@ -226,10 +240,11 @@ mod tests {
     #[test]
     fn the_slower_limit_counts() {
         let limits = Roofline { f32_gflops: 100., bf16_gflops: 200., int8_gops: 400., read_gbps: 10. };
-        let work = Work { operations: 1e9, bytes: 1e9, dtype: Some(DType::F32) };
+        let work = Work { operations: 1e9, bytes: 1e9, ..Work::default() };
         assert_eq!(work.seconds(&limits), (0.1, true));
         let work = Work { bytes: 0., ..work };
         assert_eq!(work.seconds(&limits), (0.01, false));
-        assert_eq!(Work { dtype: Some(DType::BF16), ..work }.seconds(&limits), (0.005, false));
+        assert_eq!(Work { precision: Precision::Bf16, ..work }.seconds(&limits), (0.005, false));
+        assert_eq!(Work { precision: Precision::Int8, ..work }.seconds(&limits), (0.0025, false));
     }
 }

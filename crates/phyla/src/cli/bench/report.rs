@@ -69,7 +69,7 @@ impl Measured {
     }
 
     fn dtype(&self) -> &'static str {
-        self.work.dtype.unwrap_or(DType::F32).as_str()
+        self.work.stored.unwrap_or(DType::F32.as_str())
     }
 
     fn json(&self, subject: &Subject, model: &Model, peak: Option<u64>, limits: &Roofline) -> Value {

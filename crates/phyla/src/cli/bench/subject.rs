@@ -49,7 +49,7 @@ pub struct Subject {
 impl Subject {
     /// Loads or draws the model, its matrices in `dtype` (or as they are stored or configured).
     pub fn open(&self, dtype: Option<DType>, dropouts: Dropouts) -> anyhow::Result<Model> {
-        let (device, quantize) = (model::device(self.device)?, self.bits.quantize);
+        let (device, quantize) = (model::device(self.device)?, model::quantize(self.dtype, self.bits)?);
         let options = LoadOptions { device, dtype, dropouts, quantize, ..LoadOptions::default() };
         let file = match (&self.config, &self.model) {
             (Some(file), _) => file,

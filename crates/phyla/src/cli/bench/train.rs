@@ -13,7 +13,7 @@ use super::infer::check;
 use super::limit::Work;
 use super::report::{self, Measured};
 use crate::cli::error::usage;
-use crate::cli::model::Dtype;
+use crate::cli::model::{self, Dtype};
 
 /// Steps before the clock counts: in the first the optimiser's state is paged in.
 const WARM_UP: u64 = 2;
@@ -26,9 +26,9 @@ pub fn run(args: &Train) -> anyhow::Result<()> {
     if let Some(p) = args.dropout.filter(|p| !(0. ..1.).contains(p)) {
         return Err(usage(format!("--dropout is {p}"), "give at least 0 and less than 1"));
     }
-    if let Some(kind) = subject.bits.quantize {
+    if let Some(kind) = model::quantize(subject.dtype, subject.bits)? {
         return Err(usage(
-            format!("weights in {kind} cannot be trained: a step is smaller than what their blocks can tell apart"),
+            format!("weights in {kind} cannot be trained: a step is smaller than what they can tell apart"),
             "leave --quantize out; --dtype bf16 trains with f32 weights and bf16 products",
         ));
     }
