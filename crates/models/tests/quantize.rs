@@ -200,7 +200,7 @@ fn int8_is_for_the_maps_of_layers_alone() {
         (json!({"model_type": "llama", "num_key_value_heads": 2}), 2 * 7),
         (
             json!({"model_type": "deepseek_v2", "kv_lora_rank": 32, "q_lora_rank": null, "qk_rope_head_dim": 16,
-            "qk_nope_head_dim": 16, "v_head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 2,
+            "qk_nope_head_dim": 16, "v_head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 4,
             "n_shared_experts": 1, "moe_intermediate_size": 32, "first_k_dense_replace": 1}),
             // q, kv_down, o; a perceptron, or four experts and what they share.
             2 * 3 + 3 + 5 * 3,
