@@ -1,6 +1,7 @@
 //! Threads for kernels: work is cut into pieces whose borders never depend on how many threads there are, so one
 //! thread and many give the same bits.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::pool;
@@ -12,8 +13,17 @@ pub fn set_threads(n: usize) {
     THREADS.store(n.max(1), Ordering::Relaxed);
 }
 
-/// How many threads the kernels use: what [`set_threads`] said, else one per core that this process may use.
+thread_local! {
+    /// Whether this thread does a piece of work that was handed out.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// How many threads the kernels use: what [`set_threads`] said, else one per core that this process may use. Inside a
+/// piece of [`for_each`] it is one, since the others have pieces of their own.
 pub fn threads() -> usize {
+    if INSIDE.get() {
+        return 1;
+    }
     #[cfg(test)]
     if tests::only() > 0 {
         return tests::only();
@@ -38,7 +48,19 @@ pub fn for_each(count: usize, work: usize, f: impl Fn(usize) + Sync) {
         (0..count).for_each(f);
         return;
     }
-    pool::run(count, workers, &f);
+    pool::run(count, workers, &|i| {
+        let _inside = Inside(INSIDE.replace(true));
+        f(i);
+    });
+}
+
+/// Sets [`INSIDE`] back, also when a piece panics.
+struct Inside(bool);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.set(self.0);
+    }
 }
 
 /// Below this many operations (or bytes) the caller does the work itself.
@@ -95,6 +117,19 @@ pub(crate) mod tests {
 
     pub(super) fn only() -> usize {
         ONLY.get()
+    }
+
+    #[test]
+    fn inside_a_piece_there_is_one_thread() {
+        with_threads(2, || {
+            assert_eq!(threads(), 2);
+            for_each(8, usize::MAX, |_| {
+                assert_eq!(threads(), 1);
+                for_each(8, usize::MAX, |_| assert_eq!(threads(), 1));
+                assert_eq!(threads(), 1);
+            });
+            assert_eq!(threads(), 2);
+        });
     }
 
     #[test]

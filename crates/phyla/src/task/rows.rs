@@ -3,10 +3,18 @@
 use candle_core::{DType, Device};
 use phyla_data::supervised::lengths::LengthBatches;
 use phyla_data::tokenizer::Tokenizer;
+use phyla_kernels::threads;
 use phyla_models::arch::PositionIds;
 use phyla_models::{Input, Model};
 use phyla_nn::{Reads, TokenTypes};
-use phyla_ops::{Tensor, cpu, no_grad};
+use phyla_ops::{Precision, Tensor, cpu, no_grad};
+
+/// Tokens of a part of a batch: few enough that what a layer makes stays in a large cache, enough that bringing the
+/// weights into the products' order again for each part costs little beside the products.
+const NEAR: usize = 1024;
+/// The same for weights in int8, which are in that order already. Measured on a MiniLM of 6 layers, 2 threads, 200 tokens
+/// a text: 15 % fewer seconds of processor time than with 1024.
+const NEAR_INT8: usize = 256;
 
 /// A row of token ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,17 +114,36 @@ impl<'a> Runner<'a> {
     /// Runs `work` over all rows, batch by batch; `work` is given a batch and the numbers of its rows, and gives one
     /// result for each of them. The results come in the order of the rows.
     ///
+    /// On the CPU a batch is cut into parts that stay near the cache, and where there are enough of them each thread
+    /// takes whole parts: nothing waits for the slowest thread of every single product.
+    ///
     /// # Errors
     /// The first error of `work`.
-    pub fn each<T>(
+    pub fn each<T: Send>(
         &self,
         rows: &[&Row],
-        mut work: impl FnMut(&Input, &[usize]) -> candle_core::Result<Vec<T>>,
+        work: impl Fn(&Input, &[usize]) -> candle_core::Result<Vec<T>> + Sync,
     ) -> candle_core::Result<Vec<T>> {
-        let mut results: Vec<Option<T>> = rows.iter().map(|_| None).collect();
-        for batch in self.plan(rows) {
+        let work = |batch: &[usize]| {
             let together: Vec<&Row> = batch.iter().map(|&index| rows[index]).collect();
-            let made = no_grad(|| work(&self.input(&together), &batch))?;
+            no_grad(|| work(&self.input(&together), batch))
+        };
+        let mut plan = self.plan(rows);
+        let cpu = self.model.params().iter().all(|param| param.weight().device().is_cpu());
+        if cpu {
+            let int8 = self.model.params().iter().any(|param| param.precision() == Precision::Int8);
+            let near = if int8 { NEAR_INT8 } else { NEAR };
+            plan = plan.iter().flat_map(|batch| parts(batch, rows, near)).collect();
+        }
+        let mut made: Vec<Option<candle_core::Result<Vec<T>>>> = plan.iter().map(|_| None).collect();
+        if cpu && plan.len() >= 2 * threads::threads() {
+            threads::for_each_chunk(&mut made, 1, usize::MAX, |at, made| made[0] = Some(work(&plan[at])));
+        } else {
+            made.iter_mut().zip(&plan).for_each(|(made, batch)| *made = Some(work(batch)));
+        }
+        let mut results: Vec<Option<T>> = rows.iter().map(|_| None).collect();
+        for (batch, made) in plan.iter().zip(made.into_iter().flatten()) {
+            let made = made?;
             if made.len() != batch.len() {
                 candle_core::bail!("a batch of {} rows gave {} results", batch.len(), made.len());
             }
@@ -154,6 +181,13 @@ impl<'a> Runner<'a> {
             Ok(lengths.enumerate().map(cut).collect())
         })
     }
+}
+
+/// Parts of a batch of about `near` tokens, filling included.
+fn parts(batch: &[usize], rows: &[&Row], near: usize) -> Vec<Vec<usize>> {
+    let longest = batch.iter().map(|&index| rows[index].ids.len()).max().unwrap_or(0).max(1);
+    let count = (batch.len() * longest).div_ceil(near).clamp(1, batch.len().max(1));
+    batch.chunks(batch.len().div_ceil(count).max(1)).map(<[usize]>::to_vec).collect()
 }
 
 /// A tensor's numbers.
