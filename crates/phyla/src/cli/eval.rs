@@ -45,7 +45,7 @@ What is measured follows from the model's head:
   sequence to sequence     BLEU and chrF with their signatures, as sacrebleu; exact match
   language model           perplexity and bits per byte, in windows that slide over each text; a masked one
                            guesses one of --mask-every tokens at a time from all others
-  no head, or --task       Spearman and Pearson correlation between the labels of pairs of texts and the
+  no head, or --task       Spearman and Pearson correlation of the labels of pairs of texts with the
     similarity             cosines of their vectors, which are those of phyla embed
 
 Labels of the data are found in the model's id2label, or count as ids where they are whole numbers; others
