@@ -5,6 +5,9 @@
 //! the bytes seen here may change. Nothing in user space prevents either, so do not write over a checkpoint that is
 //! in use: write a new file and rename it over the old one, which leaves the mapped one alive until it is unmapped.
 
+mod settle;
+
+use std::sync::atomic::AtomicBool;
 use std::{fs::File, io, ops::Range, path::Path, sync::Arc};
 
 use half::{bf16, f16};
@@ -15,6 +18,8 @@ use memmap2::{Advice, Mmap};
 pub struct MappedFile {
     /// `None` for an empty file, which cannot be mapped.
     map: Option<Mmap>,
+    /// Whether its bytes have been moved into memory of our own.
+    settled: AtomicBool,
 }
 
 /// A numeric type any bit pattern of which is a value, so that file bytes may be viewed as it.
@@ -54,11 +59,11 @@ impl MappedFile {
             return Err(named(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file")));
         }
         if metadata.len() == 0 {
-            return Ok(Arc::new(Self { map: None }));
+            return Ok(Arc::new(Self { map: None, settled: AtomicBool::new(false) }));
         }
         // SAFETY: private and read-only; that nobody else changes the file meanwhile is the caller's part (see above).
         let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file) }.map_err(named)?;
-        Ok(Arc::new(Self { map: Some(map) }))
+        Ok(Arc::new(Self { map: Some(map), settled: AtomicBool::new(false) }))
     }
 
     /// All bytes of the file.

@@ -103,6 +103,21 @@ impl Model {
         self.fixed.contains(param.path())
     }
 
+    /// Moves mapped weights into huge pages where that pays, for who reads them all many times: see
+    /// [`phyla_kernels::map::MappedFile::settle`]. Returns whether any were moved.
+    ///
+    /// # Errors
+    /// Those of the system; the model stays usable.
+    pub fn settle(&self) -> std::io::Result<bool> {
+        let mut moved = false;
+        for param in &self.params {
+            if let Some(file) = param.weight().file() {
+                moved |= file.settle()?;
+            }
+        }
+        Ok(moved)
+    }
+
     /// Up to this many rows pass together as if each were alone, to the bit.
     pub fn invariant_rows(&self) -> usize {
         let limits = self.params.iter().map(|param| phyla_ops::invariant_rows(param.precision()));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result};
 use half::{bf16, f16};
-use phyla_kernels::map::MappedSlice;
+use phyla_kernels::map::{MappedFile, MappedSlice};
 use phyla_kernels::product::{Blocks, ByteMatrix, MatRef};
 use phyla_kernels::quant::Quant;
 
@@ -137,6 +137,18 @@ impl Weight {
             Weight::Blocks(blocks) => count / blocks.kind.block() * blocks.kind.bytes(),
             Weight::Bytes(matrix) => matrix.view().bytes(),
             other => count * other.dtype().size_in_bytes(),
+        }
+    }
+
+    /// The mapped file that they lie in, if they do.
+    pub fn file(&self) -> Option<&Arc<MappedFile>> {
+        match self {
+            Weight::Mapped(mapped) => Some(mapped.slice.file()),
+            Weight::Blocks(blocks) => match &blocks.bytes {
+                Bytes::Mapped(slice) => Some(slice.file()),
+                Bytes::Owned(_) => None,
+            },
+            _ => None,
         }
     }
 

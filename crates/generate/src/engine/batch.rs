@@ -13,6 +13,9 @@ use crate::{Result, Session};
 /// the activations.
 const CHUNK: usize = 512;
 
+/// After so many passes the weights are moved to where they are read faster: that takes as long as it saves in 16 more.
+const LONG_ENOUGH: usize = 16;
+
 /// Up to so many rows that attend to the same states of an encoder have the same bits as one that does.
 const SHARED: usize = 8;
 
@@ -32,6 +35,8 @@ pub(super) struct Batch<'a> {
     length_dependent: bool,
     /// Up to so many rows have the same bits as each alone; asked of the model's weights once.
     invariant: usize,
+    /// Passes behind the prompts.
+    passes: usize,
 }
 
 impl<'a> Batch<'a> {
@@ -72,6 +77,7 @@ impl<'a> Batch<'a> {
             lasting: false,
             length_dependent,
             invariant: model.invariant_rows(),
+            passes: 0,
         }
     }
 
@@ -168,6 +174,11 @@ impl<'a> Batch<'a> {
 
     /// One token more for each row of a group: their sequences, and the logits `[rows, vocab]`.
     pub fn step(&mut self, rows: Range<usize>, last: impl Fn(usize) -> u32) -> Result<(Vec<usize>, Data)> {
+        self.passes += 1;
+        if self.passes == LONG_ENOUGH {
+            // Weights that cannot be moved are read where they are.
+            self.model.settle().ok();
+        }
         let sequences = self.sequences[rows.clone()].to_vec();
         let ids: Vec<u32> = sequences.iter().map(|&sequence| last(sequence)).collect();
         let rows = CacheRows { cache: &mut self.cache, rows };

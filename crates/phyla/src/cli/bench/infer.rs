@@ -51,6 +51,8 @@ pub fn decode(args: &Decode) -> anyhow::Result<()> {
     }
     check(&model, prompt + WARM_UP + new)?;
     let ids = subject.ids(&model, rows * prompt);
+    // As whoever writes long texts finds them.
+    model.settle()?;
     let mut steps = vec![];
     for _ in 0..args.steps {
         let mut cache = Cache::new(rows);
