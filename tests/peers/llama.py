@@ -8,9 +8,9 @@ The clock is around `llama_decode` and the choice of the most probable id, as in
 cache and answered for its last token; decoding feeds back what was chosen. The cache is f16 (--cache-type f32 for
 ours), n_batch and n_ubatch are 512.
 
-Dies with a segmentation fault on a machine with AMX: GCC drops the stores to the tile configuration that ggml builds on
-the stack. Build the package with CMAKE_ARGS="-DCMAKE_CXX_FLAGS=-fno-tree-dse", as requirements.txt says, or give
---no-repack, which leaves AMX and the repacked formats out (and is slower for prompts).
+If it dies of a segmentation fault on a machine with AMX, GCC has dropped the stores to the tiles' configuration that ggml
+builds on the stack. Build the package with the CMAKE_ARGS that requirements.txt names, or give --no-repack, which leaves
+out AMX and the repacked formats.
 """
 
 import argparse

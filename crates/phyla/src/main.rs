@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     phyla_kernels::memory::keep_freed();
     let done = match phyla.command {
         Command::Chat(args) => cli::chat::run(&args),
-        Command::Bench(args) => cli::bench::run(&args),
+        Command::Bench(args) => cli::bench::run(&args, phyla.global.quiet),
         Command::Embed(args) => cli::embed::run(&args, phyla.global.quiet).map_err(cli::shared::as_options),
         Command::Eval(args) => cli::eval::run(&args, phyla.global.quiet).map_err(cli::shared::as_options),
         Command::FillMask(args) => cli::fill_mask::run(&args),

@@ -1,9 +1,13 @@
 //! `phyla bench`: how fast a model trains, reads and writes here, and how fast this machine could at most.
 
+mod child;
+mod compare;
 mod embed;
 mod infer;
 mod limit;
+mod machine;
 mod report;
+mod startup;
 mod subject;
 mod train;
 
@@ -63,6 +67,28 @@ Weights are kept in f32; with --dtype bf16 the products read a bf16 copy of the 
 Texts are read in the order of their length, --batch at a time, as `phyla embed` does it. Tokens count without
 filling; `tokens_per_second` includes cutting the texts into tokens, `model_seconds` does not.")]
     Embed(Embed),
+    /// From the start of the process to its first token, with the files in the system's memory
+    #[command(after_help = "Example:
+  phyla bench startup --model models/small --steps 9
+
+Runs `phyla generate` for one token, once to warm up and then --steps times, and takes the time
+until that token is written.")]
+    Startup(Startup),
+    /// Our benchmarks and those of other programs, in turns
+    #[command(after_help = "Examples:
+  phyla bench compare decode --model models/small --gguf models/small.gguf
+  phyla bench compare train --config config.json --dtype bf16 --batch 8 --seq 512 --only pytorch
+  phyla bench compare embed --model models/embedder --texts texts.txt --peer-dtype int8
+  phyla bench compare all --model models/small --embedder models/embedder --texts texts.txt
+
+Each side runs as a process of its own, ours first, then the peer, --pairs times after once each
+to warm up. Ratios are of neighbouring runs: how many times as fast ours is, as median and range.
+`of the limit` is the share, of ours and of the peer, of what the machine could do with our type
+of numbers (see `phyla bench --help`). Memory is the highest resident size of either.
+
+The peers' scripts stand in tests/peers of Phyla's repository, their packages in requirements.txt
+there. A peer whose package or input is missing is left out, with a line that says so.")]
+    Compare(Box<compare::Args>),
     /// The machine's limits alone
     #[command(after_help = "Example:
   phyla bench roofline --json")]
@@ -150,6 +176,25 @@ struct Embed {
 }
 
 #[derive(clap::Args)]
+struct Startup {
+    /// A folder, a GGUF file, or a hub id such as org/name
+    #[arg(long, value_name = "DIR|GGUF|HUB_ID")]
+    model: String,
+
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u64).range(1..=1 << 12))]
+    prompt_tokens: u64,
+
+    /// Runs that are timed
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one())]
+    steps: u64,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
 struct Roofline {
     /// Print JSON
     #[arg(long)]
@@ -161,12 +206,14 @@ fn at_least_one() -> clap::builder::RangedU64ValueParser {
     value_parser!(u64).range(1..=1 << 24)
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     match &args.what {
         What::Train(train) => train::run(train),
         What::Prefill(prefill) => infer::prefill(prefill),
         What::Decode(decode) => infer::decode(decode),
         What::Embed(embed) => embed::run(embed),
+        What::Startup(args) => startup::run(args),
+        What::Compare(args) => compare::run(args, quiet),
         What::Roofline(args) => {
             let limits = roofline::measure();
             if args.json {

@@ -7,7 +7,8 @@ use phyla_nn::{Cache, Pass};
 use phyla_ops::cpu;
 
 use super::limit::Work;
-use super::report::{self, Measured};
+use super::machine;
+use super::report::Measured;
 use super::{Decode, Prefill};
 use crate::cli::error::usage;
 
@@ -16,7 +17,7 @@ const WARM_UP: usize = 2;
 
 pub fn prefill(args: &Prefill) -> anyhow::Result<()> {
     let (subject, rows, time) = (&args.subject, args.subject.rows(), args.prompt_tokens as usize);
-    let before = report::before();
+    let before = machine::measure();
     let model = subject.open(subject.dtype.wanted(), Dropouts::default())?;
     check(&model, time)?;
     let ids = subject.ids(&model, rows * time);
@@ -43,7 +44,7 @@ pub fn prefill(args: &Prefill) -> anyhow::Result<()> {
 pub fn decode(args: &Decode) -> anyhow::Result<()> {
     let (subject, rows) = (&args.subject, args.subject.rows());
     let (prompt, new) = (args.prompt_tokens as usize, args.new_tokens as usize);
-    let before = report::before();
+    let before = machine::measure();
     let model = subject.open(subject.dtype.wanted(), Dropouts::default())?;
     if !model.arch.main().causal {
         let message = format!("{} reads texts, and writes none", model.family.model_type);

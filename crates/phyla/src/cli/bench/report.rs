@@ -1,12 +1,13 @@
 //! What was measured, beside what would have been possible: as a small table, or as JSON.
 
 use candle_core::DType;
-use phyla_kernels::roofline::{self, Roofline};
+use phyla_kernels::roofline::Roofline;
 use phyla_kernels::threads::threads;
 use phyla_models::Model;
 use serde_json::{Map, Value, json};
 
 use super::limit::Work;
+use super::machine;
 use super::subject::Subject;
 use crate::cli::output::{self, bytes, count};
 
@@ -23,16 +24,14 @@ pub struct Measured {
     /// What a step must do.
     pub work: Work,
     /// The machine's limits before the first step.
-    pub before: Option<Roofline>,
+    pub before: Roofline,
 }
 
 impl Measured {
     /// Measures the machine and prints everything.
     pub fn show(&self, subject: &Subject, model: &Model) -> anyhow::Result<()> {
-        // Before the machine is measured, which takes memory of its own.
         let peak = peak_rss();
-        let after = roofline::measure();
-        let limits = self.before.map_or(after, |before| higher(before, after));
+        let limits = machine::higher(self.before, machine::measure());
         if subject.json {
             return output::json(&self.json(subject, model, peak, &limits));
         }
@@ -103,26 +102,6 @@ impl Measured {
 /// Whether the model is where the limits are measured; other devices have limits of their own.
 fn on_cpu(model: &Model) -> bool {
     model.params().iter().all(|param| param.weight().device().is_cpu())
-}
-
-/// The machine's limits before a benchmark begins, without a trace in the peak memory; `None` where that cannot be.
-pub fn before() -> Option<Roofline> {
-    // Writing 5 sets the recorded peak to what is in use now (Linux, proc(5)).
-    let reset = || std::fs::write("/proc/self/clear_refs", "5").ok();
-    reset()?;
-    let limits = roofline::measure();
-    reset()?;
-    Some(limits)
-}
-
-/// The higher of each limit: what else runs on the machine can only lower what is measured.
-fn higher(a: Roofline, b: Roofline) -> Roofline {
-    Roofline {
-        f32_gflops: a.f32_gflops.max(b.f32_gflops),
-        bf16_gflops: a.bf16_gflops.max(b.bf16_gflops),
-        int8_gops: a.int8_gops.max(b.int8_gops),
-        read_gbps: a.read_gbps.max(b.read_gbps),
-    }
 }
 
 /// The machine's limits under the names of the JSON output.

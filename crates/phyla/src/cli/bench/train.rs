@@ -11,7 +11,8 @@ use phyla_train::step::Stepper;
 use super::Train;
 use super::infer::check;
 use super::limit::Work;
-use super::report::{self, Measured};
+use super::machine;
+use super::report::Measured;
 use crate::cli::error::usage;
 use crate::cli::model::{self, Dtype};
 
@@ -33,7 +34,7 @@ pub fn run(args: &Train) -> anyhow::Result<()> {
         ));
     }
     let dropouts = Dropouts { attention: args.dropout, residual: args.dropout, embedding: args.dropout };
-    let before = report::before();
+    let before = machine::measure();
     let model = subject.open(Some(DType::F32), dropouts)?;
     check(&model, time)?;
     for param in model.params() {
