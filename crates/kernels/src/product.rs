@@ -14,6 +14,7 @@ mod rounded;
 #[cfg(test)]
 mod tests;
 
+use crate::activation::Act;
 use crate::isa::{Isa, isa};
 use crate::threads;
 use dot::Dot;
@@ -64,6 +65,15 @@ pub fn linear(y: &mut [f32], x: &[f32], w: MatRef, bias: Option<&[f32]>, sizes: 
     check("linear", y.len(), x.len(), w.len(), sizes);
     assert!(bias.is_none_or(|b| b.len() == sizes[1]), "linear: bias must hold {} values", sizes[1]);
     linear_on(isa(), y, x, w, bias, sizes, precision);
+}
+
+/// `y[m, n] = act(x[m, k] · wᵀ + bias)` with a weight in bytes: as [`linear`], then the activation on each block of results
+/// while it is in the first-level cache. The bits are those of one after the other.
+pub fn linear_act(y: &mut [f32], x: &[f32], w: Bytes, bias: Option<&[f32]>, m: usize, act: Act) {
+    let [n, k] = w.sizes();
+    check("linear_act", y.len(), x.len(), n * k, [m, n, k]);
+    assert!(bias.is_none_or(|b| b.len() == n), "linear_act: bias must hold {n} values");
+    bytes::run(isa(), y, &bytes::Product { m, x, w, bias, act: Some(act) });
 }
 
 /// `dx[m, k] = dy[m, n] · w[n, k]`, or `+=` where `accumulate`; not of a weight in bytes, which has no order to read it in

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Result;
 use phyla_ops::{CrossEntropy, Param, Tensor};
 
-use crate::{Init, Scope};
+use crate::{Act, Init, Scope};
 
 /// Shape and initialisation of a linear map.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +55,11 @@ impl Linear {
     /// `x wᵀ + b`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         phyla_ops::linear(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// `act(x wᵀ + b)`.
+    pub fn forward_act(&self, x: &Tensor, act: Act) -> Result<Tensor> {
+        phyla_ops::linear_act(x, &self.weight, self.bias.as_ref(), act)
     }
 
     /// For a map onto heads of so many rows each: `x[n, heads, rows] w_h`, `[n, heads, input]`, where `w_h` are rows

@@ -70,10 +70,10 @@ impl Mlp {
 
     /// `x[batch, time, hidden]` to the same shape.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let up = self.up.forward(x)?; // [batch, time, inner]
+        // [batch, time, inner]
         let inner = match &self.gate {
-            Some(gate) => phyla_ops::gated(&gate.forward(x)?, &up, self.act)?,
-            None => phyla_ops::activate(&up, self.act)?,
+            Some(gate) => phyla_ops::gated(&gate.forward(x)?, &self.up.forward(x)?, self.act)?,
+            None => self.up.forward_act(x, self.act)?,
         };
         self.down.forward(&pass.drop(inner, self.dropout)?)
     }

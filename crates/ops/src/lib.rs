@@ -41,7 +41,7 @@ pub use elementwise::{Dropout, add, attach, dropout, jitter, scale};
 pub use embedding::embedding;
 pub use experts::{Group, combine, dispatch, group_by_expert};
 pub use heads::{per_head_down, per_head_up};
-pub use linear::{invariant_rows, linear};
+pub use linear::{invariant_rows, linear, linear_act};
 pub use loss::{CrossEntropy, cross_entropy, linear_cross_entropy};
 pub use norm::{layer_norm, rms_norm};
 pub use param::Param;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use candle_core::Result;
+use phyla_kernels::activation::Act;
 use phyla_kernels::elementwise::alloc;
 use phyla_kernels::product::{self, Precision};
 
-use crate::{Data, Param, Tensor, cpu, plain};
+use crate::{Data, Param, Tensor, Weight, cpu, plain};
 
 /// `y[.., out] = x[.., in] · w[out, in]ᵀ + b[out]`.
 ///
@@ -71,6 +72,31 @@ pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tens
         })?;
         Ok(vec![Some(cpu::tensor(dx, from)?)])
     }))
+}
+
+/// `act(x wᵀ + b)`: [`linear`], then [`crate::activate`]; in one pass over the result where the weight is in int8 and
+/// nothing is recorded.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_act(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>, act: Act) -> Result<Tensor> {
+    let kept = crate::recording() && (x.tracked() || b.is_some_and(|b| b.wants_grad()));
+    let Weight::Bytes(matrix) = w.compute() else { return crate::activate(&linear(x, w, b)?, act) };
+    if kept || !plain::fast(x) {
+        return crate::activate(&linear(x, w, b)?, act);
+    }
+    let (n, _) = sizes(x, w)?;
+    check_bias(n, b)?;
+    let (m, input) = (x.rows(), x.data().contiguous()?);
+    let mut y = alloc(m * n);
+    let bias = b.map(|b| b.weight().to_f32()).transpose()?;
+    let bias = bias.as_ref().map(cpu::view::<f32>).transpose()?;
+    product::linear_act(&mut y, &cpu::view::<f32>(&input)?, matrix.view(), bias.as_deref(), m, act);
+    let mut dims = x.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = n;
+    }
+    Ok(cpu::tensor(y, dims)?.into())
 }
 
 /// Up to this many rows, [`linear`] gives each row the same bits as if it were alone in the call.

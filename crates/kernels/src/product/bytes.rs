@@ -281,9 +281,14 @@ impl Task<'_, '_> {
                         finish(&all, &sums, scales, &by_column);
                         let (plain, acted) = (&plain[..rows * WIDTH], &mut acted[..rows * WIDTH]);
                         crate::activation::activate_here(acted, plain, act);
-                        for (r, acted) in acted.chunks_exact(WIDTH).enumerate() {
+                        for (r, acted) in acted.as_chunks::<WIDTH>().0.iter().enumerate() {
                             // SAFETY: as `finish`.
-                            unsafe { to.row(r) }.copy_from_slice(&acted[..columns]);
+                            let y = unsafe { to.row(r) };
+                            // Of a known length it is two stores, not a call.
+                            match <&mut [f32; WIDTH]>::try_from(&mut *y) {
+                                Ok(y) => *y = *acted,
+                                Err(_) => y.copy_from_slice(&acted[..columns]),
+                            }
                         }
                     }
                 }

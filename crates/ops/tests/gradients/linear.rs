@@ -5,7 +5,8 @@ use std::sync::Arc;
 use candle_core::{DType, Result};
 use phyla_kernels::map::{MappedFile, MappedSlice, bytes_of};
 use phyla_kernels::quant::Quant;
-use phyla_ops::{Data, Mapped, Param, Quantised, Tensor, Weight, linear};
+use phyla_ops::activation::Act;
+use phyla_ops::{Data, Mapped, Param, Quantised, Tensor, Weight, linear, linear_act};
 
 use crate::check::{Case, data, numbers, param};
 
@@ -166,7 +167,12 @@ fn weights_in_int8_multiply_rows_apart_and_refuse_gradients() {
         let alone = linear(&x.data().narrow(0, row, 1).unwrap().into(), &int8, Some(&bias)).unwrap();
         assert_eq!(numbers(&alone), rounded[row * n..][..n]);
     }
+    for weight in [&dense, &int8] {
+        let apart = phyla_ops::activate(&linear(&x, weight, Some(&bias)).unwrap(), Act::Gelu).unwrap();
+        assert_eq!(numbers(&linear_act(&x, weight, Some(&bias), Act::Gelu).unwrap()), numbers(&apart));
+    }
     let tracked = Tensor::leaf(data(1, &[40, k]));
+    assert!(linear_act(&tracked, &int8, None, Act::Gelu).is_err());
     let message = linear(&tracked, &int8, None).unwrap_err().to_string();
     assert!(message.contains("w: a weight in int8 is for inference"), "{message}");
     assert!(phyla_ops::no_grad(|| linear(&tracked, &int8, None)).is_ok());

@@ -62,7 +62,8 @@ fn rows_loop(x: &[f32], k: usize, tiles: &mut [Tile], scales: &mut [f32], sums: 
     for (i, ((x, scale), sum)) in x.chunks_exact(k.max(1)).zip(scales).zip(sums).enumerate() {
         let (factor, own) = factors(x);
         *scale = own;
-        *sum = 0;
+        // A sum for each lane: to add up lanes for every tile took as long as to round its numbers.
+        let mut lanes = [0i32; 16];
         for (tile, x) in tiles[i / SIDE * depth..].iter_mut().zip(x.chunks(DEPTH)) {
             let to = &mut tile.0[i % SIDE * DEPTH..][..DEPTH];
             if let (Ok(to), Ok(x)) = (<&mut [i8; DEPTH]>::try_from(&mut *to), <&[f32; DEPTH]>::try_from(x)) {
@@ -75,8 +76,13 @@ fn rows_loop(x: &[f32], k: usize, tiles: &mut [Tile], scales: &mut [f32], sums: 
                     *to = code(*x, factor);
                 }
             }
-            *sum += to.iter().map(|&code| i32::from(code)).sum::<i32>();
+            for codes in to.as_chunks::<16>().0 {
+                for (sum, &code) in lanes.iter_mut().zip(codes) {
+                    *sum += i32::from(code);
+                }
+            }
         }
+        *sum = lanes.iter().sum();
     }
 }
 
