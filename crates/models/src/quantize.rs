@@ -9,7 +9,6 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use phyla_kernels::product::ByteMatrix;
 use phyla_kernels::quant::Quant;
 use phyla_nn::SublayerSpec;
 use phyla_ops::{INT8, Quantised, Weight, cpu};
@@ -260,7 +259,7 @@ impl Quantizer {
     /// Bytes of the matrix at `path`; `None` if it stays as it is.
     pub fn bytes(&self, path: &str, shape: &[usize]) -> Option<usize> {
         if self.how == Quantize::Int8 && int8(path, shape) {
-            return ByteMatrix::room(shape[0], shape[1]);
+            return phyla_ops::int8_room(shape[0], shape[1]);
         }
         let kind = self.clone().blocks(path, shape)?;
         shape

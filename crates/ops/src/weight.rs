@@ -97,6 +97,11 @@ impl Mapped {
 /// What weights in bytes with a scale for each row are called.
 pub const INT8: &str = "int8";
 
+/// Bytes that a matrix of `rows` by `columns` takes in int8, scales and whole tiles included; `None` beyond all memory.
+pub fn int8_room(rows: usize, columns: usize) -> Option<usize> {
+    ByteMatrix::room(rows, columns)
+}
+
 impl Weight {
     /// These numbers in bytes, with a scale for each row, on the CPU.
     ///
