@@ -74,8 +74,6 @@ pub struct Parsed {
     pub arch: Arch,
     /// Fields that nobody reads: worth a warning.
     pub unknown: Vec<String>,
-    /// Every field that the family has, with the value that it takes where the file does not state it.
-    pub fields: Map<String, Value>,
 }
 
 impl Entry {
@@ -273,5 +271,5 @@ fn parse<F: Family>(config: &Map<String, Value>, asked: Option<Task>) -> Result<
         .collect();
     let mut arch = parsed.arch(&wanted)?;
     arch.task = wanted.task;
-    Ok(Parsed { arch, unknown, fields: known })
+    Ok(Parsed { arch, unknown })
 }

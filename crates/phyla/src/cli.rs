@@ -15,7 +15,6 @@ mod model;
 mod output;
 pub mod predict;
 mod progress;
-pub mod quantize;
 pub mod quickstart;
 mod sampling;
 pub mod shared;

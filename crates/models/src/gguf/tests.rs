@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod config;
-mod convert;
 mod hostile;
 mod write;
 
