@@ -19,6 +19,8 @@ use phyla_kernels::map::{MappedFile, MappedSlice};
 
 pub use atomic::{AtomicDir, atomic_write};
 pub(crate) use atomic::{TempFile, folder_of, name_of};
+#[cfg(test)]
+pub(crate) use disk::fault;
 pub(crate) use disk::sync_dir;
 pub use dtype::Dtype;
 pub use error::CheckpointError;

@@ -74,6 +74,8 @@ pub struct Parsed {
     pub arch: Arch,
     /// Fields that nobody reads: worth a warning.
     pub unknown: Vec<String>,
+    /// Every field that the family has, with the value that it takes where the file does not state it.
+    pub fields: Map<String, Value>,
 }
 
 impl Entry {
@@ -271,5 +273,5 @@ fn parse<F: Family>(config: &Map<String, Value>, asked: Option<Task>) -> Result<
         .collect();
     let mut arch = parsed.arch(&wanted)?;
     arch.task = wanted.task;
-    Ok(Parsed { arch, unknown })
+    Ok(Parsed { arch, unknown, fields: known })
 }

@@ -2,8 +2,11 @@
 //! names and fields that a family has there stand in the family's file; here is what they all share.
 
 mod config;
+mod convert;
 mod error;
 mod header;
+mod plan;
+mod say;
 pub(crate) mod table;
 mod value;
 mod write;
@@ -15,6 +18,7 @@ use phyla_kernels::map::{MappedFile, MappedSlice};
 use serde_json::Map;
 
 pub use config::config;
+pub use convert::{Converted, FileType, GgufOptions, Progress, convert, save_gguf};
 pub use error::{Fault, GgufError};
 pub use table::{Field, Fixed, Table};
 pub use value::{Kind, List, Value};
@@ -77,6 +81,18 @@ impl Gguf {
             Some((of, len)) => Some(Value::List(List { of: *of, len: *len, bytes })),
             None => value::decode(*kind, bytes).map(|(value, _)| value),
         }
+    }
+
+    /// The value of a key as it is stored, to be written into another file.
+    pub fn datum(&self, key: &str) -> Option<Datum> {
+        let Stored { kind, list, range } = self.header.metadata.get(key)?;
+        let mut stored = kind.id().to_le_bytes().to_vec();
+        if let Some((of, len)) = list {
+            stored.extend(of.id().to_le_bytes());
+            stored.extend((*len as u64).to_le_bytes());
+        }
+        stored.extend(self.file.bytes().get(range.clone())?);
+        Some(Datum::Copied(stored))
     }
 
     /// The string of a key.

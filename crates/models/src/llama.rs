@@ -109,6 +109,14 @@ const GGUF_BIASES: &[Field] =
 const GGUF_PAIRS: &[Rule] =
     &[paired("decoder.layers.{}.attn.q", "blk.{}.attn_q"), paired("decoder.layers.{}.attn.k", "blk.{}.attn_k")];
 
+/// In GGUF files.
+pub(crate) const GGUF: Option<Table> = Some(Table {
+    arch: "llama",
+    marked_by: None,
+    fields: &[table::COMMON, table::DECODER, table::GROUPED, table::DENSE, GGUF_BIASES],
+    names: &join::<{ GGUF_PAIRS.len() + GGUF_NAMES.len() }>(GGUF_PAIRS, GGUF_NAMES),
+});
+
 impl Family for Config {
     const MODEL_TYPE: &'static str = "llama";
     const ARCHITECTURES: &'static [(Task, &'static str)] = &[
@@ -123,12 +131,7 @@ impl Family for Config {
     const IGNORED: &'static [&'static str] =
         &["sliding_window", "layer_types", "use_sliding_window", "max_window_layers", "rope_interleaved"];
 
-    const GGUF: Option<Table> = Some(Table {
-        arch: "llama",
-        marked_by: None,
-        fields: &[table::COMMON, table::DECODER, table::GROUPED, table::DENSE, GGUF_BIASES],
-        names: &join::<{ GGUF_PAIRS.len() + GGUF_NAMES.len() }>(GGUF_PAIRS, GGUF_NAMES),
-    });
+    const GGUF: Option<Table> = GGUF;
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         if self.num_attention_heads == 0 || !self.hidden_size.is_multiple_of(self.num_attention_heads) {

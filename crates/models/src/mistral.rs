@@ -7,7 +7,8 @@ use phyla_nn::Act;
 
 use crate::config::{self, ConfigError, RopeFields, count, invalid, refused};
 use crate::family::Family;
-use crate::llama::{Decoder, NAMES};
+use crate::gguf::Table;
+use crate::llama::{self, Decoder, NAMES};
 use crate::names::Rule;
 use crate::{Arch, Task, Wanted};
 
@@ -82,6 +83,8 @@ impl Family for Config {
     const PREFIX: &'static str = "model.";
     const BUFFERS: &'static [&'static str] = &[".rotary_emb.inv_freq"];
     const IGNORED: &'static [&'static str] = &["attention_bias", "mlp_bias"];
+    /// Written as what it is called there; what is read is the same without windows.
+    const GGUF: Option<Table> = llama::GGUF;
 
     fn arch(&self, wanted: &Wanted) -> Result<Arch, ConfigError> {
         if !self.layer_types.is_null() {

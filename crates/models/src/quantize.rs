@@ -104,12 +104,12 @@ pub(crate) enum Role {
     Tokens,
     /// The language-model head.
     Head,
-    /// The values of attention, in this layer.
+    /// The values of attention, or what latent attention makes keys and values of, in this layer.
     Values(usize),
-    /// The queries of attention.
-    Queries,
-    /// The keys of attention.
-    Keys,
+    /// The queries of attention, in this layer.
+    Queries(usize),
+    /// The keys of attention, in this layer.
+    Keys(usize),
     /// What attention gives.
     Output,
     /// The last map of a feed-forward block or an expert, in this layer.
@@ -134,12 +134,12 @@ impl Role {
         };
         let layer = inside.split('.').next()?.parse().ok()?;
         match last {
-            "v" => Some(Role::Values(layer)),
-            "q" => Some(Role::Queries),
-            "k" => Some(Role::Keys),
+            "v" | "kv_up" => Some(Role::Values(layer)),
+            "q" => Some(Role::Queries(layer)),
+            "k" => Some(Role::Keys(layer)),
             "o" => Some(Role::Output),
             "down" => Some(Role::Down(layer)),
-            "up" | "gate" | "q_up" | "q_down" | "kv_up" | "kv_down" | "pos_q" | "pos_k" => Some(Role::Other),
+            "up" | "gate" | "q_up" | "q_down" | "kv_down" | "pos_q" | "pos_k" => Some(Role::Other),
             _ => None,
         }
     }
@@ -157,7 +157,8 @@ pub(crate) fn fitting(kind: Quant, columns: usize) -> Option<Quant> {
         return Some(kind);
     }
     let short = match kind {
-        Quant::Q2_K | Quant::Q3_K | Quant::IQ4_XS => Quant::IQ4_NL,
+        Quant::Q2_K | Quant::Q3_K => Quant::Q4_0,
+        Quant::IQ4_XS => Quant::IQ4_NL,
         Quant::Q4_K => Quant::Q5_0,
         Quant::Q5_K => Quant::Q5_1,
         Quant::Q6_K => Quant::Q8_0,

@@ -121,6 +121,20 @@ impl RopeSpec {
         RopeRows { cos: Arc::new(cos), sin: Arc::new(sin), rows, rotary_dim: self.dim, style: self.style }
     }
 
+    /// What divides the frequency of each pair, where that is all that is changed, and the same at any length.
+    pub fn divisors(&self) -> Option<Vec<f64>> {
+        match &self.scaling {
+            RopeScaling::Llama3 { factor, low, high, original } => {
+                let plain = (0..self.dim / 2).map(|i| self.theta.powf(-(2. * i as f64) / self.dim as f64));
+                Some(plain.map(|f| f / llama3(f, *factor, *low, *high, *original as f64)).collect())
+            }
+            RopeScaling::LongRope { short, long, attention, .. } if short == long && *attention == 1. => {
+                Some(short.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// The frequency of each pair for an input of `length` positions, and the factor on cosine and sine.
     pub fn frequencies(&self, length: usize) -> (Vec<f32>, f32) {
         let pairs = self.dim / 2;

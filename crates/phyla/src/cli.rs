@@ -15,6 +15,7 @@ mod model;
 mod output;
 pub mod predict;
 mod progress;
+pub mod quantize;
 pub mod quickstart;
 mod sampling;
 pub mod shared;

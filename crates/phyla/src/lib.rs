@@ -37,6 +37,7 @@
 
 pub mod device;
 pub mod evaluate;
+mod export;
 mod session;
 pub mod task;
 
@@ -47,6 +48,7 @@ pub use phyla_models as models;
 pub use phyla_nn as nn;
 pub use phyla_ops as ops;
 
+pub use export::to_gguf;
 pub use phyla_data::tokenizer::Tokenizer;
 pub use phyla_generate::GenerationConfig;
 pub use phyla_models::{Input, Model};

@@ -123,9 +123,9 @@ impl Session {
     }
 }
 
-/// Whether the folder means to have a tokenizer: a broken one is then an error, not silence.
-/// The tokenizer of a folder, or of a GGUF file; `None` where there is none.
-fn tokenizer(path: &Path) -> Result<Option<Tokenizer>, Error> {
+/// The tokenizer of a folder, or of a GGUF file; `None` where there is none. A folder that means to have one has one: a
+/// broken one is an error, not silence.
+pub(crate) fn tokenizer(path: &Path) -> Result<Option<Tokenizer>, Error> {
     if path.is_file() {
         let metadata = Gguf::open(path).and_then(|file| file.json("tokenizer.")).map_err(CheckpointError::from);
         let metadata = metadata.map_err(LoadError::from)?;

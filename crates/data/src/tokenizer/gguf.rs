@@ -5,6 +5,7 @@ mod bpe;
 mod pieces;
 mod split;
 mod words;
+mod write;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +37,11 @@ impl Type {
 
     fn of(number: u64) -> Option<Type> {
         Self::ALL.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
+    }
+
+    /// Its number.
+    fn number(self) -> i32 {
+        self as i32 + 1
     }
 }
 

@@ -50,6 +50,16 @@ impl TempFile {
         disk::write_at(&mut self.file, &self.path, offset, bytes)
     }
 
+    /// Makes the file this long; what was not written reads as zeros.
+    pub fn set_len(&self, bytes: u64) -> Result<()> {
+        self.file.set_len(bytes).map_err(CheckpointError::io("write", &self.path))
+    }
+
+    /// Where it is until it is renamed.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Waits until the bytes are on the disk.
     pub fn sync(&self) -> Result<()> {
         disk::sync(&self.file, &self.path)

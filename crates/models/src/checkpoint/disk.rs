@@ -110,7 +110,7 @@ mod fault {
 }
 
 #[cfg(any(test, feature = "fault-injection"))]
-pub(super) mod fault {
+pub(crate) mod fault {
     use std::io;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Mutex, OnceLock, PoisonError};

@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use phyla_kernels::map::bytes_of;
 use phyla_kernels::quant::Quant;
 
+use super::Gguf;
 use super::header::{ALIGN, MAGIC, PLAIN};
 use super::value::Kind;
 use crate::checkpoint::{CheckpointError, Dtype, TempFile, TensorSpec, folder_of, name_of, sync_dir};
@@ -36,6 +37,8 @@ pub enum Datum {
     I32s(Vec<i32>),
     /// Scores.
     F32s(Vec<f32>),
+    /// A value of another file, type and all, from [`super::Gguf::datum`].
+    Copied(Vec<u8>),
 }
 
 /// Streams tensors into one file; memory stays bounded by a chunk.
@@ -46,8 +49,20 @@ pub enum Datum {
 pub struct GgufWriter {
     path: PathBuf,
     file: TempFile,
-    /// What is not yet written: where it goes and what it is.
-    pending: HashMap<String, (u64, TensorSpec)>,
+    /// What is not yet written in full.
+    pending: HashMap<String, Pending>,
+    /// Bytes of the whole file.
+    size: u64,
+}
+
+/// A tensor that is still to be written.
+#[derive(Debug)]
+struct Pending {
+    /// Where its next byte goes.
+    at: u64,
+    /// Numbers that are missing.
+    left: usize,
+    spec: TensorSpec,
 }
 
 impl GgufWriter {
@@ -69,7 +84,8 @@ impl GgufWriter {
         let (mut pending, mut places, mut end) = (HashMap::new(), vec![], 0u64);
         for spec in tensors {
             let bytes = bytes(spec)?;
-            if pending.insert(spec.name.clone(), (end, spec.clone())).is_some() {
+            let left = spec.shape.iter().product();
+            if pending.insert(spec.name.clone(), Pending { at: end, left, spec: spec.clone() }).is_some() {
                 return Err(invalid(&spec.name, "it is announced twice"));
             }
             put_text(&mut header, &spec.name);
@@ -84,8 +100,8 @@ impl GgufWriter {
         }
         header.resize(header.len().next_multiple_of(ALIGN), 0);
         let data = header.len() as u64;
-        for (offset, _) in pending.values_mut() {
-            *offset += data;
+        for tensor in pending.values_mut() {
+            tensor.at += data;
         }
         let mut file = TempFile::create(folder_of(&path), name_of(&path)?)?;
         file.write_at(0, &header)?;
@@ -93,7 +109,16 @@ impl GgufWriter {
         if let Some(last) = places.last().filter(|&&last| last < end) {
             file.write_at(data + last, &vec![0; (end - last) as usize])?;
         }
-        Ok(Self { path, file, pending })
+        Ok(Self { path, file, pending, size: data + end })
+    }
+
+    /// The file as it will be but for its tensors' numbers: for a look at what it says before they are written.
+    ///
+    /// # Errors
+    /// From the disk, and a header that contradicts itself.
+    pub(crate) fn header(&self) -> Result<Gguf> {
+        self.file.set_len(self.size)?;
+        Ok(Gguf::open(self.file.path())?)
     }
 
     /// Writes one tensor, in any order, from its numbers: rounded to nearest, or put into blocks.
@@ -102,14 +127,28 @@ impl GgufWriter {
     /// [`CheckpointError::InvalidTensor`] for a name that was not announced or is already written, or numbers that are
     /// not as many as the shape says; [`CheckpointError::Io`] from the disk.
     pub fn write(&mut self, name: &str, values: &[f32]) -> Result<()> {
-        let (offset, spec) = self.take(name)?;
-        let elements: usize = spec.shape.iter().product();
+        let elements = self.find(name)?.spec.shape.iter().product::<usize>();
         if values.len() != elements {
             return Err(invalid(name, format!("its shape takes {elements} numbers, and {} are given", values.len())));
         }
-        let mut at = offset;
+        self.append(name, values)
+    }
+
+    /// Writes the next numbers of a tensor: whole rows, one call after the other.
+    ///
+    /// # Errors
+    /// As [`GgufWriter::write`], and for numbers that are not whole blocks or more than the shape takes.
+    pub fn append(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        let Pending { at, left, spec } = self.find(name)?;
+        let (mut at, dtype) = (*at, spec.dtype);
+        if values.len() > *left || !values.len().is_multiple_of(dtype.block()) {
+            return Err(invalid(
+                name,
+                format!("{left} numbers are missing, in blocks of {}, and {} are given", dtype.block(), values.len()),
+            ));
+        }
         for values in values.chunks(CHUNK) {
-            let bytes = match spec.dtype {
+            let bytes = match dtype {
                 Dtype::F32 => bytes_of(values).to_vec(),
                 Dtype::F16 => bytes_of(&values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>()).to_vec(),
                 Dtype::BF16 => bytes_of(&values.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>()).to_vec(),
@@ -128,6 +167,7 @@ impl GgufWriter {
             self.file.write_at(at, &bytes)?;
             at += bytes.len() as u64;
         }
+        self.moved(name, at, values.len());
         Ok(())
     }
 
@@ -136,16 +176,31 @@ impl GgufWriter {
     /// # Errors
     /// As [`GgufWriter::write`].
     pub fn write_bytes(&mut self, name: &str, stored: &[u8]) -> Result<()> {
-        let (offset, spec) = self.take(name)?;
-        let expected = bytes(&spec)?;
+        let Pending { at, left, spec } = self.find(name)?;
+        let (at, left, expected) = (*at, *left, bytes(spec)?);
         if stored.len() as u64 != expected {
             return Err(invalid(name, format!("its shape takes {expected} bytes, and {} are given", stored.len())));
         }
-        self.file.write_at(offset, stored)
+        // A file is mapped where it comes from: its pages are let go of as one goes.
+        for (number, piece) in stored.chunks(4 * CHUNK).enumerate() {
+            self.file.write_at(at + (number * 4 * CHUNK) as u64, piece)?;
+        }
+        self.moved(name, at + expected, left);
+        Ok(())
     }
 
-    fn take(&mut self, name: &str) -> Result<(u64, TensorSpec)> {
-        self.pending.remove(name).ok_or_else(|| invalid(name, "it was not announced, or is already written"))
+    fn find(&self, name: &str) -> Result<&Pending> {
+        self.pending.get(name).ok_or_else(|| invalid(name, "it was not announced, or is already written"))
+    }
+
+    /// So many more numbers of a tensor are written, up to byte `at`.
+    fn moved(&mut self, name: &str, at: u64, numbers: usize) {
+        if let Some(tensor) = self.pending.get_mut(name) {
+            (tensor.at, tensor.left) = (at, tensor.left - numbers);
+            if tensor.left == 0 {
+                self.pending.remove(name);
+            }
+        }
     }
 
     /// Completes the file: synced, then renamed.
@@ -154,7 +209,7 @@ impl GgufWriter {
     /// [`CheckpointError::InvalidTensor`] for an announced tensor that was not written; [`CheckpointError::Io`].
     pub fn finish(self) -> Result<PathBuf> {
         if let Some(name) = self.pending.keys().min() {
-            return Err(invalid(name, "it was announced and never written"));
+            return Err(invalid(name, "it was announced and never written in full"));
         }
         self.file.sync()?;
         self.file.rename(&self.path)?;
@@ -164,6 +219,28 @@ impl GgufWriter {
 }
 
 impl Datum {
+    /// From JSON, as tokenizers say it: whole numbers are ids (`u32`), in lists of `i32`; other numbers are `f32`. `None`
+    /// for what the format has no value for.
+    pub fn from_json(value: &serde_json::Value) -> Option<Datum> {
+        use serde_json::Value as Json;
+        Some(match value {
+            Json::Bool(flag) => Datum::Bool(*flag),
+            Json::String(text) => Datum::Text(text.clone()),
+            Json::Number(number) => match number.as_u64() {
+                Some(whole) => Datum::U32(u32::try_from(whole).ok()?),
+                None => Datum::F32(number.as_f64()? as f32),
+            },
+            Json::Array(list) if list.iter().all(Json::is_string) => {
+                Datum::Texts(list.iter().filter_map(|text| Some(text.as_str()?.to_owned())).collect())
+            }
+            Json::Array(list) if list.iter().all(Json::is_i64) => {
+                Datum::I32s(list.iter().map(|n| i32::try_from(n.as_i64()?).ok()).collect::<Option<_>>()?)
+            }
+            Json::Array(list) => Datum::F32s(list.iter().map(|n| Some(n.as_f64()? as f32)).collect::<Option<_>>()?),
+            Json::Null | Json::Object(_) => return None,
+        })
+    }
+
     /// Type and value.
     fn put(&self, to: &mut Vec<u8>) {
         let list = |to: &mut Vec<u8>, of: Kind, len: usize| {
@@ -195,6 +272,7 @@ impl Datum {
                 list(to, Kind::F32, numbers.len());
                 to.extend(bytes_of(numbers));
             }
+            Datum::Copied(stored) => to.extend(stored),
         }
     }
 }

@@ -21,8 +21,6 @@ pub enum Mix {
     Q8_0,
     /// 2 bits, and 3 or 4 where that costs most.
     Q2_K,
-    /// 2 bits, and 4 in the first layers.
-    Q2_K_S,
     /// 3 bits.
     Q3_K_S,
     /// 3 bits, and 4 or 5 in attention and the last maps of feed-forward blocks.
@@ -49,9 +47,9 @@ use Mix::*;
 
 impl Mix {
     /// All mixtures.
-    pub const ALL: [Mix; 17] = [
+    pub const ALL: [Mix; 16] = [
         Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S, Q4_1, Q4_0, IQ4_NL, IQ4_XS, Q3_K_L, Q3_K_M, Q3_K_S,
-        Q2_K, Q2_K_S,
+        Q2_K,
     ];
 
     /// The name, in lower case.
@@ -63,7 +61,6 @@ impl Mix {
             Q5_1 => "q5_1",
             Q8_0 => "q8_0",
             Q2_K => "q2_k",
-            Q2_K_S => "q2_k_s",
             Q3_K_S => "q3_k_s",
             Q3_K_M => "q3_k_m",
             Q3_K_L => "q3_k_l",
@@ -105,7 +102,6 @@ impl Mix {
             Q5_K_S => 16,
             Q5_K_M => 17,
             Q6_K => 18,
-            Q2_K_S => 21,
             IQ4_NL => 25,
             IQ4_XS => 30,
         }
@@ -119,7 +115,7 @@ impl Mix {
             Q5_0 => Quant::Q5_0,
             Q5_1 => Quant::Q5_1,
             Q8_0 => Quant::Q8_0,
-            Q2_K | Q2_K_S => Quant::Q2_K,
+            Q2_K => Quant::Q2_K,
             Q3_K_S | Q3_K_M | Q3_K_L => Quant::Q3_K,
             Q4_K_S | Q4_K_M => Quant::Q4_K,
             Q5_K_S | Q5_K_M => Quant::Q5_K,
@@ -132,18 +128,13 @@ impl Mix {
     /// The kind meant for a matrix, whatever the length of its rows.
     pub(crate) fn kind(self, role: Role, facts: &Facts) -> Quant {
         let usual = self.usual();
-        let fused = facts.fused && matches!(role, Role::Queries | Role::Keys | Role::Values(_));
         match role {
-            _ if fused => match self {
-                Q3_K_M | Q3_K_L => Quant::Q4_K,
-                Q4_K_M => Quant::Q5_K,
-                Q5_K_M => Quant::Q6_K,
-                _ => usual,
-            },
+            // One matrix with the values.
+            Role::Queries(layer) | Role::Keys(layer) if facts.fused => self.values(layer, facts),
             Role::Tokens if facts.tied => self.head(),
             Role::Head => self.head(),
             Role::Values(layer) => self.values(layer, facts),
-            Role::Keys if facts.experts == 8 => Quant::Q8_0,
+            Role::Keys(_) if facts.experts == 8 => Quant::Q8_0,
             Role::Output if facts.experts == 8 => match self {
                 Q2_K | Q3_K_S | Q3_K_M | Q4_K_S | Q4_K_M | IQ4_NL | IQ4_XS => Quant::Q5_K,
                 _ => usual,
@@ -155,7 +146,7 @@ impl Mix {
                 _ => usual,
             },
             Role::Down(layer) => self.down(layer, facts.layers),
-            Role::Tokens | Role::Queries | Role::Keys | Role::Other => usual,
+            Role::Tokens | Role::Queries(_) | Role::Keys(_) | Role::Other => usual,
         }
     }
 
@@ -172,7 +163,6 @@ impl Mix {
         let kind = match self {
             Q2_K if grouped => Quant::Q4_K,
             Q2_K => Quant::Q3_K,
-            Q2_K_S if grouped => Quant::Q4_K,
             Q3_K_M if layer < 2 => Quant::Q5_K,
             Q3_K_M => Quant::Q4_K,
             Q3_K_L => Quant::Q5_K,
@@ -189,7 +179,6 @@ impl Mix {
     fn down(self, layer: usize, layers: usize) -> Quant {
         match self {
             Q2_K => Quant::Q3_K,
-            Q2_K_S if layer < layers / 8 => Quant::Q4_K,
             Q3_K_M if layer < layers / 16 => Quant::Q5_K,
             Q3_K_M => Quant::Q4_K,
             Q3_K_L => Quant::Q5_K,

@@ -13,7 +13,7 @@ fn names_are_read_back_and_others_are_refused() {
     assert_eq!("INT8".parse(), Ok(Quantize::Int8));
     assert_eq!("q4_k".parse(), Ok(Quantize::Gguf(Mix::Q4_K_M)));
     let message = "q4_k_n".parse::<Quantize>().unwrap_err();
-    assert!(message.contains("q2_k_s") && message.contains("did you mean q4_k_"), "{message}");
+    assert!(message.contains("iq4_xs") && message.contains("did you mean q4_k_"), "{message}");
 }
 
 #[test]
@@ -26,6 +26,7 @@ fn linear_maps_and_the_token_table_are_quantised_and_nothing_else() {
         assert_eq!(role(path), Some(Role::Down(12)));
     }
     assert_eq!(role("decoder.layers.1.mlp.shared.gate.weight"), Some(Role::Other));
+    assert_eq!(role("decoder.layers.2.attn.kv_up.weight"), Some(Role::Values(2)));
     assert_eq!(role("decoder.tokens.weight"), Some(Role::Tokens));
     assert_eq!(role("pooler.dense.weight"), Some(Role::Other));
     for path in [
@@ -52,6 +53,8 @@ fn rows_that_no_block_divides_fall_back_and_are_counted() {
     assert_eq!(tally.choose(Quant::Q4_K, 96), Some(Quant::Q5_0));
     assert_eq!(tally.choose(Quant::Q6_K, 96), Some(Quant::Q8_0));
     assert_eq!(tally.choose(Quant::Q4_0, 48), None);
+    assert_eq!(fitting(Quant::Q3_K, 96), Some(Quant::Q4_0));
+    assert_eq!(fitting(Quant::IQ4_XS, 96), Some(Quant::IQ4_NL));
     let how = Quantize::Gguf(Mix::Q4_K_M);
     assert_eq!(
         tally.sentence(&how, "stay as they are").unwrap(),
@@ -79,6 +82,22 @@ fn the_middle_mixtures_give_more_bits_to_half_of_the_layers() {
     assert_eq!(better, [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]);
     let same = |layer: &usize| Mix::Q5_K_M.kind(Role::Down(*layer), &facts) == Quant::Q6_K;
     assert!(better.iter().all(same));
+}
+
+/// What llama.cpp's own tool makes of files with one matrix of queries, keys and values, and of eight experts.
+#[test]
+fn matrices_that_hold_values_are_as_values() {
+    let fused = Facts { layers: 4, group: 1, fused: true, ..Facts::default() };
+    let kinds = |mix: Mix| [0, 1, 2, 3].map(|layer| mix.kind(Role::Queries(layer), &fused));
+    use Quant::*;
+    assert_eq!(kinds(Mix::Q4_K_M), [Q4_K, Q4_K, Q6_K, Q6_K]);
+    assert_eq!(kinds(Mix::Q3_K_M), [Q5_K, Q5_K, Q4_K, Q4_K]);
+    assert_eq!((kinds(Mix::Q2_K)[0], kinds(Mix::Q4_K_S)[3]), (Q3_K, Q5_K));
+    let experts = Facts { layers: 3, group: 1, experts: 8, ..Facts::default() };
+    for mix in Mix::ALL {
+        assert_eq!((mix.kind(Role::Values(1), &experts), mix.kind(Role::Keys(1), &experts)), (Q8_0, Q8_0), "{mix:?}");
+    }
+    assert_eq!(Mix::Q4_K_M.kind(Role::Output, &experts), Q5_K);
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(super) struct Split {
     pub bos: bool,
 }
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Words of capitals and then small letters.
@@ -99,6 +99,12 @@ impl Split {
                 ))
             }
         }
+    }
+
+    /// The first of the names of the way that has these patterns.
+    pub fn name_of(patterns: &[String], whole: bool) -> Option<&'static str> {
+        let same = |line: &&Line| line.1 == patterns && line.2 == whole;
+        SPLITS.iter().find(same).and_then(|(names, ..)| names.first().copied())
     }
 
     /// As `tokenizer.json` has it.
