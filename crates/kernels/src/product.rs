@@ -1,7 +1,6 @@
-//! Products with a weight matrix `[n, k]`: forward, both gradients, and the bias gradient. This file chooses the path;
-//! `dot` multiplies few rows, `blocks`
-//! few rows with quantised weights, `bytes` any number with weights in bytes, `blocked` many rows, `rounded` many in bf16;
-//! `reference` checks them.
+//! Products with a weight matrix `[n, k]`: forward, both gradients, and the bias gradient. This file chooses the path:
+//! `dot` multiplies few rows, `blocks` few rows with quantised weights, `bytes` any number with weights in bytes,
+//! `blocked` many rows, `rounded` many in bf16; `reference` checks them.
 
 mod blocked;
 mod blocks;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, WithDType};
 use half::{bf16, f16};
+use phyla_kernels::memory;
 use phyla_kernels::rng::Rng;
 use phyla_nn::{Init, Source};
 use phyla_ops::{Data, Param, Weight, cpu};
@@ -51,7 +52,7 @@ pub fn fresh_with(
     parsed.arch.set_dropouts(options.dropouts);
     let mut source = Fresh { quantizer: Quantizer::asked(options, &parsed.arch, family)?, ..Fresh::new(seed, options) };
     if options.device.is_cpu() {
-        room(&config, options.dtype.unwrap_or(DType::F32).size_in_bytes(), source.quantizer.as_ref(), memory())?;
+        room(&config, options.dtype.unwrap_or(DType::F32).size_in_bytes(), source.quantizer.as_ref(), memory::total())?;
     }
     let model = Model::build(parsed.arch, family, config, &mut source);
     let model = model.map_err(|error| source.failure.take().unwrap_or(error.into()))?;
@@ -81,16 +82,6 @@ fn room(
         gb(bytes),
         gb(memory)
     )))
-}
-
-/// Bytes of memory and swap, where the system tells (Linux).
-fn memory() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kib = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()
-    };
-    Some((kib("MemTotal:")? + kib("SwapTotal:").unwrap_or(0)) << 10)
 }
 
 /// Draws parameters.

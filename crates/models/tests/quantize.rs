@@ -222,6 +222,8 @@ fn int8_is_for_the_maps_of_layers_alone() {
                 let largest = values(plain).iter().fold(0f32, |most, x| most.max(x.abs()));
                 // Half a step of 127 in the row's largest.
                 let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 0.505 / 127. * largest;
+                let message = ours.set_trainable(true).unwrap_err().to_string();
+                assert!(message.contains("a quantised weight (int8) cannot be trained"), "{message}");
                 assert!(path.contains(".layers.") && values(ours).iter().zip(&values(plain)).all(near), "{path}");
             } else {
                 assert_eq!(values(ours), values(plain), "{path}");

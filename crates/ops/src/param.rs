@@ -121,7 +121,7 @@ impl Param {
     pub fn set_trainable(&self, on: bool) -> Result<()> {
         if on {
             let weight = self.weight();
-            if let Weight::Blocks(_) = weight {
+            if let Weight::Blocks(_) | Weight::Bytes(_) = weight {
                 candle_core::bail!(
                     "{}: a quantised weight ({}) cannot be trained: load the model without quantisation, as f32",
                     self.path,

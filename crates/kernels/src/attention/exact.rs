@@ -5,6 +5,7 @@ use super::forward::Pass;
 use super::multiply;
 use super::tiles::{BQ, Block, NOWHERE, pack};
 use crate::simd::Simd;
+use crate::threads::Shared;
 use crate::tile::{Start, Tile};
 
 /// Of the forward pass.
@@ -114,6 +115,32 @@ impl<'a> Backward<'a> {
     }
 }
 
+impl Backward<'_> {
+    /// `sums[k] += Σ_q by[k, q] rows[q]`, rows of `dim`.
+    ///
+    /// # Safety
+    /// As for [`multiply::Backward`].
+    #[inline(always)]
+    unsafe fn add_to_keys<S: Simd>(
+        &self,
+        k0: usize,
+        nk: usize,
+        by: *const f32,
+        rows: &[f32],
+        sums: &Shared<f32>,
+        dim: usize,
+    ) {
+        let s = &self.g.a.shape;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (b, c) = (rows.as_ptr().add(self.at.row(s) * dim), sums.0.add(self.at.key_row(s, k0) * dim));
+            let (b_row, c_row) = (s.heads * dim, s.kv_heads * dim);
+            let (m, n, k, start) = (nk, dim, self.at.nq, Start::Add);
+            S::tile(&Tile { m, n, k, a: by, a_i: BQ, a_p: 1, b, b_row, c, c_row, start });
+        }
+    }
+}
+
 impl multiply::Backward for Backward<'_> {
     fn scratch(&self) -> usize {
         (self.g.a.shape.dim + self.g.a.shape.v_dim) * BQ
@@ -171,28 +198,14 @@ impl multiply::Backward for Backward<'_> {
 
     #[inline(always)]
     unsafe fn add_dv<S: Simd>(&mut self, k0: usize, nk: usize, weights: *const f32) {
-        let s = &self.g.a.shape;
         // SAFETY: the caller's promise.
-        unsafe {
-            let b = self.g.dout.as_ptr().add(self.at.row(s) * s.v_dim);
-            let c = self.g.dv.0.add(self.at.key_row(s, k0) * s.v_dim);
-            let (b_row, c_row) = (s.heads * s.v_dim, s.kv_heads * s.v_dim);
-            let (m, n, k, start) = (nk, s.v_dim, self.at.nq, Start::Add);
-            S::tile(&Tile { m, n, k, a: weights, a_i: BQ, a_p: 1, b, b_row, c, c_row, start });
-        }
+        unsafe { self.add_to_keys::<S>(k0, nk, weights, self.g.dout, &self.g.dv, self.g.a.shape.v_dim) }
     }
 
     #[inline(always)]
     unsafe fn add_dk<S: Simd>(&mut self, k0: usize, nk: usize, ds: *const f32) {
-        let s = &self.g.a.shape;
         // SAFETY: the caller's promise.
-        unsafe {
-            let b = self.g.q.as_ptr().add(self.at.row(s) * s.dim);
-            let c = self.g.dk.0.add(self.at.key_row(s, k0) * s.dim);
-            let (b_row, c_row) = (s.heads * s.dim, s.kv_heads * s.dim);
-            let (m, n, k, start) = (nk, s.dim, self.at.nq, Start::Add);
-            S::tile(&Tile { m, n, k, a: ds, a_i: BQ, a_p: 1, b, b_row, c, c_row, start });
-        }
+        unsafe { self.add_to_keys::<S>(k0, nk, ds, self.g.q, &self.g.dk, self.g.a.shape.dim) }
     }
 
     #[inline(always)]

@@ -1,63 +1,26 @@
 //! The products of the tiled passes with factors rounded to bf16 and sums in f32: by AMX or AVX-512 BF16.
 //!
-//! Keys and values are packed once for all the queries that see them: where there are many key heads by the task that has
-//! one to itself, else beforehand. What is summed over keys is kept transposed, `[dim, BQ]`, so that tiles of weights, whose
-//! vectors run along the queries, need not be turned.
+//! Keys and values are packed once (`keys`) for all the queries that see them: where there are many key heads by the task
+//! that has one to itself, else beforehand. What is summed over keys is kept transposed, `[dim, BQ]`, so that tiles of
+//! weights, whose vectors run along the queries, need not be turned.
 //!
 //! Floor: of a tile of 64 by 64 scores with heads of 64, a product takes 512 cycles of AMX, the exponentials 2,000.
 
-use super::AttentionShape;
+mod keys;
+
 use super::backward::{self, Cut, Gradient, Makes};
 use super::forward::{self, Pass};
 use super::multiply;
 use super::tiles::{BK, BQ, Block, NOWHERE, turn, with_scratch};
 use crate::isa::Isa;
 use crate::packed::{self, DEPTH, Part, Ready, SIDE, Side, Start, TILE};
-use crate::room::Room;
 use crate::simd::{Simd, dispatch_wide};
-use crate::threads;
-use std::cell::RefCell;
-
-thread_local! {
-    /// Packed keys and values of all heads.
-    static KEYS: RefCell<Room> = const { RefCell::new(Room::new()) };
-}
+use crate::threads::{self, Shared};
+use keys::{Keys, Sizes, across, rows};
 
 /// Tiles along a block of queries or a tile of keys: as rows or columns, and as depth.
 const SIDES: usize = BQ / SIDE;
 const STEPS: usize = BQ / DEPTH;
-
-/// How many tiles heads take.
-#[derive(Clone, Copy)]
-struct Sizes {
-    /// Of keys and queries as depth and as rows.
-    steps: usize,
-    sides: usize,
-    /// Of values likewise.
-    v_steps: usize,
-    v_sides: usize,
-}
-
-impl Sizes {
-    fn new(s: &AttentionShape) -> Self {
-        Self {
-            steps: s.dim.div_ceil(DEPTH),
-            sides: s.dim.div_ceil(SIDE),
-            v_steps: s.v_dim.div_ceil(DEPTH),
-            v_sides: s.v_dim.div_ceil(SIDE),
-        }
-    }
-}
-
-/// Rows of `[.., heads, dim]`: of them `rows`, `dim` wide.
-fn rows(first: *const f32, stride: usize, rows: usize, dim: usize) -> Part<f32> {
-    Part { first, stride, transposed: false, rows, depth: dim }
-}
-
-/// The same the other way round: the rows are the depth.
-fn across(first: *const f32, stride: usize, depth: usize, dim: usize) -> Part<f32> {
-    Part { first, stride, transposed: true, rows: dim, depth }
-}
 
 impl Block {
     /// Its queries in whole tiles.
@@ -105,42 +68,6 @@ unsafe fn product(
     unsafe { block.run(isa) }
 }
 
-/// Packs tile `i` of a head's keys and values.
-trait Keys: Sync {
-    fn shape(&self) -> &AttentionShape;
-    /// Pairs that a tile takes.
-    fn tile(&self) -> usize;
-    /// # Safety
-    /// The machine has bf16; `to` holds a tile.
-    unsafe fn pack(&self, b: usize, kv: usize, k0: usize, to: &mut [u32]);
-
-    /// Calls `f` with all of a head's tiles.
-    fn with_head(&self, b: usize, kv: usize, f: impl FnOnce(&[u32])) {
-        KEYS.with_borrow_mut(|room| {
-            let keys = room.pairs(self.shape().keys.div_ceil(BK) * self.tile());
-            for (i, to) in keys.chunks_exact_mut(self.tile().max(1)).enumerate() {
-                // SAFETY: whoever chose this path found bf16.
-                unsafe { self.pack(b, kv, i * BK, to) };
-            }
-            f(keys);
-        });
-    }
-
-    /// Calls `f` with all tiles of all heads, packed by all threads.
-    fn with_all(&self, f: impl FnOnce(&[u32])) {
-        let s = self.shape();
-        let (tiles, mut room) = (s.keys.div_ceil(BK), KEYS.take());
-        let keys = room.pairs(s.batch * s.kv_heads * tiles * self.tile());
-        threads::for_each_chunk(keys, self.tile(), 4 * s.k_len(), |i, to| {
-            let head = i / tiles;
-            // SAFETY: as above.
-            unsafe { self.pack(head / s.kv_heads, head % s.kv_heads, i % tiles * BK, to) };
-        });
-        f(keys);
-        KEYS.set(room);
-    }
-}
-
 pub(super) fn forward(isa: Isa, f: &Pass) {
     let (s, blocks) = (&f.a.shape, f.blocks());
     let (heads, group) = (s.batch * s.kv_heads, s.heads / s.kv_heads);
@@ -165,30 +92,6 @@ pub(super) fn forward(isa: Isa, f: &Pass) {
             one(&keys[(b * s.kv_heads + h / group) * head..][..head], b, h, task % blocks);
         });
     });
-}
-
-impl Keys for Pass<'_> {
-    fn shape(&self) -> &AttentionShape {
-        &self.a.shape
-    }
-
-    /// Keys as rows, values as depth.
-    fn tile(&self) -> usize {
-        let z = Sizes::new(&self.a.shape);
-        (SIDES * z.steps + z.v_sides * STEPS) * TILE
-    }
-
-    unsafe fn pack(&self, b: usize, kv: usize, k0: usize, to: &mut [u32]) {
-        let (a, s, z) = (self.a, &self.a.shape, Sizes::new(&self.a.shape));
-        let nk = BK.min(s.keys - k0);
-        let (k, v) = a.head(self.k, self.v, b, kv * (s.heads / s.kv_heads));
-        let (keys, values) = to.split_at_mut(SIDES * z.steps * TILE);
-        // SAFETY: keys k0..k0 + nk are there.
-        unsafe {
-            rows(k.add(k0 * a.k.time), a.k.time, nk, s.dim).pack(Side::Rows, keys, z.steps);
-            across(v.add(k0 * a.v.time), a.v.time, nk, s.v_dim).pack(Side::Rows, values, STEPS);
-        }
-    }
 }
 
 /// Of the forward pass.
@@ -329,33 +232,6 @@ pub(super) fn backward(isa: Isa, g: &Gradient) {
     });
 }
 
-impl Keys for Gradient<'_> {
-    fn shape(&self) -> &AttentionShape {
-        &self.a.shape
-    }
-
-    /// Keys as rows, values as rows, keys as depth.
-    fn tile(&self) -> usize {
-        let z = Sizes::new(&self.a.shape);
-        (SIDES * (z.steps + z.v_steps) + z.sides * STEPS) * TILE
-    }
-
-    unsafe fn pack(&self, b: usize, kv: usize, k0: usize, to: &mut [u32]) {
-        let (a, s, z) = (self.a, &self.a.shape, Sizes::new(&self.a.shape));
-        let nk = BK.min(s.keys - k0);
-        let (k, v) = a.head(self.k, self.v, b, kv * (s.heads / s.kv_heads));
-        let (keys, rest) = to.split_at_mut(SIDES * z.steps * TILE);
-        let (values, depth) = rest.split_at_mut(SIDES * z.v_steps * TILE);
-        // SAFETY: keys k0..k0 + nk are there.
-        unsafe {
-            let (k, v) = (k.add(k0 * a.k.time), v.add(k0 * a.v.time));
-            rows(k, a.k.time, nk, s.dim).pack(Side::Rows, keys, z.steps);
-            rows(v, a.v.time, nk, s.v_dim).pack(Side::Rows, values, z.v_steps);
-            across(k, a.k.time, nk, s.dim).pack(Side::Rows, depth, STEPS);
-        }
-    }
-}
-
 /// Of the backward pass.
 struct Backward<'a> {
     isa: Isa,
@@ -383,6 +259,31 @@ impl<'a> Backward<'a> {
         let _ready = unsafe { Ready::new(isa) };
         let (queries, douts, queries_deep, douts_deep, weights, dq) = (none, none, none, none, none, none.cast());
         Self { isa, g, z, keys, makes, at: NOWHERE, queries, douts, queries_deep, douts_deep, weights, dq, _ready }
+    }
+}
+
+impl Backward<'_> {
+    /// `sums[k] += Σ_q by[k, q] rows[q]`, rows of `dim`, packed.
+    ///
+    /// # Safety
+    /// As for [`multiply::Backward`].
+    #[inline(always)]
+    unsafe fn add_to_keys(
+        &self,
+        k0: usize,
+        nk: usize,
+        by: *const f32,
+        packed: *const u32,
+        sums: &Shared<f32>,
+        dim: usize,
+    ) {
+        let s = &self.g.a.shape;
+        // SAFETY: the caller's promise.
+        unsafe {
+            pack(rows(by, BQ, nk, self.at.nq), Side::Rows, self.weights, nk.div_ceil(SIDE) * STEPS, STEPS);
+            let (c, c_row) = (sums.0.add(self.at.key_row(s, k0) * dim), s.kv_heads * dim);
+            product(self.isa, self.weights, packed, STEPS, c, c_row, [nk, dim], Start::Add);
+        }
     }
 }
 
@@ -442,26 +343,14 @@ impl multiply::Backward for Backward<'_> {
 
     #[inline(always)]
     unsafe fn add_dv<S: Simd>(&mut self, k0: usize, nk: usize, weights: *const f32) {
-        let s = &self.g.a.shape;
         // SAFETY: these rows of dv are this task's.
-        unsafe {
-            pack(rows(weights, BQ, nk, self.at.nq), Side::Rows, self.weights, nk.div_ceil(SIDE) * STEPS, STEPS);
-            let c = self.g.dv.0.add(self.at.key_row(s, k0) * s.v_dim);
-            let (size, c_row) = ([nk, s.v_dim], s.kv_heads * s.v_dim);
-            product(self.isa, self.weights, self.douts_deep, STEPS, c, c_row, size, Start::Add);
-        }
+        unsafe { self.add_to_keys(k0, nk, weights, self.douts_deep, &self.g.dv, self.g.a.shape.v_dim) }
     }
 
     #[inline(always)]
     unsafe fn add_dk<S: Simd>(&mut self, k0: usize, nk: usize, ds: *const f32) {
-        let s = &self.g.a.shape;
         // SAFETY: these rows of dk are this task's.
-        unsafe {
-            pack(rows(ds, BQ, nk, self.at.nq), Side::Rows, self.weights, nk.div_ceil(SIDE) * STEPS, STEPS);
-            let c = self.g.dk.0.add(self.at.key_row(s, k0) * s.dim);
-            let (size, c_row) = ([nk, s.dim], s.kv_heads * s.dim);
-            product(self.isa, self.weights, self.queries_deep, STEPS, c, c_row, size, Start::Add);
-        }
+        unsafe { self.add_to_keys(k0, nk, ds, self.queries_deep, &self.g.dk, self.g.a.shape.dim) }
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use super::MappedFile;
+use crate::memory;
 use crate::threads::{self, Shared};
 
 /// A huge page.
@@ -27,7 +28,11 @@ impl MappedFile {
     pub fn settle(&self) -> io::Result<bool> {
         let bytes = self.bytes();
         let aligned = (bytes.as_ptr() as usize).is_multiple_of(HUGE);
-        if bytes.len() < LEAST || !aligned || !huge_pages() || available().is_none_or(|free| bytes.len() > free / 2) {
+        if bytes.len() < LEAST
+            || !aligned
+            || !huge_pages()
+            || memory::available().is_none_or(|free| bytes.len() > free / 2)
+        {
             return Ok(false);
         }
         if self.settled.swap(true, Ordering::Relaxed) {
@@ -87,13 +92,6 @@ fn move_piece(_: &[u8]) -> io::Result<()> {
 fn huge_pages() -> bool {
     std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
         .is_ok_and(|modes| modes.contains("[madvise]") || modes.contains("[always]"))
-}
-
-/// Bytes that programs can still have.
-fn available() -> Option<usize> {
-    let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()? << 10)
 }
 
 #[cfg(test)]

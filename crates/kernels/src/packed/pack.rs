@@ -136,45 +136,39 @@ impl Factor<'_> {
         let depth = self.depth.saturating_sub(d).min(steps * DEPTH);
         let stride = if self.transposed { self.rows } else { self.depth };
         let at = if self.transposed { d * stride + row } else { row * stride + d };
-        let transposed = self.transposed;
+        let (transposed, part) = (self.transposed, Window { at, stride, rows, depth });
         // SAFETY: the caller's promise; the part lies inside the matrix.
         unsafe {
             match self.from {
-                MatRef::F32(x) => {
-                    tiles(
-                        Part { first: x.as_ptr().wrapping_add(at), stride, transposed, rows, depth },
-                        side,
-                        to,
-                        steps,
-                    );
-                }
-                MatRef::Bf16(x) => {
-                    tiles(
-                        Part { first: x.as_ptr().wrapping_add(at), stride, transposed, rows, depth },
-                        side,
-                        to,
-                        steps,
-                    );
-                }
-                MatRef::F16(x) => {
-                    tiles(
-                        Part { first: x.as_ptr().wrapping_add(at), stride, transposed, rows, depth },
-                        side,
-                        to,
-                        steps,
-                    );
-                }
+                MatRef::F32(x) => tiles(part.of(x, transposed), side, to, steps),
+                MatRef::Bf16(x) => tiles(part.of(x, transposed), side, to, steps),
+                MatRef::F16(x) => tiles(part.of(x, transposed), side, to, steps),
                 MatRef::Bytes(_) => {} // `bytes` multiplies those
                 MatRef::Blocks(blocks) => WIDE.with_borrow_mut(|wide| {
                     let (along, across) = (d..d + depth, row..row + rows);
                     let (lines, columns) = if transposed { (along, across) } else { (across, along) };
                     let widen = |blocks: Blocks, to: &mut [bf16]| to_bf16(blocks, to);
                     let (at, stride) = blocks.window(stride, lines, columns, wide, widen);
-                    let first = wide.as_ptr().wrapping_add(at);
-                    tiles(Part { first, stride, transposed, rows, depth }, side, to, steps);
+                    tiles(Window { at, stride, ..part }.of(wide, transposed), side, to, steps);
                 }),
             }
         }
+    }
+}
+
+/// Where a part begins in its matrix, the distance of rows of memory, and its size.
+#[derive(Clone, Copy)]
+struct Window {
+    at: usize,
+    stride: usize,
+    rows: usize,
+    depth: usize,
+}
+
+impl Window {
+    fn of<E>(self, matrix: &[E], transposed: bool) -> Part<E> {
+        let Window { at, stride, rows, depth } = self;
+        Part { first: matrix.as_ptr().wrapping_add(at), stride, transposed, rows, depth }
     }
 }
 

@@ -86,7 +86,11 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         let found = format!("`{}` does not end in .gguf", args.out.display());
         return Err(usage(found, "name the file to write, such as model.gguf"));
     }
-    // Before the model is converted, which takes longer than a missing file takes to be missed.
+    // Before the model is converted, which takes longer than a missing file or folder takes to be missed.
+    let into = args.out.parent().filter(|into| !into.as_os_str().is_empty());
+    if let Some(into) = into.filter(|into| !into.is_dir()) {
+        return Err(usage(format!("`{}` is no folder to write into", into.display()), "make it first"));
+    }
     let text = args.perplexity.as_deref().map(read).transpose()?;
     let folder = model::folder(&args.model)?;
     let before = text.as_deref().map(|text| perplexity(&args.model, text, quiet)).transpose()?;

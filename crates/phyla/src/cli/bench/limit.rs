@@ -1,5 +1,7 @@
 //! The least that a step must do (operations of products, bytes from memory) and how long that takes at the limit.
 
+use std::collections::BTreeMap;
+
 use phyla_kernels::roofline::Roofline;
 use phyla_models::{Arch, Model};
 use phyla_nn::{Reads, RelativeSpec, SublayerSpec};
@@ -132,11 +134,16 @@ fn distances(arch: &Arch, time: usize) -> f64 {
     2. * vectors * maps.sum::<usize>() as f64
 }
 
-/// The type in which most of the products' weights are.
-/// The matrix that stands for those of the products: the largest of a layer, or of all where no layer has any.
+/// The matrix that stands for those of the products: of the type in which most numbers of the layers are (of all
+/// matrices where no layer has any), the largest.
 pub fn weights(model: &Model) -> Option<&Param> {
-    let matrices = model.params().iter().filter(|param| param.dims().len() > 1);
-    matrices.max_by_key(|param| (param.path().contains(".layers."), param.count())).map(AsRef::as_ref)
+    let matrices = || model.params().iter().filter(|param| param.dims().len() > 1);
+    let key = |param: &Param| (param.path().contains(".layers."), param.compute().stored());
+    let mut numbers = BTreeMap::new();
+    for param in matrices() {
+        *numbers.entry(key(param)).or_insert(0) += param.count();
+    }
+    matrices().max_by_key(|param| (key(param).0, numbers.get(&key(param)), param.count())).map(AsRef::as_ref)
 }
 
 fn kind(model: &Model) -> (Precision, Option<&'static str>) {
