@@ -3,7 +3,7 @@
 use std::{hint::black_box, time::Instant};
 
 use half::bf16;
-use phyla_kernels::{activation, elementwise, embed, loss, norm, optim, product::MatRef, rng::Rng, rope};
+use phyla_kernels::{activation, elementwise, embed, loss, memory, norm, optim, product::MatRef, rng::Rng, rope};
 
 /// The best of several runs within about 0.3 s, in seconds.
 fn best(mut f: impl FnMut()) -> f64 {
@@ -58,7 +58,7 @@ fn main() {
     });
     time!("f32_to_bf16", 2, large, elementwise::f32_to_bf16(&mut low, &b));
     time!("alloc and fill", 1, large, {
-        let mut fresh = elementwise::alloc(large);
+        let mut fresh = memory::alloc::<f32>(large);
         fresh.copy_from_slice(&b);
         fresh
     });

@@ -1,7 +1,5 @@
 //! Element-wise arithmetic, dropout and conversions between float formats: what has neither rows nor parameters.
 
-use std::sync::OnceLock;
-
 use half::{bf16, f16};
 
 use crate::chunk::{self, Parts};
@@ -10,59 +8,6 @@ use crate::vector::{Math, per_isa};
 
 fn same(name: &str, lengths: &[usize]) {
     assert!(lengths.iter().all(|n| *n == lengths[0]), "{name}: expected slices of one length, found {lengths:?}");
-}
-
-/// A vector of `n` numbers, whichever, for a caller that overwrites them all. Who adds to them takes [`zeros`].
-///
-/// Memory that the process had before is not cleared: that alone took 7 % of reading a prompt. The first touch of a fresh
-/// page costs 0.5 ms for each MiB in pages of 4 KiB and a fifth of that in huge ones, which are asked for here.
-/// With `PHYLA_POISON=1` the numbers are NaN, so that tests find whoever reads them.
-pub fn alloc(n: usize) -> Vec<f32> {
-    let numbers = left_over(n);
-    #[cfg(target_os = "linux")]
-    ask_for_huge_pages(&numbers);
-    numbers
-}
-
-/// A vector of `n` zeros for a caller that adds to them. They are written, by all threads: pages that are read before they
-/// are written cost twice.
-pub fn zeros(n: usize) -> Vec<f32> {
-    let mut zeros = alloc(n);
-    crate::threads::for_each_chunk(&mut zeros, 1 << 16, n, |_, part| part.fill(0.0));
-    zeros
-}
-
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn left_over(n: usize) -> Vec<f32> {
-    static POISON: OnceLock<bool> = OnceLock::new();
-    if *POISON.get_or_init(|| std::env::var_os("PHYLA_POISON").is_some_and(|value| value == "1")) {
-        return vec![f32::NAN; n];
-    }
-    let mut numbers: Vec<f32> = Vec::with_capacity(n);
-    // SAFETY: the assembly is empty, but the compiler has to take it that it writes what the pointer leads to; from then on
-    // these are n floats with a value of some kind, as all bits are.
-    unsafe {
-        std::arch::asm!("/* {0} */", in(reg) numbers.as_mut_ptr(), options(nostack, preserves_flags));
-        numbers.set_len(n);
-    }
-    numbers
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn left_over(n: usize) -> Vec<f32> {
-    vec![0.0; n]
-}
-
-/// Advises the system to back the whole huge pages inside `x` with such; no effect where it will not.
-#[cfg(target_os = "linux")]
-fn ask_for_huge_pages(x: &[f32]) {
-    const HUGE: usize = 2 << 20;
-    let start = (x.as_ptr() as usize).next_multiple_of(HUGE);
-    let end = (x.as_ptr() as usize + size_of_val(x)) / HUGE * HUGE;
-    if start < end {
-        // SAFETY: the range lies inside `x`, and this advice changes no contents.
-        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
-    }
 }
 
 macro_rules! binary {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, WithDType};
 use half::{bf16, f16};
-use phyla_kernels::memory;
+use phyla_kernels::memory::{self, Number};
 use phyla_kernels::rng::Rng;
 use phyla_nn::{Init, Source};
 use phyla_ops::{Data, Param, Weight, cpu};
@@ -178,12 +178,17 @@ impl Source for Fresh {
 }
 
 /// One weight, each value made by `of` from an f32.
-fn draw<T: WithDType>(mut rng: Rng, path: &str, shape: &[usize], init: Init, of: impl Fn(f32) -> T) -> Result<Data> {
+fn draw<T: WithDType + Number>(
+    mut rng: Rng,
+    path: &str,
+    shape: &[usize],
+    init: Init,
+    of: impl Fn(f32) -> T,
+) -> Result<Data> {
     let count: usize = shape.iter().product();
-    let mut values: Vec<T> = Vec::new();
-    if values.try_reserve_exact(count).is_err() {
+    let Some(mut values) = memory::room::<T>(count) else {
         candle_core::bail!("{path}: no memory for a weight of shape {shape:?}");
-    }
+    };
     let fill = |values: &mut Vec<T>, numbers: &mut dyn FnMut(&mut [f32])| {
         let mut piece = vec![0f32; count.min(PIECE)];
         while values.len() < count {

@@ -3,7 +3,7 @@
 use candle_core::Result;
 use phyla_kernels::activation as kernels;
 pub use phyla_kernels::activation::Act;
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::memory::alloc;
 
 use crate::{Data, Tensor, cpu, plain};
 

@@ -7,7 +7,7 @@ use candle_core::{D, Result};
 use phyla_kernels::attention::{
     self as kernels, Attention, AttentionShape, Bias, Dropped, Gradients, Strided, Visible,
 };
-use phyla_kernels::elementwise::{alloc, zeros};
+use phyla_kernels::memory::{alloc, zeros};
 use phyla_kernels::product::Precision;
 
 use crate::elementwise::Dropout;

@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Result};
 use phyla_kernels::balance as kernels;
-use phyla_kernels::elementwise::zeros;
+use phyla_kernels::memory::zeros;
 
 use crate::{Data, Routed, Tensor, cpu, plain};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_kernels::elementwise::zeros;
+use phyla_kernels::memory::zeros;
 use phyla_kernels::product::{self, MatRef, Precision};
 use phyla_kernels::rows;
 use phyla_kernels::unfold::{Windows, fold, unfold};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::Result;
 use phyla_kernels::attention::disentangled::{self as kernels, Disentangled, Side, SideGradients};
-use phyla_kernels::elementwise::zeros;
+use phyla_kernels::memory::zeros;
 
 use crate::{Data, Tensor, cpu, plain};
 

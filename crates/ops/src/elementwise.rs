@@ -1,7 +1,8 @@
 //! Sums, factors and dropout, element by element.
 
 use candle_core::{Device, Result};
-use phyla_kernels::elementwise::{self as kernels, alloc};
+use phyla_kernels::elementwise as kernels;
+use phyla_kernels::memory::alloc;
 use phyla_kernels::rng::Rng;
 
 use crate::{Data, Tensor, cpu, plain};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_kernels::elementwise::alloc;
 use phyla_kernels::embed;
+use phyla_kernels::memory::alloc;
 
 use crate::{Data, Param, Tensor, cpu};
 

@@ -1,7 +1,7 @@
 //! Rows sent to their experts and the answers brought back. The choice itself is made in `route`.
 
 use candle_core::Result;
-use phyla_kernels::elementwise::zeros;
+use phyla_kernels::memory::zeros;
 use phyla_kernels::route as kernels;
 
 use crate::{Data, Tensor, cpu, gather_rows, plain, split_rows};

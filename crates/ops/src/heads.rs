@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_kernels::elementwise::alloc;
 use phyla_kernels::heads::{self as kernels, HeadRows};
+use phyla_kernels::memory::alloc;
 use phyla_kernels::product::Precision;
 
 use crate::{Data, Param, Tensor, cpu, plain};

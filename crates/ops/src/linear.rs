@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Result;
 use phyla_kernels::activation::Act;
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::memory::alloc;
 use phyla_kernels::product::{self, Precision};
 
 use crate::{Data, Param, Tensor, Weight, cpu, plain};

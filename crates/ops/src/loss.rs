@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{D, Result};
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::memory::alloc;
 use phyla_kernels::{loss as kernels, product};
 
 use crate::linear::{check_bias, check_gradient, sizes};

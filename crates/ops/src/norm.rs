@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use candle_core::{D, Result};
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::memory::alloc;
 use phyla_kernels::norm as kernels;
 
 use crate::{Param, Tensor, cpu, plain};

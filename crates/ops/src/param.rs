@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use candle_core::{DType, Result};
+use half::bf16;
 use phyla_kernels::product::Precision;
-use phyla_kernels::threads;
+use phyla_kernels::{elementwise, memory, threads};
 
 use crate::{Data, Weight, cpu};
 
@@ -92,7 +93,7 @@ impl Param {
     /// Keeps a copy in `dtype` for the products (`None`: products read the weight itself).
     pub fn set_compute_dtype(&self, dtype: Option<DType>) -> Result<()> {
         let low = match dtype {
-            Some(dtype) if dtype != self.weight().dtype() => Some(self.weight().to_f32()?.to_dtype(dtype)?),
+            Some(dtype) if dtype != self.weight().dtype() => Some(lowered(&self.weight().to_f32()?, dtype)?),
             _ => None,
         };
         *self.low.write().unwrap_or_else(PoisonError::into_inner) = low;
@@ -157,8 +158,7 @@ impl Param {
     pub fn accumulate_or_set(&self, add: impl FnOnce(&mut [f32], bool) -> Result<()>) -> Result<()> {
         self.with_gradient(|gradient| {
             if gradient.sum.is_none() {
-                // Fresh pages come zeroed from the system.
-                gradient.sum = Some(cpu::tensor(vec![0f32; self.count()], self.shape.clone())?);
+                gradient.sum = Some(cpu::tensor(memory::alloc::<f32>(self.count()), self.shape.clone())?);
             }
             let Some(sum) = &gradient.sum else { return Ok(()) };
             let holds = std::mem::replace(&mut gradient.written, true);
@@ -198,6 +198,16 @@ impl Param {
             Ok(())
         });
     }
+}
+
+/// A copy of f32 numbers in another type.
+fn lowered(numbers: &Data, dtype: DType) -> Result<Data> {
+    if dtype != DType::BF16 || !numbers.device().is_cpu() {
+        return numbers.to_dtype(dtype);
+    }
+    let mut low = memory::alloc::<bf16>(numbers.elem_count());
+    elementwise::f32_to_bf16(&mut low, &cpu::view::<f32>(&numbers.contiguous()?)?);
+    cpu::tensor(low, numbers.dims())
 }
 
 impl std::fmt::Debug for Param {

@@ -1,7 +1,7 @@
 //! Losses of numbers against numbers: scores, ratings, and yes or no. For classes that exclude each other see `loss`.
 
 use candle_core::{Device, Result};
-use phyla_kernels::elementwise::zeros;
+use phyla_kernels::memory::zeros;
 use phyla_kernels::regression::{self as kernels, Regression};
 
 use crate::{Data, Tensor, cpu, plain};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Result};
-use phyla_kernels::elementwise::{add_assign, zeros};
+use phyla_kernels::elementwise::add_assign;
+use phyla_kernels::memory::zeros;
 use phyla_kernels::threads;
 
 use crate::{Data, Param, Tensor, cpu, plain};

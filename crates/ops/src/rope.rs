@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::memory::alloc;
 use phyla_kernels::rope as kernels;
 pub use phyla_kernels::rope::Style;
 

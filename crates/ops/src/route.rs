@@ -2,7 +2,7 @@
 //! then happens to the rows is in `experts`, what keeps the choice even in `balance`.
 
 use candle_core::{D, DType, Result};
-use phyla_kernels::elementwise::zeros;
+use phyla_kernels::memory::zeros;
 pub use phyla_kernels::route::Groups;
 use phyla_kernels::{loss, route as kernels};
 

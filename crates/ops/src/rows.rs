@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{D, DType, Device, Result};
-use phyla_kernels::elementwise::zeros;
+use phyla_kernels::memory::zeros;
 use phyla_kernels::{embed, product::MatRef, rows as kernels};
 
 use crate::{Data, InputGrads, Tensor, cpu, plain};

@@ -238,7 +238,7 @@ fn add_into(sum: Data, grad: Data) -> Result<Data> {
         return sum + grad;
     }
     let (a, b) = (sum.contiguous()?, grad.contiguous()?);
-    let mut out = phyla_kernels::elementwise::alloc(a.elem_count());
+    let mut out = phyla_kernels::memory::alloc(a.elem_count());
     phyla_kernels::elementwise::add(&mut out, &cpu::view::<f32>(&a)?, &cpu::view::<f32>(&b)?);
     cpu::tensor(out, a.shape().clone())
 }

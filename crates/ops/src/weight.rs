@@ -210,7 +210,7 @@ impl Weight {
         match self {
             Weight::Dense(data) => data.to_dtype(DType::F32),
             Weight::Mapped(_) | Weight::Blocks(_) | Weight::Bytes(_) => self.with(|mat| {
-                let mut values = phyla_kernels::elementwise::alloc(mat.len());
+                let mut values = phyla_kernels::memory::alloc(mat.len());
                 phyla_kernels::embed::widen(&mut values, mat);
                 cpu::tensor(values, self.dims())
             }),

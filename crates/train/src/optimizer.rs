@@ -67,7 +67,7 @@ fn shape(name: &str, param: &Param) -> Vec<usize> {
 
 fn zeros(shape: Vec<usize>, device: &Device) -> Result<Data> {
     match device {
-        Device::Cpu => cpu::tensor(phyla_kernels::elementwise::zeros(shape.iter().product()), shape),
+        Device::Cpu => cpu::tensor(phyla_kernels::memory::zeros::<f32>(shape.iter().product()), shape),
         device => Data::zeros(shape, DType::F32, device),
     }
 }

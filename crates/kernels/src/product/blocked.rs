@@ -82,7 +82,8 @@ impl Kernel for Task<'_, '_> {
             unsafe { pack_b::<S>(&from, b, k, n, width) };
             for row in (0..m).step_by(ROWS) {
                 let rows = ROWS.min(m - row);
-                let (a, a_i, a_p) = block_of_a(p, a, depth, k, i + row, rows);
+                // SAFETY: as above.
+                let (a, a_i, a_p) = unsafe { block_of_a::<S>(p, a, depth, k, i + row, rows) };
                 for column in (0..n).step_by(width) {
                     let start = match p.start {
                         _ if depth > 0 => Start::Add,
@@ -120,12 +121,20 @@ impl Kernel for Task<'_, '_> {
 /// Where a block of `a` lies, and its strides. A transposed one is copied as it is, so that rows far apart in memory
 /// come close together; six rows side by side stream well enough in place.
 #[inline(always)]
-fn block_of_a(p: &Factors, to: &mut [f32], depth: usize, k: usize, i: usize, m: usize) -> (*const f32, usize, usize) {
+unsafe fn block_of_a<S: Simd>(
+    p: &Factors,
+    to: &mut [f32],
+    depth: usize,
+    k: usize,
+    i: usize,
+    m: usize,
+) -> (*const f32, usize, usize) {
     if !p.a_transposed {
         return (p.a[i * p.k + depth..].as_ptr(), p.k, 1);
     }
     for (to, from) in to.chunks_exact_mut(m).zip(p.a.chunks_exact(p.m).skip(depth).take(k)) {
-        to.copy_from_slice(&from[i..i + m]);
+        // SAFETY: the caller's promise.
+        unsafe { convert::<S>(MatRef::F32(from), i, to) };
     }
     (to.as_ptr(), 1, m)
 }
@@ -157,19 +166,22 @@ impl<'a> Source<'a> {
 /// Packs a block of `k` by `n` into panels `[k, width]`, the last one padded with zeros.
 #[inline(always)]
 unsafe fn pack_b<S: Simd>(from: &Source, to: &mut [f32], k: usize, n: usize, width: usize) {
-    for column in (0..n).step_by(width) {
-        let panel = &mut to[column * k..][..k * width];
-        let columns = width.min(n - column);
-        // SAFETY: as for the caller.
-        unsafe {
-            if from.transposed {
-                pack_transposed::<S>(from, panel, k, column, columns, width);
-            } else {
-                for (row, to) in panel.chunks_exact_mut(width).enumerate() {
-                    convert::<S>(from.b, from.at + row * from.row + column, &mut to[..columns]);
-                    to[columns..].fill(0.0);
-                }
-            }
+    if from.transposed {
+        for column in (0..n).step_by(width) {
+            let panel = &mut to[column * k..][..k * width];
+            // SAFETY: as for the caller.
+            unsafe { pack_transposed::<S>(from, panel, k, column, width.min(n - column), width) };
+        }
+        return;
+    }
+    // Row by row, as memory is read fastest, whatever panels they go to.
+    for row in 0..k {
+        for column in (0..n).step_by(width) {
+            let to = &mut to[column * k + row * width..][..width];
+            let columns = width.min(n - column);
+            // SAFETY: as for the caller.
+            unsafe { convert::<S>(from.b, from.at + row * from.row + column, &mut to[..columns]) };
+            to[columns..].fill(0.0);
         }
     }
 }
@@ -221,7 +233,15 @@ unsafe fn convert<S: Simd>(b: MatRef, at: usize, to: &mut [f32]) {
     let n = to.len();
     let whole = n - n % S::LANES;
     match b {
-        MatRef::F32(b) => to.copy_from_slice(&b[at..at + n]),
+        // Not by a call of the system's, which takes longer than so few vectors.
+        MatRef::F32(b) => {
+            let b = &b[at..at + n];
+            for i in (0..whole).step_by(S::LANES) {
+                // SAFETY: i + LANES <= n.
+                unsafe { S::store(to.as_mut_ptr().add(i), S::load(b.as_ptr().add(i))) };
+            }
+            to[whole..].copy_from_slice(&b[whole..]);
+        }
         MatRef::Bf16(b) => {
             let b = &b[at..at + n];
             for i in (0..whole).step_by(S::LANES) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, DType, Layout, Result, Shape, Tensor, Var};
 use phyla_kernels::activation::{self, Act};
 use phyla_kernels::attention::{self, Attention, AttentionShape, Gradients, Visible};
-use phyla_kernels::elementwise::alloc;
+use phyla_kernels::memory::alloc;
 use phyla_kernels::product::{self, MatRef, Precision};
 use phyla_kernels::{loss, norm};
 
