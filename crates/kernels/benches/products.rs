@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "the processor time of a thread has no safe call in std")]
 
 use half::bf16;
+use phyla_kernels::memory::{self, zeros};
 use phyla_kernels::product::{MatRef, Precision, linear, linear_dw, linear_dx};
 use std::hint::black_box;
 use std::time::Instant;
@@ -36,6 +37,7 @@ fn best(mut f: impl FnMut()) -> f64 {
 }
 
 fn train() {
+    memory::keep_freed();
     let limit = phyla_kernels::roofline::measure();
     println!("at most {:.0} GFLOP/s in f32, {:.0} in bf16", limit.f32_gflops, limit.bf16_gflops);
     println!("{:>6} {:>6} {:>6}  f32: linear, dx, dw; bf16: linear, dx, dw", "m", "n", "k");
@@ -45,6 +47,7 @@ fn train() {
         (512, 3072, 768),
         (512, 768, 3072),
         (512, 50257, 768),
+        (512, 50304, 768),
         (2048, 384, 384),
         (2048, 1152, 384),
         (2048, 1536, 384),
@@ -55,9 +58,12 @@ fn train() {
         (40, 768, 768),
         (64, 4096, 4096),
     ] {
-        let (x, w) = (vec![0.5f32; m * k], vec![0.25f32; n * k]);
-        let half = vec![bf16::ONE; n * k];
-        let (mut y, mut dx, mut dw) = (vec![0f32; m * n], vec![0f32; m * k], vec![0f32; n * k]);
+        // In the memory that operations get, since pages count.
+        let (mut x, mut w, mut half) = (zeros::<f32>(m * k), zeros::<f32>(n * k), zeros::<bf16>(n * k));
+        x.fill(0.5);
+        w.fill(0.25);
+        half.fill(bf16::ONE);
+        let (mut y, mut dx, mut dw) = (zeros::<f32>(m * n), zeros::<f32>(m * k), zeros::<f32>(n * k));
         let bias = vec![0f32; n];
         let rate = |seconds: f64| 2e-9 * (m * n * k) as f64 / seconds;
         print!("{m:>6} {n:>6} {k:>6}");

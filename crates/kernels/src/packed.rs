@@ -46,6 +46,9 @@ pub(crate) struct Block<'a> {
     pub rows: usize,
     pub columns: usize,
     pub start: Start<'a>,
+    /// Whether `c` lies beyond the caches, and its next rows are to be asked for ahead of time. Where rows are far apart, as
+    /// those of logits are, that costs more than it saves.
+    pub cold: bool,
 }
 
 /// What a block of results starts from.

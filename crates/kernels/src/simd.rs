@@ -57,6 +57,8 @@ pub(crate) trait Simd: Copy + 'static {
     }
     /// Asks for the cache line at `p`, which may be any address.
     unsafe fn prefetch<T>(p: *const T);
+    /// The same for a line that will be written.
+    unsafe fn prefetch_write<T>(p: *mut T);
     /// Transposes a square of `LANES` rows: `dst[j * dst_row + i] = src[i * src_row + j]`.
     unsafe fn transpose(src: *const f32, src_row: usize, dst: *mut f32, dst_row: usize);
     /// [`crate::tile::run`], compiled once for each instruction set rather than into every caller.

@@ -148,6 +148,12 @@ unsafe fn micro<S: Simd, const MR: usize, const NV: usize, const PART: bool>(
                 }
             }
         }
+        // The next rows' place: results of large products come from beyond the caches.
+        for i in MR..2 * MR {
+            for v in 0..NV {
+                S::prefetch_write(c.wrapping_add(i * t.c_row + v * S::LANES));
+            }
+        }
         let mut a = t.a.add(i0 * t.a_i);
         let mut b = t.b.add(j);
         for _ in 0..t.k {

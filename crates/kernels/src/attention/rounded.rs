@@ -63,7 +63,8 @@ unsafe fn product(
     start: Start,
 ) {
     let (left_row, right_column) = (steps * TILE, steps * TILE);
-    let block = packed::Block { left, left_row, right, right_column, steps, c, c_row, rows, columns, start };
+    let cold = false;
+    let block = packed::Block { left, left_row, right, right_column, steps, c, c_row, rows, columns, start, cold };
     // SAFETY: the caller's promise.
     unsafe { block.run(isa) }
 }

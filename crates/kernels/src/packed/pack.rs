@@ -18,6 +18,15 @@ pub(crate) enum Side {
     Columns,
 }
 
+impl Side {
+    pub fn other(self) -> Side {
+        match self {
+            Side::Rows => Side::Columns,
+            Side::Columns => Side::Rows,
+        }
+    }
+}
+
 /// Numbers that are read as bf16.
 trait Element: Copy {
     /// The first `n <= 32`, the rest zeros.
@@ -223,6 +232,10 @@ unsafe fn pairs<E: Element>(from: *const E, row: usize, rows: usize, depth: usiz
     unsafe {
         for pair in 0..SIDE {
             let even = if 2 * pair < depth { E::half(from.add(2 * pair * row), rows) } else { _mm256_setzero_si256() };
+            // The next tile of depth: more rows of memory than the machine follows by itself.
+            for next in [DEPTH + 2 * pair, DEPTH + 2 * pair + 1] {
+                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(next * row).cast());
+            }
             let odd = if 2 * pair + 1 < depth {
                 E::half(from.add((2 * pair + 1) * row), rows)
             } else {

@@ -2,6 +2,7 @@
 
 use super::{Block, SIDE, Start};
 use crate::amx::{self, Factors, From};
+use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
 
 /// # Safety
 /// The thread holds tiles, the factors are packed over the block, and nobody else touches its elements.
@@ -25,6 +26,14 @@ unsafe fn one<const R: usize, const C: usize>(block: &Block, whole: bool) {
     let below = |p: *const u32, apart: usize| [p.cast::<u8>(), p.wrapping_add(apart).cast()];
     let factors =
         Factors { a: below(block.left, block.left_row), b: below(block.right, block.right_column), steps: block.steps };
+    if block.cold {
+        for row in block.rows..2 * block.rows {
+            for column in (0..block.columns).step_by(SIDE) {
+                // SAFETY: any address will do.
+                unsafe { _mm_prefetch::<_MM_HINT_ET0>(block.c.wrapping_add(row * block.c_row + column).cast()) };
+            }
+        }
+    }
     // SAFETY: whole blocks lie inside `c`; others are worked on in a copy that is as large as a whole one.
     unsafe {
         if whole {

@@ -37,11 +37,8 @@ pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
     if p.m == 0 || p.n == 0 {
         return;
     }
-    let threads = threads::threads();
     let across = p.n.div_ceil(COLUMNS);
-    // Few columns: cut the rows too, so that the tasks even out; each cut packs the block of weights again.
-    let want = if threads == 1 || across >= 4 * threads { 1 } else { (4 * threads).div_ceil(across) };
-    let task_rows = p.m.div_ceil(want).next_multiple_of(ROWS).min(TALL);
+    let task_rows = cut(p, across, threads::threads());
     let down = p.m.div_ceil(task_rows);
     let out = Shared(c.as_mut_ptr());
     threads::for_each(across * down, 2 * p.m * p.n * p.k, |task| {
@@ -51,6 +48,21 @@ pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
             dispatch(isa, Task { p, c: out, i, j, m, n, scratch: scratch.floats(DEPTH * (COLUMNS + ROWS)) });
         });
     });
+}
+
+/// Rows of a task: as many as cost least. Each cut packs its block of weights again, and few tasks leave threads without
+/// work.
+fn cut(p: &Factors, across: usize, threads: usize) -> usize {
+    let rows = |parts: usize| p.m.div_ceil(parts).next_multiple_of(ROWS).min(TALL);
+    let cost = |parts: usize| {
+        let down = p.m.div_ceil(rows(parts));
+        // Cycles for a weight: 32 multiply-adds at a time, and what it takes to pack it from beyond the caches.
+        let cycles = p.m as f64 / 32. + 1.5 * down as f64;
+        let tasks = across * down;
+        cycles * (tasks.div_ceil(threads) * threads) as f64 / tasks as f64
+    };
+    let parts = (1..=4 * threads).min_by(|a, b| cost(*a).total_cmp(&cost(*b)));
+    rows(parts.unwrap_or(1))
 }
 
 struct Task<'a, 'b> {

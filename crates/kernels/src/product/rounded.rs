@@ -1,8 +1,8 @@
-//! Products of many rows with both factors rounded to bf16 and sums in f32, by blocks of packed tiles. The left factor is
-//! packed once for all threads, blocks of the right one by the task that needs them.
+//! Products of many rows with both factors rounded to bf16 and sums in f32, by blocks of packed tiles. The smaller factor
+//! is packed once for all threads, blocks of the larger one by the task that needs them.
 //!
-//! Floor: 2 m n k operations at the peak of such products. To pack a tile of the right factor takes about 100 cycles
-//! where its columns are rows in memory, 40 otherwise; AMX then needs 16 cycles for each 16 rows of the left one.
+//! Floor: 2 m n k operations at the peak of such products. To pack a tile takes about 100 cycles where its pairs lie across
+//! memory and 40 otherwise; AMX then needs 16 cycles for each tile of the other factor.
 
 use super::{Factors, From, MatRef};
 use crate::isa::Isa;
@@ -10,6 +10,7 @@ use crate::packed::{Block, DEPTH, Factor, Ready, SIDE, Side, Start, TILE};
 use crate::room::Room;
 use crate::threads::{self, Shared};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Tiles of depth in a block, at most: results are read and written once for each, and lie in rows far apart. Measured at
 /// 512 x 768 x 768: 770 GFLOP/s with 8, 920 with 16, 1,160 with 24 and no more with 32. Which blocks there are depends on the
@@ -17,17 +18,17 @@ use std::cell::RefCell;
 const BLOCK: usize = 24;
 /// Tiles of depth that make whole blocks of every quantised kind.
 const WHOLE: usize = 256 / DEPTH;
-/// Tiles of the right factor that a task has packed at once, at most: 432 KiB of a second-level cache.
+/// Tiles that a task has packed at once, at most: 432 KiB of a second-level cache.
 const PACKED: usize = 432;
-/// Columns of tiles in a task are a multiple of this, which both kinds of blocks divide.
+/// Rows and columns of tiles in a task are multiples of this, which both kinds of blocks divide.
 const STEP: usize = 6;
-/// Rows of tiles in a task.
-const ROWS: [usize; 3] = [16, 32, 64];
+/// Rows or columns of tiles of the shared factor in a task.
+const SHARED: [usize; 7] = [12, 16, 24, 32, 48, 64, 96];
 
 thread_local! {
-    /// The packed left factor of this thread's call, and a block of the right one.
-    static LEFT: RefCell<Room> = const { RefCell::new(Room::new()) };
-    static RIGHT: RefCell<Room> = const { RefCell::new(Room::new()) };
+    /// The packed factor of this thread's call that all share, and a block of the other one.
+    static WHOLE_FACTOR: RefCell<Room> = const { RefCell::new(Room::new()) };
+    static PART: RefCell<Room> = const { RefCell::new(Room::new()) };
 }
 
 /// Runs the product over the threads; no two tasks write the same place, and an element's sum depends neither on the cut
@@ -36,33 +37,39 @@ pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
     if p.m == 0 || p.n == 0 {
         return;
     }
-    let (rows, columns, depth) = (p.m.div_ceil(SIDE), p.n.div_ceil(SIDE), p.k.div_ceil(DEPTH));
-    let mut room = LEFT.take();
-    let left = room.pairs(rows * depth * TILE);
-    // A task packs enough rows to be worth handing over.
+    let left = Factor { from: MatRef::F32(p.a), transposed: p.a_transposed, rows: p.m, depth: p.k };
+    let right = Factor { from: p.b, transposed: !p.b_transposed, rows: p.n, depth: p.k };
+    // Quantised blocks are unpacked one by one.
+    let own = if p.m <= p.n || matches!(p.b, MatRef::Blocks(_)) { Side::Columns } else { Side::Rows };
+    let (shared, own_factor) = if own == Side::Columns { (left, right) } else { (right, left) };
+    let depth = p.k.div_ceil(DEPTH);
+    let mut room = WHOLE_FACTOR.take();
+    let packed = room.pairs(shared.rows.div_ceil(SIDE) * depth * TILE);
+    // A task packs enough to be worth handing over.
     let strip = depth * TILE;
     let strips = (64 * TILE).div_ceil(strip.max(1)).max(1);
-    threads::for_each_chunk(left, strips * strip, 4 * p.m * p.k, |i, to| {
-        let factor = Factor { from: MatRef::F32(p.a), transposed: p.a_transposed, rows: p.m, depth: p.k };
+    threads::for_each_chunk(packed, strips * strip, 4 * shared.rows * p.k, |i, to| {
         // SAFETY: whoever calls with such an `isa` found AVX-512 BF16.
-        unsafe { factor.pack(Side::Rows, i * strips, 0, to, depth) };
+        unsafe { shared.pack(own.other(), i * strips, 0, to, depth) };
     });
-    let (task_rows, task_columns) = cut(p, [rows, columns, depth], threads::threads());
-    let down = rows.div_ceil(task_rows);
+    let [shared_tiles, own_tiles] = [shared, own_factor].map(|factor| factor.rows.div_ceil(SIDE));
+    let most = steps(p, depth);
+    let pack = match (own_factor.from, own_factor.transposed == (own == Side::Columns)) {
+        (MatRef::Blocks(_), _) => 400,
+        (_, true) => 50,
+        (_, false) => 100,
+    };
+    let (height, width) = cut([shared_tiles, own_tiles, depth], most, pack, threads::threads());
+    let down = shared_tiles.div_ceil(height);
     let out = Shared(c.as_mut_ptr());
-    threads::for_each(columns.div_ceil(task_columns) * down, 2 * p.m * p.n * p.k / 8, |task| {
-        let (i, j) = (task % down * task_rows, task / down * task_columns);
-        let task = Task {
-            p,
-            c: out,
-            left,
-            depth,
-            rows: i..rows.min(i + task_rows),
-            columns: j..columns.min(j + task_columns),
-        };
-        RIGHT.with_borrow_mut(|right| task.run(isa, right.pairs(PACKED * TILE)));
+    threads::for_each(own_tiles.div_ceil(width) * down, 2 * p.m * p.n * p.k / 8, |task| {
+        let (i, j) = (task % down * height, task / down * width);
+        let (some, others) = (i..shared_tiles.min(i + height), j..own_tiles.min(j + width));
+        let (rows, columns) = if own == Side::Columns { (some, others) } else { (others, some) };
+        let task = Task { p, c: out, own, factor: own_factor, shared: packed, depth, most, rows, columns };
+        PART.with_borrow_mut(|part| task.run(isa, part.pairs(PACKED * TILE)));
     });
-    LEFT.set(room);
+    WHOLE_FACTOR.set(room);
 }
 
 /// Tiles of depth in a block: like sizes; quantised ones are unpacked whole.
@@ -73,65 +80,71 @@ fn steps(p: &Factors, depth: usize) -> usize {
     }
 }
 
-/// Rows and columns of tiles of a task: those that cost the fewest cycles, by what was measured of each. Wide tasks read the
-/// left factor less often, tall ones pack the right one less often, and few ones leave threads without work.
-fn cut(p: &Factors, [rows, columns, depth]: [usize; 3], threads: usize) -> (usize, usize) {
+/// How many rows or columns of tiles of the shared factor, and of the other, a task has: those that cost the fewest cycles,
+/// by what was measured of each. Tasks wide in the one read the shared factor less often, in the other pack less often, and
+/// few tasks leave threads without work.
+fn cut([shared, own, depth]: [usize; 3], steps: usize, pack: usize, threads: usize) -> (usize, usize) {
     // Cycles for a tile: to read it from the second-level cache or from beyond, to pack it, to multiply it.
-    let read = if rows * depth <= 1024 { 30 } else { 100 };
-    let pack = match p.b {
-        MatRef::Blocks(_) => 400,
-        _ if p.b_transposed => 100,
-        _ => 50,
-    };
-    let widest = (PACKED / steps(p, depth).min(depth.max(1)) / STEP * STEP).max(STEP);
-    let cost = |(task_rows, task_columns): (usize, usize)| {
-        let (down, across) = (rows.div_ceil(task_rows), columns.div_ceil(task_columns));
-        let cycles = rows * columns * 16 + across * rows * read + down * columns * pack;
+    let read = if shared * depth <= 1024 { 30 } else { 100 };
+    let widest = (PACKED / steps.min(depth.max(1)) / STEP * STEP).max(STEP);
+    let cost = |(height, width): (usize, usize)| {
+        let (down, across) = (shared.div_ceil(height), own.div_ceil(width));
+        let cycles = shared * own * 16 + across * shared * read + down * own * pack;
         // As if each thread had as many tasks as the busiest one.
         let tasks = down * across;
         cycles as f64 * (tasks.div_ceil(threads) * threads) as f64 / tasks.max(1) as f64
     };
-    let widths = (STEP..=widest.min(columns.next_multiple_of(STEP))).step_by(STEP);
-    let choices = widths.flat_map(|width| ROWS.map(|height| (height, width)));
-    choices.min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or((ROWS[0], STEP))
+    let widths = (STEP..=widest.min(own.next_multiple_of(STEP))).step_by(STEP);
+    let choices = widths.flat_map(|width| SHARED.map(|height| (height, width)));
+    choices.min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or((SHARED[0], STEP))
 }
 
 /// Rows and columns of tiles of the result.
 struct Task<'a, 'b> {
     p: &'a Factors<'b>,
     c: Shared<f32>,
-    left: &'a [u32],
-    /// All tiles of depth.
+    /// Which factor the task packs itself, and that factor.
+    own: Side,
+    factor: Factor<'b>,
+    /// The other one, packed.
+    shared: &'a [u32],
+    /// All tiles of depth, and of those in a block.
     depth: usize,
-    rows: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
+    most: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
 }
 
 impl Task<'_, '_> {
-    fn run(&self, isa: Isa, right: &mut [u32]) {
-        let (p, columns) = (self.p, self.columns.len());
+    fn run(&self, isa: Isa, part: &mut [u32]) {
+        let (p, [rows, columns]) = (self.p, [self.rows.len(), self.columns.len()]);
         // SAFETY: the instruction set is there.
         let _ready = unsafe { Ready::new(isa) };
-        let factor = Factor { from: p.b, transposed: !p.b_transposed, rows: p.n, depth: p.k };
-        let most = steps(p, self.depth);
         let (i, j) = (self.rows.start * SIDE, self.columns.start * SIDE);
         let mut first = 0;
         // An empty depth still has to write the start.
         loop {
-            let steps = most.min(self.depth - first);
-            let right = &mut right[..columns * steps * TILE];
+            let steps = self.most.min(self.depth - first);
+            let (own, others) = match self.own {
+                Side::Columns => (&self.columns, &self.rows),
+                Side::Rows => (&self.rows, &self.columns),
+            };
+            let part = &mut part[..own.len() * steps * TILE];
             // SAFETY: as above.
-            unsafe { factor.pack(Side::Columns, self.columns.start, first, right, steps) };
+            unsafe { self.factor.pack(self.own, own.start, first, part, steps) };
+            let shared = self.shared[(others.start * self.depth + first) * TILE..].as_ptr();
+            let (own, shared) = ((part.as_ptr(), steps * TILE), (shared, self.depth * TILE));
+            let (left, right) = if self.own == Side::Columns { (shared, own) } else { (own, shared) };
             let block = Block {
-                left: self.left[(self.rows.start * self.depth + first) * TILE..].as_ptr(),
-                left_row: self.depth * TILE,
-                right: right.as_ptr(),
-                right_column: steps * TILE,
+                left: left.0,
+                left_row: left.1,
+                right: right.0,
+                right_column: right.1,
                 steps,
                 // SAFETY: i < m and j < n.
                 c: unsafe { self.c.0.add(i * p.n + j) },
                 c_row: p.n,
-                rows: (self.rows.len() * SIDE).min(p.m - i),
+                rows: (rows * SIDE).min(p.m - i),
                 columns: (columns * SIDE).min(p.n - j),
                 start: match p.start {
                     _ if first > 0 => Start::Add,
@@ -139,6 +152,8 @@ impl Task<'_, '_> {
                     From::Add => Start::Add,
                     From::Row(bias) => Start::Row(&bias[j..]),
                 },
+                // More rows than columns: the gradient of a weight, written once and read by the optimiser.
+                cold: self.own == Side::Rows,
             };
             // SAFETY: this task alone writes these elements; both factors are packed over the block.
             unsafe { block.run(isa) };

@@ -100,6 +100,8 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn prefetch<T>(_: *const T) {}
     #[inline(always)]
+    unsafe fn prefetch_write<T>(_: *mut T) {}
+    #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: usize, dst: *mut f32, dst_row: usize) {
         for i in 0..8 {
             for j in 0..8 {

@@ -106,6 +106,10 @@ impl Simd for Avx512 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
+    unsafe fn prefetch_write<T>(p: *mut T) {
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(p.cast()) }
+    }
+    #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: usize, dst: *mut f32, dst_row: usize) {
         unsafe {
             // Four rounds, each halving the distance to the diagonal: pairs, quads within 128 bits, then 128-bit lanes.
@@ -256,6 +260,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn prefetch<T>(p: *const T) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch_write<T>(p: *mut T) {
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: usize, dst: *mut f32, dst_row: usize) {
