@@ -100,14 +100,20 @@ pub(crate) enum From {
     Rows(*const f32, usize),
 }
 
-/// Where the tiles of factors begin, each followed by its next ones.
+/// Where the tiles of factors begin.
 #[derive(Clone, Copy)]
 pub(crate) struct Factors {
     pub a: [*const u8; 2],
+    /// Bytes from a row of a left tile to its next, and from a tile to the next.
+    pub a_apart: [usize; 2],
+    /// Right tiles follow one another.
     pub b: [*const u8; 2],
     /// How many of each.
     pub steps: usize,
 }
+
+/// [`Factors::a_apart`] of packed tiles.
+pub(crate) const PACKED: [usize; 2] = [64, BYTES];
 
 /// A product of tiles, of `R` by `C` tiles of results.
 macro_rules! block {
@@ -122,61 +128,61 @@ macro_rules! block {
             if f.steps == 0 {
                 return;
             }
-            let Factors { a: [a0, a1], b: [b0, b1], steps } = f;
+            let Factors { a: [a0, a1], a_apart: [row, step], b: [b0, b1], steps } = f;
             // SAFETY: the caller's promise.
             unsafe {
                 match (R, C) {
                     (2, 2) => asm!(
                         "2:",
                         "tileloadd tmm6, [{b0} + {s}]",
-                        "tileloadd tmm4, [{a0} + {s}]",
+                        "tileloadd tmm4, [{a0} + {row}]",
                         concat!($instruction, " tmm0, tmm4, tmm6"),
                         "tileloadd tmm7, [{b1} + {s}]",
                         concat!($instruction, " tmm1, tmm4, tmm7"),
-                        "tileloadd tmm5, [{a1} + {s}]",
+                        "tileloadd tmm5, [{a1} + {row}]",
                         concat!($instruction, " tmm2, tmm5, tmm6"),
                         concat!($instruction, " tmm3, tmm5, tmm7"),
-                        "add {a0}, 1024", "add {a1}, 1024", "add {b0}, 1024", "add {b1}, 1024",
+                        "add {a0}, {step}", "add {a1}, {step}", "add {b0}, 1024", "add {b1}, 1024",
                         "dec {n}", "jnz 2b",
                         a0 = inout(reg) a0 => _, a1 = inout(reg) a1 => _, b0 = inout(reg) b0 => _,
-                        b1 = inout(reg) b1 => _, n = inout(reg) steps => _, s = in(reg) 64usize,
+                        b1 = inout(reg) b1 => _, n = inout(reg) steps => _, s = in(reg) 64usize, row = in(reg) row, step = in(reg) step,
                         options(nostack, readonly),
                     ),
                     (1, 2) => asm!(
                         "2:",
-                        "tileloadd tmm4, [{a0} + {s}]",
+                        "tileloadd tmm4, [{a0} + {row}]",
                         "tileloadd tmm6, [{b0} + {s}]",
                         concat!($instruction, " tmm0, tmm4, tmm6"),
                         "tileloadd tmm7, [{b1} + {s}]",
                         concat!($instruction, " tmm1, tmm4, tmm7"),
-                        "add {a0}, 1024", "add {b0}, 1024", "add {b1}, 1024",
+                        "add {a0}, {step}", "add {b0}, 1024", "add {b1}, 1024",
                         "dec {n}", "jnz 2b",
                         a0 = inout(reg) a0 => _, b0 = inout(reg) b0 => _, b1 = inout(reg) b1 => _,
-                        n = inout(reg) steps => _, s = in(reg) 64usize,
+                        n = inout(reg) steps => _, s = in(reg) 64usize, row = in(reg) row, step = in(reg) step,
                         options(nostack, readonly),
                     ),
                     (2, 1) => asm!(
                         "2:",
                         "tileloadd tmm6, [{b0} + {s}]",
-                        "tileloadd tmm4, [{a0} + {s}]",
+                        "tileloadd tmm4, [{a0} + {row}]",
                         concat!($instruction, " tmm0, tmm4, tmm6"),
-                        "tileloadd tmm5, [{a1} + {s}]",
+                        "tileloadd tmm5, [{a1} + {row}]",
                         concat!($instruction, " tmm2, tmm5, tmm6"),
-                        "add {a0}, 1024", "add {a1}, 1024", "add {b0}, 1024",
+                        "add {a0}, {step}", "add {a1}, {step}", "add {b0}, 1024",
                         "dec {n}", "jnz 2b",
                         a0 = inout(reg) a0 => _, a1 = inout(reg) a1 => _, b0 = inout(reg) b0 => _,
-                        n = inout(reg) steps => _, s = in(reg) 64usize,
+                        n = inout(reg) steps => _, s = in(reg) 64usize, row = in(reg) row, step = in(reg) step,
                         options(nostack, readonly),
                     ),
                     _ => asm!(
                         "2:",
-                        "tileloadd tmm4, [{a0} + {s}]",
+                        "tileloadd tmm4, [{a0} + {row}]",
                         "tileloadd tmm6, [{b0} + {s}]",
                         concat!($instruction, " tmm0, tmm4, tmm6"),
-                        "add {a0}, 1024", "add {b0}, 1024",
+                        "add {a0}, {step}", "add {b0}, 1024",
                         "dec {n}", "jnz 2b",
                         a0 = inout(reg) a0 => _, b0 = inout(reg) b0 => _, n = inout(reg) steps => _,
-                        s = in(reg) 64usize,
+                        s = in(reg) 64usize, row = in(reg) row, step = in(reg) step,
                         options(nostack, readonly),
                     ),
                 }

@@ -1,12 +1,14 @@
 //! Products with a weight matrix `[n, k]`: forward, both gradients, and the bias gradient. This file chooses the path:
-//! `dot` multiplies few rows, `blocks` few rows with quantised weights, `bytes` any number with weights in bytes,
-//! `blocked` many rows, `rounded` many in bf16; `reference` checks them.
+//! `dot` multiplies few rows, `narrow` few in bf16, `blocks` few with quantised weights, `bytes` any number with weights in
+//! bytes, `blocked` many rows, `rounded` many in bf16; `reference` checks them.
 
 mod blocked;
 mod blocks;
 mod bytes;
 mod dot;
 mod matrix;
+#[cfg(target_arch = "x86_64")]
+mod narrow;
 pub mod reference;
 #[cfg(target_arch = "x86_64")]
 mod rounded;
@@ -29,8 +31,8 @@ pub enum Precision {
     /// As they are.
     #[default]
     F32,
-    /// Of many rows rounded to bf16, where the machine multiplies those faster. Of few rows, whose products wait for the
-    /// weight to be read, as they are.
+    /// Rounded to bf16, where the machine multiplies those faster: with AMX always but for quantised weights, which are
+    /// unpacked; else where there are many rows, since products of few wait for the weight to be read.
     Bf16,
     /// Rounded to bytes, a row of either factor with a scale of its own; sums are exact. For weights that are stored so.
     Int8,
@@ -119,8 +121,15 @@ fn linear_on(
     if let MatRef::Bytes(w) = w {
         return bytes::run(isa, y, &bytes::Product { m, x, w, bias, act: None });
     }
+    let p = Dot { m, n, k, x, w, bias };
+    #[cfg(target_arch = "x86_64")]
+    if let (Isa::Amx, Precision::Bf16, MatRef::Bf16(w), true) = (isa, precision, w, narrow::fits(k))
+        && m <= narrow::MOST
+    {
+        // SAFETY: the instruction set is there.
+        return unsafe { narrow::run(y, &p, w) };
+    }
     if m <= rows_invariant_limit(precision) {
-        let p = Dot { m, n, k, x, w, bias };
         return if let MatRef::Blocks(blocks) = w { blocks::run(isa, y, &p, blocks) } else { dot::run(isa, y, &p) };
     }
     let start = bias.map_or(From::Zero, From::Row);

@@ -105,7 +105,7 @@ fn tile_products(add: unsafe fn(amx::Factors), depth: usize, rounds: usize) -> u
     const STEPS: usize = 4;
     let zeros = vec![0u8; 4 * STEPS * amx::BYTES];
     let at = |i: usize| zeros[i * STEPS * amx::BYTES..].as_ptr();
-    let factors = amx::Factors { a: [at(0), at(1)], b: [at(2), at(3)], steps: STEPS };
+    let factors = amx::Factors { a: [at(0), at(1)], a_apart: amx::PACKED, b: [at(2), at(3)], steps: STEPS };
     // SAFETY: `Isa::Amx` was found on this machine; the factors hold as many tiles as they say.
     unsafe {
         let _tiles = amx::Tiles::new();

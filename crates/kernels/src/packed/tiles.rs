@@ -24,8 +24,8 @@ pub(super) unsafe fn run(block: &Block) {
 unsafe fn one<const R: usize, const C: usize>(block: &Block, whole: bool) {
     const WIDTH: usize = 2 * SIDE;
     let below = |p: *const u32, apart: usize| [p.cast::<u8>(), p.wrapping_add(apart).cast()];
-    let factors =
-        Factors { a: below(block.left, block.left_row), b: below(block.right, block.right_column), steps: block.steps };
+    let (a, b) = (below(block.left, block.left_row), below(block.right, block.right_column));
+    let factors = Factors { a, a_apart: amx::PACKED, b, steps: block.steps };
     if block.cold {
         for row in block.rows..2 * block.rows {
             for column in (0..block.columns).step_by(SIDE) {

@@ -162,7 +162,8 @@ fn products_in_bf16_are_those_of_rounded_factors() {
                 for bias in [None, Some(&b[..])] {
                     let (mut got, mut want) = (vec![f32::NAN; m * n], vec![0f32; m * n]);
                     linear_on(isa, &mut got, &x, w, bias, [m, n, k], Precision::Bf16);
-                    match (few, w) {
+                    let tiles = isa == Isa::Amx && matches!(w, MatRef::Bf16(_)) && k > 0 && k.is_multiple_of(32);
+                    match (few && !tiles, w) {
                         (true, w) => reference::linear(&mut want, &x, w, bias, m, n, k),
                         // Halves that bf16 cannot hold are few: below 2^-14 f16 has fewer digits than bf16.
                         (false, MatRef::F16(hf)) => {
@@ -186,6 +187,31 @@ fn products_in_bf16_are_those_of_rounded_factors() {
             linear_dw_on(isa, &mut got, &dy, &x, [m, n, k], true, Precision::Bf16);
             reference::linear_dw(&mut want, &dy16, &x16, m, n, k);
             close(&got, &want, m, &format!("dw {isa:?} {m} {n} {k}"));
+        }
+    }
+}
+
+/// Those of few rows are multiplied another way than those of many.
+#[test]
+fn with_tiles_any_number_of_rows_has_the_bits_of_each_alone() {
+    if !Isa::all_available().contains(&Isa::Amx) {
+        println!("skipped: this machine has no AMX");
+        return;
+    }
+    for (n, k) in [(1, 32), (15, 64), (16, 32), (31, 160), (33, 96), (48, 896), (300, 1600)] {
+        let most = 130;
+        let (x, b) = (values(most * k, 1), values(n, 3));
+        let w: Vec<bf16> = values(n * k, 2).iter().map(|&w| bf16::from_f32(w)).collect();
+        let product = |m: usize, x: &[f32], bias: Option<&[f32]>| {
+            let mut y = vec![f32::NAN; m * n];
+            linear_on(Isa::Amx, &mut y, x, MatRef::Bf16(&w), bias, [m, n, k], Precision::Bf16);
+            y
+        };
+        for bias in [None, Some(&b[..])] {
+            let alone: Vec<f32> = x.chunks_exact(k).flat_map(|x| product(1, x, bias)).collect();
+            for m in [2, 15, 16, 17, 32, 33, 64, 65, most] {
+                assert!(product(m, &x[..m * k], bias) == alone[..m * n], "{m} rows, {n} by {k}");
+            }
         }
     }
 }

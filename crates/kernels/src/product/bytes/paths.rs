@@ -161,7 +161,12 @@ unsafe fn amx_tiles<const R: usize, const C: usize>(b: &Block, to: &mut Sums) {
     // SAFETY: the caller's promise.
     unsafe {
         amx::start::<R, C>(amx::From::Zero);
-        amx::add_bytes::<R, C>(amx::Factors { a: both(b.left), b: both(b.right), steps: b.depth });
+        amx::add_bytes::<R, C>(amx::Factors {
+            a: both(b.left),
+            a_apart: amx::PACKED,
+            b: both(b.right),
+            steps: b.depth,
+        });
         amx::finish::<R, C>(to.0.as_mut_ptr().cast(), WIDTH * size_of::<i32>());
     }
 }
