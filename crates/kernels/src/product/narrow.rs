@@ -13,19 +13,17 @@ use crate::threads::{self, Shared};
 use half::bf16;
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Rows of `x` at most: beyond, a packed weight is read faster.
 pub(super) const MOST: usize = 64;
 /// Rows and columns of a block of results.
 const WIDTH: usize = 2 * SIDE;
-/// Tiles of depth that are asked for at once, and how many before they are wanted.
-const STEPS: usize = 4;
-const AHEAD: usize = 16;
 
 thread_local! {
     static X: RefCell<Room> = const { RefCell::new(Room::new()) };
-    /// The last rows of the weight, where they do not fill a tile.
+    /// The last rows of the weight, which do not fill a tile.
     static REST: RefCell<Room> = const { RefCell::new(Room::new()) };
 }
 
@@ -69,105 +67,142 @@ struct Product<'a, 'b> {
 
 impl Product<'_, '_> {
     /// The results of some of the weight's rows.
+    ///
+    /// # Safety
+    /// As for [`run`].
     unsafe fn run(&self, rows: Range<usize>) {
-        let (p, k) = (self.p, self.p.k);
+        let (m, k) = (self.p.m, self.p.k);
         // SAFETY: the caller's promise.
         let _tiles = unsafe { amx::Tiles::new() };
-        for row in rows.clone().step_by(WIDTH) {
-            let left = (rows.end - row).min(WIDTH);
-            for column in (0..p.m).step_by(WIDTH) {
-                let right = (p.m - column).min(WIDTH);
-                // SAFETY: `left` rows of the weight from `row` on are there, and `right` rows of x.
+        let at = |row: usize| self.w.as_ptr().wrapping_add(row * k).cast::<u8>();
+        ask(at(rows.start), 0..rows.len().min(WIDTH) * self.steps);
+        let mut row = rows.start;
+        while row < rows.end {
+            let left = rows.end - row;
+            let (taken, tiles) = match left {
+                WIDTH.. => (WIDTH, 2),
+                SIDE.. => (SIDE, 1),
+                // Fewer rows than fill a tile.
+                left => (left, 1),
+            };
+            let mut part = Part { w: at(row), apart: k * 2, row, rows: taken, more: left - taken, ask: true };
+            for column in (0..m).step_by(WIDTH) {
+                // SAFETY: `left` rows of the weight from `row` on are there, and some rows of x.
                 unsafe {
-                    let w = self.w.as_ptr().add(row * k).cast::<u8>();
-                    let ahead = if column == 0 { Some(rows.end - row - left) } else { None };
-                    match (left, right > SIDE) {
-                        (WIDTH, true) => self.block::<2, 2>(w, k * 2, row, column, ahead),
-                        (WIDTH, false) => self.block::<2, 1>(w, k * 2, row, column, ahead),
-                        (SIDE, true) => self.block::<1, 2>(w, k * 2, row, column, ahead),
-                        (SIDE, false) => self.block::<1, 1>(w, k * 2, row, column, ahead),
-                        _ => self.rest(row, left, column),
+                    if taken < SIDE {
+                        self.rest(part, column);
+                    } else {
+                        self.tiles(part, tiles, column);
                     }
                 }
+                part.ask = false;
             }
+            row += taken;
         }
     }
 
-    /// A block of fewer rows of the weight than fill its tiles, which are packed.
-    unsafe fn rest(&self, row: usize, left: usize, column: usize) {
-        let wide = self.p.m - column > SIDE;
+    /// Fewer rows of the weight than fill a tile, which are packed.
+    ///
+    /// # Safety
+    /// As for [`run`].
+    unsafe fn rest(&self, part: Part, column: usize) {
         REST.with_borrow_mut(|room| {
-            let packed = room.pairs(left.div_ceil(SIDE) * self.steps * TILE);
-            let rows = &self.w[row * self.p.k..][..left * self.p.k];
-            let factor = Factor { from: MatRef::Bf16(rows), transposed: false, rows: left, depth: self.p.k };
-            // SAFETY: as for `run`.
+            let packed = room.pairs(self.steps * TILE);
+            let rows = &self.w[part.row * self.p.k..][..part.rows * self.p.k];
+            let factor = Factor { from: MatRef::Bf16(rows), transposed: false, rows: part.rows, depth: self.p.k };
+            // SAFETY: the caller's promise.
             unsafe {
                 factor.pack(Side::Rows, 0, 0, packed, self.steps);
-                let w = packed.as_ptr().cast();
-                match (left > SIDE, wide) {
-                    (true, true) => self.block::<2, 2>(w, 64, row, column, None),
-                    (true, false) => self.block::<2, 1>(w, 64, row, column, None),
-                    (false, true) => self.block::<1, 2>(w, 64, row, column, None),
-                    (false, false) => self.block::<1, 1>(w, 64, row, column, None),
-                }
+                self.tiles(Part { w: packed.as_ptr().cast(), apart: PACKED, ask: false, ..part }, 1, column);
             }
         });
     }
 
-    /// `R` tiles of the weight's rows, each row `apart` bytes after the other (64: they are packed), by `C` of those of `x`.
-    /// Where they are read for the first time, `ahead` says how many rows are below them.
-    #[inline(always)]
-    unsafe fn block<const R: usize, const C: usize>(
-        &self,
-        w: *const u8,
-        apart: usize,
-        row: usize,
-        column: usize,
-        ahead: Option<usize>,
-    ) {
-        let (p, tile) = (self.p, self.steps * BYTES);
-        let (a_apart, below) = if apart == 64 { (amx::PACKED, tile) } else { ([apart, 64], SIDE * apart) };
-        let mut results = [[0f32; WIDTH]; WIDTH];
-        // SAFETY: the caller's promise; results are as large as a whole block.
+    /// # Safety
+    /// As for [`Product::block`].
+    unsafe fn tiles(&self, part: Part, tiles: usize, column: usize) {
+        // SAFETY: the caller's promise.
         unsafe {
-            let from = match p.bias {
-                None => amx::From::Zero,
-                Some(bias) => {
-                    for (results, bias) in results.iter_mut().zip(&bias[row..]) {
-                        results.fill(*bias);
-                    }
-                    amx::From::Rows(results.as_ptr().cast(), WIDTH * 4)
-                }
-            };
-            amx::start::<R, C>(from);
-            let x = self.x.as_ptr().cast::<u8>().add(column / SIDE * tile);
-            for first in (0..self.steps).step_by(STEPS) {
-                let steps = STEPS.min(self.steps - first);
-                if let Some(more) = ahead {
-                    for step in first + AHEAD..first + AHEAD + steps {
-                        // Along the row, and from its end on in the rows below.
-                        let below = step / self.steps * WIDTH;
-                        let line = w.wrapping_add(below * apart + step % self.steps * 64);
-                        for next in 0..WIDTH.min((R * SIDE + more).saturating_sub(below)) {
-                            _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(next * apart).cast());
-                        }
-                    }
-                }
-                let (a, b) = (w.wrapping_add(first * a_apart[1]), x.wrapping_add(first * BYTES));
-                amx::add_bf16::<R, C>(amx::Factors {
-                    a: [a, a.wrapping_add(below)],
-                    a_apart,
-                    b: [b, b.wrapping_add(tile)],
-                    steps,
-                });
+            match (tiles, self.p.m - column > SIDE) {
+                (2, true) => self.block::<2, 2>(part, column),
+                (2, false) => self.block::<2, 1>(part, column),
+                (_, true) => self.block::<1, 2>(part, column),
+                (_, false) => self.block::<1, 1>(part, column),
             }
-            amx::finish::<R, C>(results.as_mut_ptr().cast(), WIDTH * 4);
-            for i in 0..(p.m - column).min(C * SIDE) {
-                let y = self.y.slice((column + i) * p.n + row, (p.n - row).min(R * SIDE));
-                for (y, results) in y.iter_mut().zip(&results) {
-                    *y = results[i];
+        }
+    }
+
+    /// `R` tiles of the weight's rows by `C` of those of `x` from `column` on.
+    ///
+    /// # Safety
+    /// The thread holds tiles, and the part is there.
+    #[inline(always)]
+    unsafe fn block<const R: usize, const C: usize>(&self, part: Part, column: usize) {
+        let (p, tile, Part { w, apart, row, .. }) = (self.p, self.steps * BYTES, part);
+        let (a_apart, below) = if apart == PACKED { (amx::PACKED, tile) } else { ([apart, 64], SIDE * apart) };
+        // Written in full by `finish`.
+        let mut room = MaybeUninit::<[f32; WIDTH * WIDTH]>::uninit();
+        let (results, wide) = (room.as_mut_ptr().cast::<f32>(), C * SIDE);
+        // SAFETY: the caller's promise; results have room for a whole block.
+        unsafe {
+            match p.bias {
+                None => amx::start::<2, 2>(amx::From::Zero),
+                Some(bias) => {
+                    let all = std::slice::from_raw_parts_mut(results, R * SIDE * wide);
+                    all.fill(0.0);
+                    all.chunks_exact_mut(wide).zip(&bias[row..]).for_each(|(results, bias)| results.fill(*bias));
+                    amx::start::<R, C>(amx::From::Rows(results, wide * 4));
+                }
+            }
+            let x = self.x.as_ptr().cast::<u8>().add(column / SIDE * tile);
+            for step in 0..self.steps {
+                if part.ask {
+                    self.ask_below(part, step);
+                }
+                let (a, b) = (w.wrapping_add(step * a_apart[1]), x.wrapping_add(step * BYTES));
+                let (a, b) = ([a, a.wrapping_add(below)], [b, b.wrapping_add(tile)]);
+                amx::add_bf16::<R, C>(amx::Factors { a, a_apart, b, steps: 1 });
+            }
+            amx::finish::<R, C>(results, wide * 4);
+            for i in 0..(p.m - column).min(wide) {
+                let y = self.y.slice((column + i) * p.n + row, part.rows);
+                for (j, y) in y.iter_mut().enumerate() {
+                    *y = *results.add(j * wide + i);
                 }
             }
         }
+    }
+
+    /// Asks for a step's share of the rows below a part, in the order of memory.
+    #[inline(always)]
+    fn ask_below(&self, part: Part, step: usize) {
+        let rows = part.rows.min(part.more);
+        ask(part.w.wrapping_add(part.rows * part.apart), step * rows..(step + 1) * rows);
+    }
+}
+
+/// Bytes from a row of a packed tile to the next.
+const PACKED: usize = amx::PACKED[0];
+
+/// Some rows of the weight.
+#[derive(Clone, Copy)]
+struct Part {
+    w: *const u8,
+    /// Bytes from a row to the next.
+    apart: usize,
+    row: usize,
+    rows: usize,
+    /// How many follow in the same task.
+    more: usize,
+    /// Whether they are read for the first time.
+    ask: bool,
+}
+
+/// Asks for lines of the cache.
+#[inline(always)]
+fn ask(from: *const u8, lines: Range<usize>) {
+    for line in lines {
+        // SAFETY: any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(64 * line).cast()) };
     }
 }
