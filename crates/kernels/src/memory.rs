@@ -117,6 +117,20 @@ const HUGE: usize = 2 << 20;
 #[cfg(target_os = "linux")]
 const LARGE: usize = 256 << 10;
 
+/// Gives freed memory back to the system, for after what takes much of it once: opening a tokenizer of 150,000 tokens
+/// takes 170 MB and leaves 40. Without glibc it does nothing.
+pub fn give_back_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: this may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// How far the heap reaches at first, in bytes; what has not been touched of it costs nothing.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const RESERVED: usize = 256 << 20;
+
 /// Keeps freed memory in the process instead of giving it back to the system, for programs that train.
 ///
 /// Each step of training allocates and frees the same activations; given back, their pages have to be faulted in and
@@ -132,4 +146,7 @@ pub fn keep_freed() {
         // It grows by whole huge pages, and many: what has not been touched costs nothing.
         libc::mallopt(libc::M_TOP_PAD, 64 << 20);
     }
+    // The heap begins so, too: a large vocabulary alone takes 40,000 small pages.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    drop(room::<f32>(RESERVED / size_of::<f32>()));
 }

@@ -81,6 +81,7 @@ impl Session {
         let OpenOptions { dtype, quantize, .. } = options;
         let (model, report) = load(&folder, &LoadOptions { device, dtype, quantize, ..LoadOptions::default() })?;
         let tokenizer = tokenizer(&folder)?;
+        phyla_kernels::memory::give_back_freed();
         let (config, mut warnings) = GenerationConfig::load(&folder, &model.config)?;
         warnings.splice(0..0, report.warnings);
         Ok(Self { model, tokenizer, config, warnings, folder, load: start.elapsed() })

@@ -12,7 +12,7 @@ use crate::threads::{self, Shared};
 /// A huge page.
 const HUGE: usize = 2 << 20;
 /// Moved at once: no more than this is held twice.
-const PIECE: usize = 32 * HUGE;
+const PIECE: usize = 4 * HUGE;
 /// Below this a file is not worth it.
 const LEAST: usize = 32 * HUGE;
 
