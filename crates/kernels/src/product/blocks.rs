@@ -1,13 +1,16 @@
 //! Products of few rows with quantised weights: bound by reading the blocks, so each row of them is unpacked once for
 //! all rows of `x`.
 //!
-//! Where the machine multiplies fours of bytes (AVX-512 VNNI), `x` is brought to bytes, with a scale for every 32, and
-//! multiplied with the codes as they are. Elsewhere a row of the weight becomes f32 in the first-level cache.
+//! Where the machine multiplies bytes (`lanes` with AVX-512 VNNI, `halves` with AVX2), `x` is brought to bytes, with a scale
+//! for every 32, and multiplied with the codes as they are. Elsewhere a row of the weight becomes f32 in the first-level
+//! cache.
 //!
 //! Floor: the bytes of the blocks over the read bandwidth. A row's result has the same bits alone and in company.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod codes;
+#[cfg(target_arch = "x86_64")]
+mod halves;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 #[cfg(target_arch = "x86_64")]
@@ -53,6 +56,17 @@ pub(super) fn run(isa: Isa, y: &mut [f32], p: &Dot, blocks: Blocks) {
             let rows = task * columns..p.n.min((task + 1) * columns);
             // SAFETY: the instruction set is there; tasks write different columns.
             unsafe { lanes::run(p, blocks, &x, rows, out) };
+        });
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx2 {
+        // SAFETY: as above.
+        let x = unsafe { halves::bytes_of(p.x, p.k, blocks.kind()) };
+        threads::for_each(p.n.div_ceil(columns), work, |task| {
+            let rows = task * columns..p.n.min((task + 1) * columns);
+            // SAFETY: as above.
+            unsafe { halves::run(p, blocks, &x, rows, out) };
         });
         return;
     }

@@ -1,6 +1,6 @@
 //! Codes of quantised blocks as unsigned bytes, 64 at a time, and the numbers that turn them into weights.
 //!
-//! A weight is `scale · (code - ZERO) - min`. AVX-512 alone; the formats themselves are described in `crate::quant`.
+//! A weight is `scale · (code - ZERO) - min`. AVX-512, but for the scales of one block; the formats themselves are described in `crate::quant`.
 
 use std::arch::x86_64::*;
 
@@ -33,7 +33,7 @@ pub(in crate::product) trait Codes {
         }
     }
 
-    /// The scales of a block, and its minima if it has any, for each group.
+    /// The scales of a block, and its minima if it has any, for each group; with AVX2 alone.
     unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]);
 
     /// 64 codes in the order of their elements: those from `64 i` on of the block, or of two neighbouring blocks of 32.
@@ -304,9 +304,12 @@ impl Codes for Q6_K {
     unsafe fn scales(block: *const u8, scales: &mut [f32], _: &mut [f32]) {
         // SAFETY: the caller's block is whole; there are sixteen scales.
         unsafe {
-            let whole = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(block.add(192).cast())));
-            let scale = _mm512_set1_ps(half(block.add(208)));
-            _mm512_storeu_ps(scales[..16].as_mut_ptr(), _mm512_mul_ps(whole, scale));
+            let scale = _mm256_set1_ps(half(block.add(208)));
+            for (i, scales) in scales[..16].chunks_exact_mut(8).enumerate() {
+                let bytes = _mm_loadl_epi64(block.add(192 + 8 * i).cast());
+                let whole = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+                _mm256_storeu_ps(scales.as_mut_ptr(), _mm256_mul_ps(whole, scale));
+            }
         }
     }
 
@@ -337,11 +340,13 @@ impl Codes for Q2_K {
     unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]) {
         // SAFETY: the caller's block is whole; there are sixteen of each.
         unsafe {
-            let both = _mm512_cvtepu8_epi32(_mm_loadu_si128(block.cast()));
-            let scale = _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15)));
-            let min = _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(both));
-            _mm512_storeu_ps(scales[..16].as_mut_ptr(), _mm512_mul_ps(scale, _mm512_set1_ps(half(block.add(80)))));
-            _mm512_storeu_ps(mins[..16].as_mut_ptr(), _mm512_mul_ps(min, _mm512_set1_ps(half(block.add(82)))));
+            let (scale, min) = (_mm256_set1_ps(half(block.add(80))), _mm256_set1_ps(half(block.add(82))));
+            for (i, (scales, mins)) in scales[..16].chunks_exact_mut(8).zip(mins.chunks_exact_mut(8)).enumerate() {
+                let both = _mm256_cvtepu8_epi32(_mm_loadl_epi64(block.add(8 * i).cast()));
+                let (low, high) = (_mm256_and_si256(both, _mm256_set1_epi32(15)), _mm256_srli_epi32::<4>(both));
+                _mm256_storeu_ps(scales.as_mut_ptr(), _mm256_mul_ps(_mm256_cvtepi32_ps(low), scale));
+                _mm256_storeu_ps(mins.as_mut_ptr(), _mm256_mul_ps(_mm256_cvtepi32_ps(high), min));
+            }
         }
     }
 

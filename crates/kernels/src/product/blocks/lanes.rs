@@ -13,35 +13,62 @@ use crate::threads::Shared;
 /// Rows of `x` in bytes.
 pub(super) struct Bytes {
     /// Elements of a row, up to whole vectors.
-    padded: usize,
+    pub padded: usize,
+    /// The code that means 0, and how many elements share a scale of the weight.
+    zero: i32,
+    group: usize,
     /// Each row's bytes, `x / scale` to the nearest.
-    bytes: Vec<i8>,
+    pub bytes: Vec<i8>,
     /// A scale for every 32.
-    scales: Vec<f32>,
+    pub scales: Vec<f32>,
     /// What the codes' zero takes off, for every 4: minus their sum times it.
-    starts: Vec<i32>,
+    pub starts: Vec<i32>,
     /// The sum of every group that shares a scale of the weight.
-    sums: Vec<f32>,
+    pub sums: Vec<f32>,
 }
 
 impl Bytes {
-    /// # Safety
-    /// The machine has AVX-512 VNNI; rows are multiples of 32 long.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2")]
-    pub(super) unsafe fn of(x: &[f32], k: usize, kind: Quant) -> Bytes {
+    /// Zeros, for so many rows.
+    pub fn room(rows: usize, k: usize, kind: Quant) -> Bytes {
         #[inline(always)]
         fn parts<K: Codes>() -> (i32, usize, bool) {
             (K::ZERO, K::GROUP, K::MINS)
         }
         let (zero, group, mins) = with_codes!(kind, parts());
-        let (padded, rows) = (k.next_multiple_of(64), x.len() / k);
-        let mut to = Bytes {
+        let padded = k.next_multiple_of(64);
+        Bytes {
             padded,
+            zero,
+            group,
             bytes: vec![0; rows * padded],
             scales: vec![0.0; rows * padded / 32],
             starts: vec![0; rows * padded / 4],
             sums: vec![0.0; if mins { rows * padded / group } else { 0 }],
-        };
+        }
+    }
+
+    /// Sets the `i`-th 32 of a row.
+    #[inline(always)]
+    pub fn set(&mut self, row: usize, i: usize, bytes: &[i8; 32], scale: f32) {
+        let at = row * self.padded + 32 * i;
+        self.bytes[at..][..32].copy_from_slice(bytes);
+        self.scales[at / 32] = scale;
+        for (start, four) in self.starts[at / 4..].iter_mut().zip(bytes.chunks_exact(4)) {
+            *start = -self.zero * four.iter().map(|&byte| i32::from(byte)).sum::<i32>();
+        }
+        if !self.sums.is_empty() {
+            for (sum, group) in self.sums[at / self.group..].iter_mut().zip(bytes.chunks_exact(self.group)) {
+                *sum = scale * group.iter().map(|&byte| i32::from(byte)).sum::<i32>() as f32;
+            }
+        }
+    }
+
+    /// # Safety
+    /// The machine has AVX-512 VNNI; rows are multiples of 32 long.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2")]
+    pub(super) unsafe fn of(x: &[f32], k: usize, kind: Quant) -> Bytes {
+        let mut to = Self::room(x.len() / k, k, kind);
+        let (padded, zero, group, mins) = (to.padded, to.zero, to.group, !to.sums.is_empty());
         for (row, x) in x.chunks_exact(k).enumerate() {
             for (i, x) in x.chunks_exact(32).enumerate() {
                 let at = row * padded + 32 * i;
@@ -86,7 +113,7 @@ const ROWS: usize = 8;
 
 /// Bytes of the weight that are asked for ahead: the scales, which stand all over a row, are read before its codes, and the
 /// processor's own reading ahead ends with a page.
-const AHEAD: usize = 4096;
+pub(super) const AHEAD: usize = 4096;
 
 /// Columns `columns` of `y`.
 ///
