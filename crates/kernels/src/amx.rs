@@ -145,7 +145,8 @@ macro_rules! block {
                         "add {a0}, {step}", "add {a1}, {step}", "add {b0}, 1024", "add {b1}, 1024",
                         "dec {n}", "jnz 2b",
                         a0 = inout(reg) a0 => _, a1 = inout(reg) a1 => _, b0 = inout(reg) b0 => _,
-                        b1 = inout(reg) b1 => _, n = inout(reg) steps => _, s = in(reg) 64usize, row = in(reg) row, step = in(reg) step,
+                        b1 = inout(reg) b1 => _, n = inout(reg) steps => _,
+                        s = in(reg) 64usize, row = in(reg) row, step = in(reg) step,
                         options(nostack, readonly),
                     ),
                     (1, 2) => asm!(
@@ -158,7 +159,8 @@ macro_rules! block {
                         "add {a0}, {step}", "add {b0}, 1024", "add {b1}, 1024",
                         "dec {n}", "jnz 2b",
                         a0 = inout(reg) a0 => _, b0 = inout(reg) b0 => _, b1 = inout(reg) b1 => _,
-                        n = inout(reg) steps => _, s = in(reg) 64usize, row = in(reg) row, step = in(reg) step,
+                        n = inout(reg) steps => _,
+                        s = in(reg) 64usize, row = in(reg) row, step = in(reg) step,
                         options(nostack, readonly),
                     ),
                     (2, 1) => asm!(
@@ -171,7 +173,8 @@ macro_rules! block {
                         "add {a0}, {step}", "add {a1}, {step}", "add {b0}, 1024",
                         "dec {n}", "jnz 2b",
                         a0 = inout(reg) a0 => _, a1 = inout(reg) a1 => _, b0 = inout(reg) b0 => _,
-                        n = inout(reg) steps => _, s = in(reg) 64usize, row = in(reg) row, step = in(reg) step,
+                        n = inout(reg) steps => _,
+                        s = in(reg) 64usize, row = in(reg) row, step = in(reg) step,
                         options(nostack, readonly),
                     ),
                     _ => asm!(

@@ -31,8 +31,8 @@ pub enum Precision {
     /// As they are.
     #[default]
     F32,
-    /// Rounded to bf16, where the machine multiplies those faster: with AMX always but for quantised weights, which are
-    /// unpacked; else where there are many rows, since products of few wait for the weight to be read.
+    /// Rounded to bf16, where the machine multiplies those faster: those of many rows, since products of few wait for the
+    /// weight to be read; with AMX and a weight in bf16, whose rows are whole tiles, those of any number.
     Bf16,
     /// Rounded to bytes, a row of either factor with a scale of its own; sums are exact. For weights that are stored so.
     Int8,

@@ -1,6 +1,7 @@
 //! Codes of quantised blocks as unsigned bytes, 64 at a time, and the numbers that turn them into weights.
 //!
-//! A weight is `scale · (code - ZERO) - min`. AVX-512, but for the scales of one block; the formats themselves are described in `crate::quant`.
+//! A weight is `scale · (code - ZERO) - min`. AVX-512, but for the scales of one block; the formats
+//! themselves are described in `crate::quant`.
 
 use std::arch::x86_64::*;
 

@@ -68,11 +68,10 @@ impl Bytes {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2")]
     pub(super) unsafe fn of(x: &[f32], k: usize, kind: Quant) -> Bytes {
         let mut to = Self::room(x.len() / k, k, kind);
-        let (padded, zero, group, mins) = (to.padded, to.zero, to.group, !to.sums.is_empty());
         for (row, x) in x.chunks_exact(k).enumerate() {
             for (i, x) in x.chunks_exact(32).enumerate() {
-                let at = row * padded + 32 * i;
-                // SAFETY: 32 elements are read, as many bytes and a fourth as many starts are written.
+                let mut bytes = [0i8; 32];
+                // SAFETY: 32 elements are read, as many bytes are written.
                 unsafe {
                     let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x[16..].as_ptr()));
                     let largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
@@ -83,19 +82,8 @@ impl Bytes {
                     };
                     let inverse = _mm512_set1_ps(if scale > 0.0 { 1.0 / scale } else { 0.0 });
                     let whole = |x| _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)));
-                    let bytes = _mm256_set_m128i(whole(high), whole(low));
-                    _mm256_storeu_si256(to.bytes[at..][..32].as_mut_ptr().cast(), bytes);
-                    let fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), bytes);
-                    let starts = _mm256_mullo_epi32(fours, _mm256_set1_epi32(-zero));
-                    _mm256_storeu_si256(to.starts[at / 4..][..8].as_mut_ptr().cast(), starts);
-                    to.scales[at / 32] = scale;
-                    if mins {
-                        let mut sums = [0i32; 8];
-                        _mm256_storeu_si256(sums.as_mut_ptr().cast(), fours);
-                        for (sum, fours) in to.sums[at / group..].iter_mut().zip(sums.chunks_exact(group / 4)) {
-                            *sum = scale * fours.iter().sum::<i32>() as f32;
-                        }
-                    }
+                    _mm256_storeu_si256(bytes.as_mut_ptr().cast(), _mm256_set_m128i(whole(high), whole(low)));
+                    to.set(row, i, &bytes, scale);
                 }
             }
         }
