@@ -88,6 +88,8 @@ fn left_over<T: Number>(numbers: &mut Vec<T>, n: usize) {
 /// walks through hundreds of megabytes waits for the tables of small pages: a step of training GPT-2 small takes 0.67 s
 /// with all of the heap in huge pages and 0.76 s without.
 fn ask_for_huge_pages<T>(x: &mut Vec<T>) {
+    #[cfg(not(target_os = "linux"))]
+    let _ = x;
     #[cfg(target_os = "linux")]
     {
         /// Up to where the heap has been advised.
