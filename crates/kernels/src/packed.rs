@@ -2,11 +2,13 @@
 //! (AVX-512 BF16). Both read the same tiles of 1 KiB: of a left factor 16 rows by 32 of depth, of a right one 16 columns,
 //! whose depth stands in pairs beside one another.
 
+mod ahead;
 mod lanes;
 mod pack;
 mod tiles;
 
 use crate::isa::Isa;
+pub(crate) use ahead::Lines;
 pub(crate) use pack::{Factor, Part, Side};
 
 /// Rows or columns of a tile.
@@ -49,6 +51,8 @@ pub(crate) struct Block<'a> {
     /// Whether `c` lies beyond the caches, and its next rows are to be asked for ahead of time. Where rows are far apart, as
     /// those of logits are, that costs more than it saves.
     pub cold: bool,
+    /// What is packed next: it is asked for bit by bit while this block is multiplied, which leaves the memory idle.
+    pub ahead: Lines,
 }
 
 /// What a block of results starts from.
@@ -68,8 +72,11 @@ impl Block<'_> {
     /// nobody else touches its elements.
     pub unsafe fn run(&self, isa: Isa) {
         let (height, width) = if isa == Isa::Amx { (2 * SIDE, 2 * SIDE) } else { (SIDE, 3 * SIDE) };
+        let parts = self.columns.div_ceil(width) * self.rows.div_ceil(height);
+        let mut ahead = self.ahead.cut(parts);
         for column in (0..self.columns).step_by(width) {
             for row in (0..self.rows).step_by(height) {
+                ahead.ask();
                 // SAFETY: the part lies inside the block.
                 unsafe {
                     let part = Block {

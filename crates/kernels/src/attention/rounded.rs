@@ -13,7 +13,7 @@ use super::forward::{self, Pass};
 use super::multiply;
 use super::tiles::{BK, BQ, Block, NOWHERE, turn, with_scratch};
 use crate::isa::Isa;
-use crate::packed::{self, DEPTH, Part, Ready, SIDE, Side, Start, TILE};
+use crate::packed::{self, DEPTH, Lines, Part, Ready, SIDE, Side, Start, TILE};
 use crate::simd::{Simd, dispatch_wide};
 use crate::threads::{self, Shared};
 use keys::{Keys, Sizes, across, rows};
@@ -63,8 +63,9 @@ unsafe fn product(
     start: Start,
 ) {
     let (left_row, right_column) = (steps * TILE, steps * TILE);
-    let cold = false;
-    let block = packed::Block { left, left_row, right, right_column, steps, c, c_row, rows, columns, start, cold };
+    let (cold, ahead) = (false, Lines::NONE);
+    let block =
+        packed::Block { left, left_row, right, right_column, steps, c, c_row, rows, columns, start, cold, ahead };
     // SAFETY: the caller's promise.
     unsafe { block.run(isa) }
 }

@@ -4,7 +4,7 @@
 //! matrices of pairs the one is the other transposed, so whichever way the factor lies in memory, it is loaded along it
 //! and turned where need be.
 
-use super::{DEPTH, SIDE, TILE};
+use super::{DEPTH, Lines, SIDE, TILE};
 use crate::product::{Blocks, MatRef, to_bf16};
 use crate::simd::{Avx512, Simd};
 use half::{bf16, f16};
@@ -130,6 +130,20 @@ thread_local! {
 }
 
 impl Factor<'_> {
+    /// The memory that [`Factor::pack`] reads for `tiles` tiles of rows from tile `outer` on, `steps` tiles of depth from tile
+    /// `inner` on, of a quantised factor. Others are read at the memory's speed as it is, and nothing was won by asking.
+    pub(crate) fn lines(&self, outer: usize, tiles: usize, inner: usize, steps: usize) -> Lines {
+        let MatRef::Blocks(blocks) = self.from else { return Lines::NONE };
+        let (row, d) = (outer * SIDE, inner * DEPTH);
+        let rows = (tiles * SIDE).min(self.rows.saturating_sub(row));
+        let depth = (steps * DEPTH).min(self.depth.saturating_sub(d));
+        let (line, lines, at, elements, width) =
+            if self.transposed { (d, depth, row, rows, self.rows) } else { (row, rows, d, depth, self.depth) };
+        let bytes = |elements: usize| elements * blocks.kind().bytes() / blocks.kind().block();
+        let first = blocks.bytes().as_ptr().wrapping_add(bytes(line * width + at));
+        Lines { first, pieces: lines, apart: bytes(width), bytes: bytes(elements) }
+    }
+
     /// Packs into `to` tiles of the rows (or columns) from tile `outer` on, as many as `to` holds, each over `steps` tiles
     /// of depth from tile `inner` on.
     ///

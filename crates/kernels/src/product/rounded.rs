@@ -6,7 +6,7 @@
 
 use super::{Factors, From, MatRef};
 use crate::isa::Isa;
-use crate::packed::{Block, DEPTH, Factor, Ready, SIDE, Side, Start, TILE};
+use crate::packed::{Block, DEPTH, Factor, Lines, Ready, SIDE, Side, Start, TILE};
 use crate::room::Room;
 use crate::threads::{self, Shared};
 use std::cell::RefCell;
@@ -59,14 +59,17 @@ pub(super) fn run(isa: Isa, c: &mut [f32], p: &Factors) {
         (_, true) => 50,
         (_, false) => 100,
     };
-    let (height, width) = cut([shared_tiles, own_tiles, depth], most, pack, threads::threads());
+    let together = threads::threads();
+    let (height, width) = cut([shared_tiles, own_tiles, depth], most, pack, together);
     let down = shared_tiles.div_ceil(height);
     let out = Shared(c.as_mut_ptr());
     threads::for_each(own_tiles.div_ceil(width) * down, 2 * p.m * p.n * p.k / 8, |task| {
         let (i, j) = (task % down * height, task / down * width);
         let (some, others) = (i..shared_tiles.min(i + height), j..own_tiles.min(j + width));
         let (rows, columns) = if own == Side::Columns { (some, others) } else { (others, some) };
-        let task = Task { p, c: out, own, factor: own_factor, shared: packed, depth, most, rows, columns };
+        // What this thread probably does next.
+        let next = (task + together) / down * width;
+        let task = Task { p, c: out, own, factor: own_factor, shared: packed, depth, most, rows, columns, next };
         PART.with_borrow_mut(|part| task.run(isa, part.pairs(PACKED * TILE)));
     });
     WHOLE_FACTOR.set(room);
@@ -113,6 +116,8 @@ struct Task<'a, 'b> {
     most: usize,
     rows: Range<usize>,
     columns: Range<usize>,
+    /// The first row or column of tiles that is packed after this task.
+    next: usize,
 }
 
 impl Task<'_, '_> {
@@ -128,6 +133,11 @@ impl Task<'_, '_> {
             let (own, others) = match self.own {
                 Side::Columns => (&self.columns, &self.rows),
                 Side::Rows => (&self.rows, &self.columns),
+            };
+            let ahead = match first + steps {
+                after if after < self.depth => self.factor.lines(own.start, own.len(), after, self.most),
+                _ if self.next == own.start => Lines::NONE,
+                _ => self.factor.lines(self.next, own.len(), 0, self.most),
             };
             let part = &mut part[..own.len() * steps * TILE];
             // SAFETY: as above.
@@ -154,6 +164,7 @@ impl Task<'_, '_> {
                 },
                 // More rows than columns: the gradient of a weight, written once and read by the optimiser.
                 cold: self.own == Side::Rows,
+                ahead,
             };
             // SAFETY: this task alone writes these elements; both factors are packed over the block.
             unsafe { block.run(isa) };
