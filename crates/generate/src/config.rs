@@ -1,8 +1,10 @@
 //! How to decode: the keys of `generation_config.json`, each optional, and the [`Settings`] that they come to.
 
+mod cache;
 mod read;
 mod settings;
 
+pub use cache::{CacheDtype, CacheImplementation, CacheSettings};
 pub use settings::{DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, Settings};
 
 /// Settings as they are written down, in a model's `generation_config.json` or by a user; `None` is "not said".
@@ -63,6 +65,12 @@ pub struct GenerationConfig {
     pub length_penalty: Option<f32>,
     /// Whether beams count the probabilities of what the other settings leave, made to sum to 1. Default: false.
     pub renormalize_logits: Option<bool>,
+    /// How the memory of keys and values is managed. Default: [`CacheImplementation::Dynamic`].
+    pub cache_implementation: Option<CacheImplementation>,
+    /// What a quantised cache keeps keys and values as; in files `nbits` of `cache_config`.
+    pub cache_dtype: Option<CacheDtype>,
+    /// The positions of a static cache, at least; it has as many as the call needs in any case.
+    pub max_cache_len: Option<usize>,
 }
 
 /// When the search of a prompt's beams ends before the limit of tokens.
@@ -113,6 +121,9 @@ impl GenerationConfig {
             early_stopping: user.early_stopping.or(model.early_stopping),
             length_penalty: user.length_penalty.or(model.length_penalty),
             renormalize_logits: user.renormalize_logits.or(model.renormalize_logits),
+            cache_implementation: user.cache_implementation.or(model.cache_implementation),
+            cache_dtype: user.cache_dtype.or(model.cache_dtype),
+            max_cache_len: user.max_cache_len.or(model.max_cache_len),
         }
     }
 }

@@ -133,11 +133,13 @@ impl<'a> Generator<'a> {
     ) -> Result<Part> {
         let (start, mut read) = (Instant::now(), 0);
         let sources: Vec<&[u32]> = prompts.iter().filter_map(|prompt| prompt.source.as_deref()).collect();
+        let positions = prompts.iter().map(|prompt| prompt.positions()).max().unwrap_or(0);
+        let cache = settings.cache.spec(positions);
         let batch = if sources.is_empty() || self.cancelled() {
-            Batch::new(self.model, prompts.len())
+            Batch::new(self.model, prompts.len(), cache)
         } else {
             read = sources.iter().map(|source| source.len()).sum();
-            Batch::attending(self.model, source::encode(self.model, &sources)?)
+            Batch::attending(self.model, source::encode(self.model, &sources)?, cache)
         };
         let mut part = if settings.beams > 1 {
             Search::new(self, settings, stops, prompts, batch, on_event).finish(start)?
@@ -182,7 +184,8 @@ impl<'a> Generator<'a> {
         let stops = self.stop_strings(&mut settings)?;
         let prompts = self.prompts(&[prompt.to_vec()], &settings, seed)?;
         let sequences = self.sequences(&prompts.iter().collect::<Vec<_>>(), &settings, &stops)?;
-        let (batch, known) = Batch::resume(self.model, std::mem::take(session), &prompts[0].ids);
+        let cache = settings.cache.spec(prompts[0].positions());
+        let (batch, known) = Batch::resume(self.model, std::mem::take(session), &prompts[0].ids, cache);
         let run = Run::new(self, &settings, sequences, batch, on_event);
         let (part, cache) = phyla_ops::no_grad(|| run.finish(Instant::now(), known))?;
         let sequences: Vec<Sequence> = part.sequences.into_iter().map(|(_, sequence)| sequence).collect();

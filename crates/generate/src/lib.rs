@@ -39,7 +39,10 @@ mod sequence;
 mod session;
 mod stop;
 
-pub use config::{DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, EarlyStopping, GenerationConfig, Settings};
+pub use config::{
+    CacheDtype, CacheImplementation, CacheSettings, DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, EarlyStopping,
+    GenerationConfig, Settings,
+};
 pub use engine::{Generation, Generator, Timings};
 pub use error::{Error, Result};
 pub use sequence::{Event, FinishReason, Sequence};

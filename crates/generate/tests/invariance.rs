@@ -118,3 +118,53 @@ fn sequences_that_end_early_do_not_disturb_the_others() {
     assert_eq!(ended.timings.tokens, decoded);
     assert_eq!(ended.timings.steps, ended.sequences.iter().map(|s| s.ids.len() - 1).max().unwrap());
 }
+
+#[test]
+fn what_the_cache_is_made_of_changes_no_text_and_what_it_keeps_hardly_a_number() {
+    // Heads of 32, which are whole blocks.
+    let model = model(json!({ "num_attention_heads": 3, "num_key_value_heads": 1 }));
+    let prompts = prompts(&[1, 30, 64, 65, 7]);
+    let with = |text: &str, more: GenerationConfig| {
+        let (cache, warnings) =
+            GenerationConfig::from_map(serde_json::from_str::<Value>(text).unwrap().as_object().unwrap()).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        cache.merge(more)
+    };
+    for more in [
+        sampling(80),
+        GenerationConfig { num_return_sequences: Some(3), ..sampling(70) },
+        GenerationConfig { num_beams: Some(4), max_new_tokens: Some(70), ..Default::default() },
+    ] {
+        let dynamic = run(&model, &prompts, &more, 3);
+        for text in [
+            r#"{ "cache_implementation": "static" }"#,
+            r#"{ "cache_implementation": "static", "max_cache_len": 500 }"#,
+            r#"{ "cache_implementation": "hybrid", "cache_config": { "backend": "quanto" } }"#,
+            r#"{ "cache_dtype": "f32" }"#,
+        ] {
+            assert_eq!(run(&model, &prompts, &with(text, more.clone()), 3), dynamic, "{text}");
+        }
+        for text in [
+            r#"{ "cache_dtype": "q8_0" }"#,
+            r#"{ "cache_implementation": "quantized", "cache_config": { "nbits": 8 } }"#,
+            r#"{ "cache_implementation": "static", "cache_dtype": "bf16" }"#,
+            r#"{ "cache_implementation": "quantized" }"#,
+        ] {
+            let kept = run(&model, &prompts, &with(text, more.clone()), 3);
+            for i in [0, 3] {
+                let returns = more.num_return_sequences.unwrap_or(1);
+                let alone = run(&model, &prompts[i..i + 1], &with(text, more.clone()), 3);
+                assert_eq!(ids(&alone), ids(&kept[i * returns..][..returns]), "{text}, prompt {i}");
+            }
+        }
+    }
+    let eight =
+        |name: &str| with(&format!(r#"{{ "cache_dtype": "{name}" }}"#), GenerationConfig::default()).cache_dtype;
+    assert_eq!(eight("q8_0"), with(r#"{ "cache_config": { "nbits": 8 } }"#, Default::default()).cache_dtype);
+    // Heads of 16 are no whole blocks.
+    let small = crate::model(json!({}));
+    let error = Generator::new(&small, None)
+        .generate(&prompts, &with(r#"{ "cache_dtype": "q8_0" }"#, sampling(2)), 0, &mut |_| {})
+        .unwrap_err();
+    assert!(error.to_string().contains("heads of 16 numbers are not whole blocks"), "{error}");
+}

@@ -6,6 +6,7 @@ pub mod disentangled;
 mod dropout;
 mod exact;
 mod forward;
+mod layout;
 mod multiply;
 pub mod reference;
 #[cfg(target_arch = "x86_64")]
@@ -15,6 +16,8 @@ mod tests;
 mod tiles;
 
 pub use dropout::Dropped;
+use layout::Rows;
+pub use layout::{Paged, Strided};
 
 use crate::isa::{Isa, isa};
 use crate::product::Precision;
@@ -39,15 +42,6 @@ pub struct AttentionShape {
     pub v_dim: usize,
 }
 
-/// Where the rows of `k` or `v` lie: element `(b, t, h, d)` is at `b * batch + t * time + h * dim + d`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Strided {
-    /// From one sequence to the next, in elements: `capacity * time` for a cache.
-    pub batch: usize,
-    /// From one position to the next, in elements: at least `kv_heads * dim`.
-    pub time: usize,
-}
-
 /// Which keys each query may see: those of its range that are not hidden.
 #[derive(Clone, Copy, Debug)]
 pub struct Visible<'a> {
@@ -70,9 +64,9 @@ pub struct Bias<'a> {
 pub struct Attention<'a> {
     /// Sizes.
     pub shape: AttentionShape,
-    /// Layout of `k`.
+    /// Layout of `k`, unless it lies in pages.
     pub k: Strided,
-    /// Layout of `v`.
+    /// Layout of `v`, likewise.
     pub v: Strided,
     /// The mask.
     pub visible: Visible<'a>,
@@ -148,6 +142,17 @@ pub fn forward(out: &mut [f32], lse: Option<&mut [f32]>, q: &[f32], k: &[f32], v
     forward_on(isa(), out, lse, q, k, v, a);
 }
 
+/// As [`forward`], with keys and values in the pages of a cache. Their numbers are read as f32, whatever they are kept as: the
+/// result has the same bits as for the same numbers in one piece.
+pub fn forward_paged(out: &mut [f32], q: &[f32], k: Paged, v: Paged, a: &Attention) {
+    let s = &a.shape;
+    a.check_queries(q, out);
+    k.check("k", s, s.dim, a.visible.ranges);
+    v.check("v", s, s.v_dim, a.visible.ranges);
+    let (out, k, v) = (Shared(out.as_mut_ptr()), Rows::Paged(k), Rows::Paged(v));
+    pass_on(isa(), &forward::Pass { a, q, k, v, out, lse: None });
+}
+
 /// Gradients of [`forward`], from its output and log-sum-exp; probabilities are computed again, tile by tile.
 #[expect(clippy::too_many_arguments, reason = "five inputs of the forward pass and the gradient of its output")]
 pub fn backward(g: Gradients, dout: &[f32], q: &[f32], k: &[f32], v: &[f32], out: &[f32], lse: &[f32], a: &Attention) {
@@ -165,16 +170,21 @@ pub fn backward(g: Gradients, dout: &[f32], q: &[f32], k: &[f32], v: &[f32], out
 
 fn forward_on(isa: Isa, out: &mut [f32], lse: Option<&mut [f32]>, q: &[f32], k: &[f32], v: &[f32], a: &Attention) {
     let (out, lse) = (Shared(out.as_mut_ptr()), lse.map(|lse| Shared(lse.as_mut_ptr())));
-    let f = forward::Pass { a, q, k, v, out, lse };
+    let (k, v) = (Rows::Whole(k, a.k), Rows::Whole(v, a.v));
+    pass_on(isa, &forward::Pass { a, q, k, v, out, lse });
+}
+
+fn pass_on(isa: Isa, f: &forward::Pass) {
+    let a = f.a;
     // Training drops, decoding does not: the path for few queries need not know how.
     if a.shape.time_q <= decode::FEW && a.dropped.is_none() {
-        return decode::run(isa, &f);
+        return decode::run(isa, f);
     }
     #[cfg(target_arch = "x86_64")]
     if a.precision == Precision::Bf16 && isa.has_bf16() {
-        return rounded::forward(isa, &f);
+        return rounded::forward(isa, f);
     }
-    forward::run(isa, &f);
+    forward::run(isa, f);
 }
 
 fn backward_on(isa: Isa, g: Gradients, dout: &[f32], [q, k, v, out, lse]: [&[f32]; 5], a: &Attention) {
@@ -192,14 +202,7 @@ impl Attention<'_> {
     /// Length checks: everything below indexes by them.
     fn check(&self, q: &[f32], k: &[f32], v: &[f32], out: &[f32]) {
         let s = &self.shape;
-        assert!(
-            s.kv_heads > 0 && s.heads.is_multiple_of(s.kv_heads),
-            "attention: {} heads over {} key heads",
-            s.heads,
-            s.kv_heads
-        );
-        assert!(q.len() == s.q_len(), "attention: q must be {s:?}, found {} elements", q.len());
-        assert!(out.len() == s.out_len(), "attention: out must be {s:?}, found {} elements", out.len());
+        self.check_queries(q, out);
         for (name, data, at, dim) in [("k", k, self.k, s.dim), ("v", v, self.v, s.v_dim)] {
             let row = s.kv_heads * dim;
             assert!(s.keys <= 1 || at.time >= row, "attention: rows of {name} overlap: {at:?}");
@@ -209,6 +212,19 @@ impl Attention<'_> {
             };
             assert!(data.len() >= need, "attention: {name} needs {need} elements under {at:?}, found {}", data.len());
         }
+    }
+
+    /// Those of all but the keys and values.
+    fn check_queries(&self, q: &[f32], out: &[f32]) {
+        let s = &self.shape;
+        assert!(
+            s.kv_heads > 0 && s.heads.is_multiple_of(s.kv_heads),
+            "attention: {} heads over {} key heads",
+            s.heads,
+            s.kv_heads
+        );
+        assert!(q.len() == s.q_len(), "attention: q must be {s:?}, found {} elements", q.len());
+        assert!(out.len() == s.out_len(), "attention: out must be {s:?}, found {} elements", out.len());
         assert!(self.visible.ranges.len() == s.batch * s.time_q, "attention: one range per query");
         assert!(
             self.visible.ranges.iter().all(|r| r.0 >= r.1 || r.1 as usize <= s.keys),

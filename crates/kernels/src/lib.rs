@@ -19,6 +19,7 @@ pub mod norm;
 pub mod optim;
 #[cfg(target_arch = "x86_64")]
 mod packed;
+pub mod page;
 mod pool;
 pub mod product;
 pub mod quant;

@@ -197,7 +197,7 @@ fn cached_decoding_equals_full() {
         let (mut cache, mut pass) = match &input.decoder {
             Some(_) => {
                 let pass = Input::row(&ids).pass(&model.arch).unwrap().attending(memory());
-                (Cache::attending(memory()), pass)
+                (Cache::new(1).attending(memory()), pass)
             }
             None => (Cache::new(1), Input::row(&ids).pass(&model.arch).unwrap()),
         };

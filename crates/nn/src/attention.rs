@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_ops::{AttentionArgs, Tensor, Visibility};
+use phyla_ops::{AttentionArgs, Precision, Tensor, Visibility};
 
-use crate::{Linear, LinearSpec, Norm, NormSpec, Pass, Relative, RelativeBias, RopeSpec, Scope};
+use crate::{Keys, Linear, LinearSpec, Norm, NormSpec, Pass, Relative, RelativeBias, RopeSpec, Scope};
 
 /// What shapes an attention block.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,14 +116,14 @@ impl Attention {
             let rows = pass.rope(rope);
             (q, k) = (phyla_ops::rope(&q, &rows)?, phyla_ops::rope(&k, &rows)?);
         }
-        let (k, v) = pass.extend(k, v)?; // [batch, keys, kv_heads, head_dim]
+        let kv = pass.extend(k, v, self.precision())?; // [batch, keys, kv_heads, head_dim]
         let bias = match (&spec.relative, &self.relative) {
             (None, _) => None,
             (Some(_), Some(own)) => Some(own.forward(pass)?),
             (Some(_), None) => Some(pass.relative()?.clone()),
         };
         let visible = pass.visibility(spec.window);
-        self.attend(&q, [&k, &v], bias, &visible, pass)
+        self.attend(&q, kv, bias, &visible, pass)
     }
 
     /// As [`Attention::forward`], with keys and values from the encoder's states, the same for all queries of a row.
@@ -139,7 +139,7 @@ impl Attention {
         let rows = k.dims()[0];
         let queries = pass.batch() * pass.time() / rows.max(1);
         let q = q.reshape((rows, queries, spec.heads, spec.head_dim))?;
-        self.attend(&q, [&k, &v], None, &visible, pass)?.reshape(x.dims())
+        self.attend(&q, [Keys::Whole(k), Keys::Whole(v)], None, &visible, pass)?.reshape(x.dims())
     }
 
     /// `y[batch, time, heads · head_dim]` to `[batch, time, heads, head_dim]`.
@@ -148,18 +148,23 @@ impl Attention {
         y.reshape((batch, time, heads, self.spec.head_dim))
     }
 
+    /// How exactly scores and sums are multiplied: as the maps around them.
+    fn precision(&self) -> Precision {
+        self.o.weight().precision().beside()
+    }
+
     fn attend(
         &self,
         q: &Tensor,
-        [k, v]: [&Tensor; 2],
+        [k, v]: [Keys; 2],
         bias: Option<Tensor>,
         visible: &Visibility,
         pass: &mut Pass,
     ) -> Result<Tensor> {
         let spec = &self.spec;
-        let (dropout, precision) = (pass.dropout(spec.dropout), self.o.weight().precision().beside());
+        let (dropout, precision) = (pass.dropout(spec.dropout), self.precision());
         let args = AttentionArgs { bias, dropout, precision, ..AttentionArgs::scaled(spec.scale) };
-        let y = phyla_ops::attention(q, k, v, visible, &args)?;
+        let y = k.attend(&v, q, visible, &args)?;
         let (batch, time) = (y.dims()[0], y.dims()[1]);
         self.o.forward(&y.reshape((batch, time, spec.heads * spec.head_dim))?)
     }

@@ -1,38 +1,54 @@
-//! Keys and values (or latent vectors) of earlier tokens, growing buffers for each layer, each row with a length of its own: rows of
-//! different length stand side by side without padding.
+//! Keys and values (or latent vectors) of earlier tokens, for each layer, each row with a length of its own: rows of
+//! different length stand side by side without padding. On the CPU they lie in pages, which rows may share.
 
+mod encoder;
+mod keys;
+mod paged;
 mod rows;
+mod whole;
 
+pub use keys::Keys;
 pub use rows::Takeover;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Result};
-use phyla_ops::{Data, Tensor, Visibility, cpu};
+pub use phyla_kernels::page::Kept;
+use phyla_ops::Data;
 
 use crate::Memory;
+use encoder::CachedMemory;
+use paged::Paged;
+use whole::Whole;
+
+/// How a cache keeps what it is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheSpec {
+    /// As what; without it as exactly as the layer's attention multiplies: in bf16 where its factors are rounded to that,
+    /// else in f32.
+    pub kept: Option<Kept>,
+    /// The positions of a row, where they are fixed: their memory is taken at once, and the cache never grows.
+    pub positions: Option<usize>,
+}
 
 /// The cache of a batch.
 #[derive(Debug, Default)]
 pub struct Cache {
-    /// By layer: keys and values, or latent vectors, each `[rows, capacity, kv_heads, dim]`; empty until the layer first
-    /// runs.
-    layers: Vec<Vec<Data>>,
+    spec: CacheSpec,
+    /// What each layer keeps: keys and values, or latent vectors; nothing until it first runs.
+    layers: Vec<Option<Layer>>,
     /// Tokens held by each row.
     lengths: Vec<usize>,
     /// What a decoder attends to besides itself.
     memory: Option<CachedMemory>,
 }
 
-/// An encoder's states, and what each layer has made of them.
+/// What a layer keeps.
 #[derive(Debug)]
-struct CachedMemory {
-    memory: Arc<Memory>,
-    /// By layer: keys and values of all the memory's rows; empty until the layer first runs.
-    layers: Vec<Option<(Data, Data)>>,
-    /// The memory's row for each row of the cache.
-    rows: Vec<usize>,
+enum Layer {
+    Paged(Vec<Paged>),
+    Whole(Vec<Whole>),
 }
 
 /// Some rows of a cache, for a pass over just those.
@@ -43,20 +59,26 @@ pub struct CacheRows<'a> {
     pub rows: Range<usize>,
 }
 
-/// First capacity, in tokens; doubled when full.
-const FIRST: usize = 64;
-
 impl Cache {
-    /// An empty cache of `rows` sequences.
+    /// An empty cache of `rows` sequences, which grows as they do.
     pub fn new(rows: usize) -> Self {
-        Self { layers: vec![], lengths: vec![0; rows], memory: None }
+        Self::with(rows, CacheSpec::default())
     }
 
-    /// An empty cache of a decoder: a sequence for each row of the encoder's states.
-    pub fn attending(memory: Memory) -> Self {
-        let rows = memory.rows();
-        let memory = CachedMemory { memory: Arc::new(memory), layers: vec![], rows: (0..rows).collect() };
-        Self { memory: Some(memory), ..Self::new(rows) }
+    /// An empty cache of `rows` sequences.
+    pub fn with(rows: usize, spec: CacheSpec) -> Self {
+        Self { spec, layers: vec![], lengths: vec![0; rows], memory: None }
+    }
+
+    /// Lets its rows attend to an encoder's states: a row of them for each of its own.
+    pub fn attending(self, memory: Memory) -> Self {
+        let rows = (0..memory.rows()).collect();
+        Self { memory: Some(CachedMemory { memory: Arc::new(memory), layers: vec![], rows }), ..self }
+    }
+
+    /// How it keeps what it is given.
+    pub fn spec(&self) -> CacheSpec {
+        self.spec
     }
 
     /// Tokens held by each row.
@@ -70,38 +92,52 @@ impl Cache {
         CacheRows { cache: self, rows }
     }
 
-    /// Bytes allocated.
+    /// Bytes allocated; pages that rows share count once.
     pub fn bytes(&self) -> usize {
-        let bytes = |data: &Data| data.elem_count() * data.dtype().size_in_bytes();
-        let memory = self.memory.iter().flat_map(|memory| memory.layers.iter().flatten()).flat_map(|(k, v)| [k, v]);
-        self.layers.iter().flatten().chain(memory).map(bytes).sum()
+        let layers = self.layers.iter().flatten().map(|layer| match layer {
+            Layer::Paged(parts) => parts.iter().map(Paged::bytes).sum::<usize>(),
+            Layer::Whole(parts) => parts.iter().map(Whole::bytes).sum(),
+        });
+        layers.sum::<usize>() + self.memory.as_ref().map_or(0, CachedMemory::bytes)
     }
 
     /// Shortens a row to `length` tokens.
     pub fn truncate(&mut self, row: usize, length: usize) {
         self.lengths[row] = self.lengths[row].min(length);
+        for layer in self.layers.iter_mut().flatten() {
+            if let Layer::Paged(parts) = layer {
+                parts.iter_mut().for_each(|part| part.truncate(row, length));
+            }
+        }
     }
 
-    fn reserve(&mut self, layer: usize, new: &[&Data], tokens: usize) -> Result<()> {
+    /// What a layer keeps, ready for `new`: keys and values, say, which attention multiplies as `exactly`.
+    fn layer(&mut self, layer: usize, new: &[&Data], exactly: Kept) -> Result<&mut Layer> {
+        let (spec, rows) = (self.spec, self.lengths.len());
         if self.layers.len() <= layer {
-            self.layers.resize_with(layer + 1, Vec::new);
+            self.layers.resize_with(layer + 1, || None);
         }
-        let (rows, old) = (self.lengths.len(), std::mem::take(&mut self.layers[layer]));
-        let capacity = old.first().map_or(Ok(0), |data| data.dim(1))?;
-        if capacity >= tokens {
-            self.layers[layer] = old;
-            return Ok(());
-        }
-        let capacity = tokens.max(2 * capacity).max(FIRST);
-        for (i, like) in new.iter().enumerate() {
-            let (_, _, heads, dim) = like.dims4()?;
-            let grown = Data::zeros((rows, capacity, heads, dim), like.dtype(), like.device())?;
-            if let Some(old) = old.get(i) {
-                grown.slice_set(&old.contiguous()?, 1, 0)?;
+        let plain = new.iter().all(|new| new.device().is_cpu() && new.dtype() == DType::F32);
+        let make = || match (plain, spec.kept) {
+            (true, kept) => {
+                let part = |new: &&Data| {
+                    let (_, _, heads, dim) = new.dims4()?;
+                    Paged::new(rows, [heads, dim], kept.unwrap_or(exactly), spec.positions)
+                };
+                Ok(Layer::Paged(new.iter().map(part).collect::<Result<_>>()?))
             }
-            self.layers[layer].push(grown);
-        }
-        Ok(())
+            (false, None) => {
+                let part = |new: &&Data| Whole::new(rows, new, spec.positions.unwrap_or(0));
+                Ok(Layer::Whole(new.iter().map(part).collect::<Result<_>>()?))
+            }
+            (false, Some(kept)) => {
+                candle_core::bail!("only the CPU keeps a cache in {}, from activations in f32", kept.name())
+            }
+        };
+        Ok(match &mut self.layers[layer] {
+            Some(layer) => layer,
+            place => place.insert(make()?),
+        })
     }
 }
 
@@ -112,75 +148,37 @@ impl CacheRows<'_> {
     }
 
     /// Puts what a layer keeps of new tokens (keys and values, or latent vectors), each `[rows, time, kv_heads, dim]`,
-    /// behind what `layer` holds and returns all of it, `[rows, longest, kv_heads, dim]`, as views.
-    pub fn append(&mut self, layer: usize, new: &[&Data]) -> Result<Vec<Data>> {
+    /// behind what `layer` holds, as `exactly` as attention multiplies it unless the cache says otherwise; returns all of
+    /// it, `[rows, longest, kv_heads, dim]`.
+    ///
+    /// # Errors
+    /// If sizes do not fit, or the positions of the cache are fixed and there are too few.
+    pub fn append(&mut self, layer: usize, new: &[&Data], exactly: Kept) -> Result<Vec<Keys>> {
         let (rows, time) = (self.rows.len(), new.first().map_or(Ok(0), |data| data.dim(1))?);
         if let Some(wrong) = new.iter().find(|data| data.dims()[..2] != [rows, time]) {
             candle_core::bail!("a cache of {rows} rows was given {time} tokens of shape {:?}", wrong.dims());
         }
-        let longest = self.lengths().iter().max().copied().unwrap_or(0) + time;
-        self.cache.reserve(layer, new, longest)?;
-        let all = &self.cache.layers[layer];
-        for (all, new) in all.iter().zip(new) {
-            write(all, &new.contiguous()?, self.rows.clone(), self.lengths())?;
+        let lengths = self.lengths().to_vec();
+        let longest = lengths.iter().max().copied().unwrap_or(0) + time;
+        if let Some(positions) = self.cache.spec.positions.filter(|&positions| positions < longest) {
+            candle_core::bail!("the cache has room for {positions} positions, and a row comes to {longest}");
         }
-        all.iter().map(|all| all.narrow(0, self.rows.start, rows)?.narrow(1, 0, longest)).collect()
-    }
-
-    /// Keys and values of the encoder's states for these rows, `[memory rows, source, heads, dim]`; a memory row may
-    /// stand for several neighbouring rows of the cache, all memory rows for equally many.
-    pub fn memory_keys(
-        &mut self,
-        layer: usize,
-        project: &dyn Fn(&Tensor) -> Result<[Tensor; 2]>,
-    ) -> Result<[Tensor; 2]> {
-        let Some(memory) = &mut self.cache.memory else {
-            candle_core::bail!("a decoder that attends to an encoder was given a cache without its states");
-        };
-        if memory.layers.len() <= layer {
-            memory.layers.resize_with(layer + 1, || None);
-        }
-        let (k, v) = match &memory.layers[layer] {
-            Some((k, v)) => (k.clone(), v.clone()),
-            None => {
-                let [k, v] = project(&memory.memory.states)?;
-                let made = (k.into_data().contiguous()?, v.into_data().contiguous()?);
-                memory.layers[layer] = Some(made.clone());
-                made
-            }
-        };
-        let rows = memory_rows(&memory.rows[self.rows.clone()]);
-        let pick = |data: Data| -> Result<Tensor> {
-            let consecutive = rows.windows(2).all(|pair| pair[1] == pair[0] + 1);
-            Ok(Tensor::from(match rows.first() {
-                Some(&first) if consecutive => data.narrow(0, first, rows.len())?,
-                _ => {
-                    let ids: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-                    data.index_select(&Data::from_slice(&ids, ids.len(), data.device())?, 0)?
+        let (rows, new_data) = (self.rows.clone(), new.iter().map(|new| new.contiguous()));
+        match self.cache.layer(layer, new, exactly)? {
+            Layer::Paged(parts) if parts.len() == new.len() => {
+                for (part, new) in parts.iter_mut().zip(new_data) {
+                    part.append(&new?, rows.clone(), &lengths)?;
                 }
-            }))
-        };
-        Ok([pick(k)?, pick(v)?])
-    }
-
-    /// Which of the encoder's states the queries of these rows see, `time` of each.
-    pub fn memory_visibility(&self, time: usize) -> Result<Visibility> {
-        let Some(memory) = &self.cache.memory else {
-            candle_core::bail!("a decoder that attends to an encoder was given a cache without its states");
-        };
-        let (all, rows) = (&memory.rows[self.rows.clone()], memory_rows(&memory.rows[self.rows.clone()]));
-        let queries = time * all.len() / rows.len().max(1);
-        let (mut ranges, mut valid) = (vec![], vec![]);
-        for row in rows {
-            let visible = memory.memory.visibility(row..row + 1, queries);
-            ranges.extend_from_slice(&visible.ranges);
-            match visible.key_valid {
-                Some(row) => valid.extend_from_slice(&row),
-                None => valid.resize(valid.len() + memory.memory.time(), 1),
+                parts.iter().map(|part| Ok(Keys::Paged(part.view(rows.clone(), longest)?))).collect()
             }
+            Layer::Whole(parts) if parts.len() == new.len() => {
+                for (part, new) in parts.iter_mut().zip(new_data) {
+                    part.append(&new?, rows.clone(), &lengths)?;
+                }
+                parts.iter().map(|part| Ok(Keys::Whole(part.view(rows.clone(), longest)?))).collect()
+            }
+            _ => candle_core::bail!("layer {layer} of a cache was given {} tensors, and other ones before", new.len()),
         }
-        let key_valid = valid.contains(&0).then(|| Arc::new(valid));
-        Ok(Visibility { ranges: Arc::new(ranges), key_valid })
     }
 
     /// Counts `time` tokens more in each row, once all layers have appended theirs.
@@ -189,34 +187,4 @@ impl CacheRows<'_> {
             *length += time;
         }
     }
-}
-
-/// The memory rows to read for these rows of a cache: each once if neighbours share one and all are shared alike.
-fn memory_rows(rows: &[usize]) -> Vec<usize> {
-    let mut once: Vec<usize> = rows.to_vec();
-    once.dedup();
-    let group = rows.len() / once.len().max(1);
-    let even =
-        rows.len() == group * once.len() && rows.chunks(group.max(1)).all(|same| same.iter().all(|r| r == &same[0]));
-    if even { once } else { rows.to_vec() }
-}
-
-/// Copies `new[i]` into row `rows.start + i` of `all`, behind its first `lengths[i]` tokens.
-fn write(all: &Data, new: &Data, rows: Range<usize>, lengths: &[usize]) -> Result<()> {
-    if !all.device().is_cpu() || all.dtype() != DType::F32 {
-        for (i, (row, &length)) in rows.zip(lengths).enumerate() {
-            all.narrow(0, row, 1)?.slice_set(&new.narrow(0, i, 1)?.contiguous()?, 1, length)?;
-        }
-        return Ok(());
-    }
-    let (_, capacity, heads, dim) = all.dims4()?;
-    let (token, count) = (heads * dim, new.dim(1)? * heads * dim);
-    let new = cpu::view::<f32>(new)?;
-    cpu::mutate(all, |all: &mut [f32]| {
-        for (i, (row, &length)) in rows.zip(lengths).enumerate() {
-            let start = (row * capacity + length) * token;
-            all[start..start + count].copy_from_slice(&new[i * count..][..count]);
-        }
-        Ok(())
-    })
 }

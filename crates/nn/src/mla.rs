@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Result;
 use phyla_ops::{AttentionArgs, Tensor, Visibility};
 
-use crate::{Linear, LinearSpec, Norm, NormSpec, Pass, RopeSpec, Scope};
+use crate::{Keys, Linear, LinearSpec, Norm, NormSpec, Pass, RopeSpec, Scope};
 
 /// What shapes latent attention.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,13 +100,13 @@ impl Mla {
         let key = phyla_ops::rope(&key.reshape((batch, time, 1, spec.rotary))?, &rope)?;
         let latent = self.kv_norm.forward(&latent)?.reshape((batch, time, 1, spec.kv_rank))?;
         let latent = phyla_ops::concat_last(&[&latent, &key])?; // [batch, time, 1, kv_rank + rotary]
-        let (latent, cached) = pass.extend_latent(latent)?; // [batch, keys, 1, kv_rank + rotary]
-        let visible = pass.visibility(None);
-        let (dropout, precision) = (pass.dropout(spec.dropout), self.o.weight().precision().beside());
+        let precision = self.o.weight().precision().beside();
+        let (latent, cached) = pass.extend_latent(latent, precision)?; // [batch, keys, 1, kv_rank + rotary]
+        let (visible, dropout) = (pass.visibility(None), pass.dropout(spec.dropout));
         let args = AttentionArgs { dropout, precision, ..AttentionArgs::scaled(spec.scale) };
-        let y = match cached && self.absorbing_is_cheaper(time, latent.dims()[1]) {
+        let y = match cached && self.absorbing_is_cheaper(time, latent.sizes()[1]) {
             true => self.absorbed(&q, &q_turned, &latent, &visible, &args)?,
-            false => self.expanded(&q, &q_turned, &latent, &visible, &args)?,
+            false => self.expanded(&q, &q_turned, &latent.whole()?, &visible, &args)?,
         };
         self.o.forward(&y.reshape((batch, time, spec.heads * spec.v_dim))?)
     }
@@ -135,7 +135,7 @@ impl Mla {
         &self,
         q: &Tensor,
         q_turned: &Tensor,
-        latent: &Tensor,
+        latent: &Keys,
         visible: &Visibility,
         args: &AttentionArgs,
     ) -> Result<Tensor> {
@@ -145,8 +145,7 @@ impl Mla {
         let q = self.kv_up.per_head_up(&rows, 0)?.reshape((batch, time, spec.heads, spec.kv_rank))?;
         let q = phyla_ops::concat_last(&[&q, q_turned])?; // [batch, time, heads, kv_rank + rotary]
         // The values are the first part of the keys, in place.
-        let values = Tensor::from(latent.data().narrow(3, 0, spec.kv_rank)?);
-        let y = phyla_ops::attention(&q, latent, &values, visible, args)?;
+        let y = latent.attend(&latent.narrowed(spec.kv_rank)?, &q, visible, args)?;
         let y = y.reshape((batch * time, spec.heads, spec.kv_rank))?;
         self.kv_up.per_head_down(&y, spec.nope, spec.v_dim)?.reshape((batch, time, spec.heads, spec.v_dim))
     }

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
 use phyla_kernels::rng::Rng;
-use phyla_ops::{Data, Dropout, RelativeIndex, RopeRows, Routed, Tensor, Visibility};
+use phyla_ops::{Dropout, Precision, RelativeIndex, RopeRows, Routed, Tensor, Visibility};
 
-use crate::{CacheRows, Mask, Memory, RopeSpec};
+use crate::{CacheRows, Kept, Keys, Mask, Memory, RopeSpec};
 
 /// Positions, mask, cache and randomness of one pass over `[batch, time]` tokens.
 pub struct Pass<'a> {
@@ -245,22 +245,23 @@ impl<'a> Pass<'a> {
         rows
     }
 
-    /// With a cache: appends to it and returns all keys and values; without: the ones given.
-    pub fn extend(&mut self, k: Tensor, v: Tensor) -> Result<(Tensor, Tensor)> {
+    /// With a cache: appends keys and values to it, of the precision that attention multiplies them with, and returns all
+    /// it holds; without: those given.
+    pub fn extend(&mut self, k: Tensor, v: Tensor, precision: Precision) -> Result<[Keys; 2]> {
         let layer = self.layer;
-        let Some(cache) = &mut self.cache else { return Ok((k, v)) };
-        match <[Data; 2]>::try_from(cache.append(layer, &[k.data(), v.data()])?) {
-            Ok([k, v]) => Ok((k.into(), v.into())),
+        let Some(cache) = &mut self.cache else { return Ok([Keys::Whole(k), Keys::Whole(v)]) };
+        match <[Keys; 2]>::try_from(cache.append(layer, &[k.data(), v.data()], exactly(precision))?) {
+            Ok(both) => Ok(both),
             Err(all) => candle_core::bail!("a cache layer of {} parts was given two", all.len()),
         }
     }
 
     /// As [`Pass::extend`] for the one latent vector that a layer keeps of each token; says whether there is a cache.
-    pub fn extend_latent(&mut self, latent: Tensor) -> Result<(Tensor, bool)> {
+    pub fn extend_latent(&mut self, latent: Tensor, precision: Precision) -> Result<(Keys, bool)> {
         let layer = self.layer;
-        let Some(cache) = &mut self.cache else { return Ok((latent, false)) };
-        match <[Data; 1]>::try_from(cache.append(layer, &[latent.data()])?) {
-            Ok([latent]) => Ok((latent.into(), true)),
+        let Some(cache) = &mut self.cache else { return Ok((Keys::Whole(latent), false)) };
+        match <[Keys; 1]>::try_from(cache.append(layer, &[latent.data()], exactly(precision))?) {
+            Ok([latent]) => Ok((latent, true)),
             Err(all) => candle_core::bail!("a cache layer of {} parts was given one", all.len()),
         }
     }
@@ -315,5 +316,13 @@ impl<'a> Pass<'a> {
 
     pub(crate) fn has_cache(&self) -> bool {
         self.cache.is_some()
+    }
+}
+
+/// How a cache keeps what attention multiplies with this precision, to lose nothing by it.
+fn exactly(precision: Precision) -> Kept {
+    match precision {
+        Precision::F32 => Kept::F32,
+        Precision::Bf16 | Precision::Int8 => Kept::Bf16,
     }
 }

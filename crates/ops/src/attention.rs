@@ -53,7 +53,7 @@ impl AttentionArgs {
 /// the filled part of a larger cache (strided over the batch). The result is `[batch, queries, heads, v_dim]`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility, args: &AttentionArgs) -> Result<Tensor> {
     let shape = shape(q, k, v, visible)?;
-    check_bias(args.bias.as_ref(), shape)?;
+    check(shape, visible, args.bias.as_ref())?;
     let mut inputs = vec![q, k, v];
     inputs.extend(&args.bias);
     if !plain::fast(q) {
@@ -63,8 +63,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility, args:
     let (qd, (kd, ks), (vd, vs)) = (q.data().contiguous()?, strided(k.data())?, strided(v.data())?);
     let bias = args.bias.as_ref().map(|bias| bias.data().contiguous()).transpose()?;
     let tracked = crate::recording() && inputs.iter().any(|x| x.tracked());
-    let (scale, softcap, dropout, precision) = (args.scale, args.softcap, args.dropout.clone(), args.precision);
-    let call = Call { shape, k: ks, v: vs, visible: visible.clone(), scale, softcap, dropout, precision };
+    let call = Call::new(shape, [ks, vs], visible, args);
     let mut out = alloc(shape.out_len());
     let mut lse = tracked.then(|| alloc(shape.lse_len()));
     kernels::forward(
@@ -103,7 +102,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility, args:
     }))
 }
 
-struct Call {
+/// What the kernels are told, kept for the backward pass.
+pub(crate) struct Call {
     shape: AttentionShape,
     k: Strided,
     v: Strided,
@@ -115,7 +115,12 @@ struct Call {
 }
 
 impl Call {
-    fn attention<'a>(&'a self, bias: Option<&'a [f32]>) -> Attention<'a> {
+    pub(crate) fn new(shape: AttentionShape, [k, v]: [Strided; 2], visible: &Visibility, args: &AttentionArgs) -> Self {
+        let (scale, softcap, dropout, precision) = (args.scale, args.softcap, args.dropout.clone(), args.precision);
+        Self { shape, k, v, visible: visible.clone(), scale, softcap, dropout, precision }
+    }
+
+    pub(crate) fn attention<'a>(&'a self, bias: Option<&'a [f32]>) -> Attention<'a> {
         Attention {
             shape: self.shape,
             k: self.k,
@@ -147,11 +152,7 @@ fn shape(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility) -> Result<Att
         && v.dims() == [batch, keys, kv_heads, v_dim]
         && kv_heads > 0
         && heads.is_multiple_of(kv_heads)
-        && visible.ranges.len() == batch * time_q
-        && visible.key_valid.as_ref().is_none_or(|valid| valid.len() == batch * keys);
-    if let Some(row) = visible.ranges.iter().position(|r| r.0 < r.1 && r.1 as usize > keys) {
-        candle_core::bail!("attention: query {row} sees keys {:?} of {keys}", visible.ranges[row]);
-    }
+        && visible.ranges.len() == batch * time_q;
     if !fits {
         candle_core::bail!(
             "attention: q {:?}, k {:?}, v {:?} and a mask of {} queries do not fit together",
@@ -164,7 +165,14 @@ fn shape(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility) -> Result<Att
     Ok(AttentionShape { batch, time_q, keys, heads, kv_heads, dim, v_dim })
 }
 
-fn check_bias(bias: Option<&Tensor>, s: AttentionShape) -> Result<()> {
+/// Ranges and bias against the sizes.
+pub(crate) fn check(s: AttentionShape, visible: &Visibility, bias: Option<&Tensor>) -> Result<()> {
+    if let Some(row) = visible.ranges.iter().position(|r| r.0 < r.1 && r.1 as usize > s.keys) {
+        candle_core::bail!("attention: query {row} sees keys {:?} of {}", visible.ranges[row], s.keys);
+    }
+    if let Some(valid) = visible.key_valid.as_ref().filter(|valid| valid.len() != s.batch * s.keys) {
+        candle_core::bail!("attention: a mask of {} keys for {} sequences of {}", valid.len(), s.batch, s.keys);
+    }
     match bias.map(Tensor::dims) {
         Some(&[batch, heads, queries, keys])
             if (batch == 1 || batch == s.batch) && [heads, queries, keys] == [s.heads, s.time_q, s.keys] =>

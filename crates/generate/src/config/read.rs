@@ -2,10 +2,12 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use super::{EarlyStopping, GenerationConfig};
+use super::cache::{EIGHT_BITS, FOUR_BITS};
+use super::{CacheDtype, EarlyStopping, GenerationConfig};
 use crate::{Error, Result};
 
 /// Keys that say nothing about how to decode here, whatever their value.
@@ -17,9 +19,6 @@ const SILENT: &[&str] = &[
     "pad_token_id",
     // How transformers computes or returns what we compute and return in our own way.
     "use_cache",
-    "cache_implementation",
-    "cache_config",
-    "max_cache_len",
     "compile_config",
     "disable_compile",
     "prefill_chunk_size",
@@ -95,6 +94,10 @@ const HONOURED: &[&str] = &[
     "early_stopping",
     "length_penalty",
     "renormalize_logits",
+    "cache_implementation",
+    "cache_config",
+    "cache_dtype",
+    "max_cache_len",
 ];
 
 /// What is read from `config.json`, where checkpoints kept it before there was a file of its own: special ids and the
@@ -212,6 +215,10 @@ impl GenerationConfig {
             "early_stopping" => self.early_stopping = Some(early(key, value)?),
             "length_penalty" => self.length_penalty = Some(number(key, value)?),
             "renormalize_logits" => self.renormalize_logits = Some(truth(key, value)?),
+            "cache_implementation" => self.cache_implementation = Some(named(key, value)?),
+            "cache_config" => self.cache_dtype = bits(key, value)?.or(self.cache_dtype),
+            "cache_dtype" => self.cache_dtype = Some(named(key, value)?),
+            "max_cache_len" => self.max_cache_len = Some(count(key, value)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -264,6 +271,22 @@ fn run(key: &str, value: &Value) -> Result<Vec<u32>> {
     match value {
         Value::Array(ids) => ids.iter().map(|value| id(key, value)).collect(),
         value => Err(wrong(key, "lists of token ids", value)),
+    }
+}
+
+/// One of some names.
+fn named<T: FromStr<Err = String>>(key: &str, value: &Value) -> Result<T> {
+    text(key, value)?.parse().map_err(|expected: String| Error::Settings(format!("{key}: {expected}, found {value}")))
+}
+
+/// What a cache is kept as, if its configuration says so. Its other keys say how transformers computes that.
+fn bits(key: &str, value: &Value) -> Result<Option<CacheDtype>> {
+    let Value::Object(config) = value else { return Err(wrong(key, "an object", value)) };
+    match config.get("nbits") {
+        None | Some(Value::Null) => Ok(None),
+        Some(bits) if bits.as_u64() == Some(4) => Ok(Some(CacheDtype(FOUR_BITS))),
+        Some(bits) if bits.as_u64() == Some(8) => Ok(Some(CacheDtype(EIGHT_BITS))),
+        Some(bits) => Err(wrong("cache_config: nbits", "4 or 8", bits)),
     }
 }
 

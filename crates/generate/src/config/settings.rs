@@ -2,7 +2,7 @@
 
 use phyla_models::Arch;
 
-use super::{EarlyStopping, GenerationConfig};
+use super::{CacheSettings, EarlyStopping, GenerationConfig};
 use crate::{Error, Result};
 
 /// Most new tokens when neither the model nor the user sets a limit; less where the model's context ends first.
@@ -56,6 +56,8 @@ pub struct Settings {
     pub length_penalty: f32,
     /// Whether beams count probabilities that sum to 1 after all other settings.
     pub renormalize: bool,
+    /// What keys and values are kept as, and in how much memory.
+    pub cache: CacheSettings,
 }
 
 /// Most beams. Each is a row of the cache, and quality falls long before (Koehn and Knowles 2017, section 3.6).
@@ -132,6 +134,7 @@ impl TryFrom<&GenerationConfig> for Settings {
             early_stopping: config.early_stopping.unwrap_or_default(),
             length_penalty: within("length_penalty", config.length_penalty.unwrap_or(1.), f32::MIN, f32::MAX)?,
             renormalize: config.renormalize_logits.unwrap_or(false),
+            cache: CacheSettings::from(config),
         })
     }
 }

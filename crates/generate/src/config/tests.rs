@@ -58,6 +58,15 @@ fn wrong_values_name_their_key() {
         (json!({ "early_stopping": "always" }), "early_stopping: expected true, false or \"never\", found \"always\""),
         (json!({ "bad_words_ids": [[1], 2] }), "bad_words_ids: expected lists of token ids, found 2"),
         (json!({ "bad_words_ids": [[1, "a"]] }), "bad_words_ids: expected token ids from 0, found \"a\""),
+        (
+            json!({ "cache_implementation": "fast" }),
+            "cache_implementation: expected dynamic, static or quantized, found \"fast\"",
+        ),
+        (json!({ "cache_config": { "nbits": 2 } }), "cache_config: nbits: expected 4 or 8, found 2"),
+        (
+            json!({ "cache_dtype": "q2_k" }),
+            "cache_dtype: expected one of f32, bf16, f16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl, found \"q2_k\"",
+        ),
         (json!({ "forced_eos_token_id": -1 }), "forced_eos_token_id: expected token ids from 0, found -1"),
     ] {
         assert_eq!(GenerationConfig::from_map(&map(value)).unwrap_err().to_string(), expected);

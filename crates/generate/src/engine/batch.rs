@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device};
 use phyla_models::Model;
-use phyla_nn::{Cache, CacheRows, Memory, Pass, RopeScaling, SublayerSpec, Takeover};
+use phyla_nn::{Cache, CacheRows, CacheSpec, Memory, Pass, RopeScaling, SublayerSpec, Takeover};
 use phyla_ops::{Data, Tensor};
 
 use crate::{Result, Session};
@@ -41,21 +41,22 @@ pub(super) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Empty rows, one for each prompt.
-    pub fn new(model: &'a Model, rows: usize) -> Self {
-        Self::over(model, Cache::new(rows))
+    pub fn new(model: &'a Model, rows: usize, cache: CacheSpec) -> Self {
+        Self::over(model, Cache::with(rows, cache))
     }
 
     /// Empty rows of a decoder, one for each text that its encoder has read.
-    pub fn attending(model: &'a Model, memory: Memory) -> Self {
-        Self::over(model, Cache::attending(memory))
+    pub fn attending(model: &'a Model, memory: Memory, cache: CacheSpec) -> Self {
+        Self::over(model, Cache::with(memory.rows(), cache).attending(memory))
     }
 
     /// One row that holds what `session` has read of `prompt`, and how many ids that is.
-    pub fn resume(model: &'a Model, session: Session, prompt: &[u32]) -> (Self, usize) {
-        let known = session.shared(prompt);
+    pub fn resume(model: &'a Model, session: Session, prompt: &[u32], cache: CacheSpec) -> (Self, usize) {
+        let (known, spec) = (session.shared(prompt), session.cache.spec());
         let mut batch = Self::over(model, session.cache);
-        if known == 0 || batch.length_dependent || batch.rows() != 1 {
-            return (Self::new(model, 1), 0);
+        let roomy = spec.positions.is_some() == cache.positions.is_some() && spec.positions >= cache.positions;
+        if known == 0 || batch.length_dependent || batch.rows() != 1 || spec.kept != cache.kept || !roomy {
+            return (Self::new(model, 1, cache), 0);
         }
         batch.cache.truncate(0, known);
         (batch, known)
@@ -118,7 +119,7 @@ impl<'a> Batch<'a> {
     pub fn repeat(&mut self, n: usize, lasting: bool) -> Result<()> {
         if n > 1 {
             let rows: Vec<usize> = (0..self.rows()).flat_map(|row| std::iter::repeat_n(row, n)).collect();
-            self.cache = self.cache.select(&rows)?;
+            self.cache.select(&rows)?;
             self.sequences = (0..rows.len()).collect();
             self.ended = vec![false; rows.len()];
             (self.block, self.lasting) = (n, lasting);
@@ -145,7 +146,7 @@ impl<'a> Batch<'a> {
         let ended = self.ended.iter().filter(|&&ended| ended).count();
         if 4 * ended >= self.rows().max(1) {
             let rows: Vec<usize> = (0..self.rows()).filter(|&row| !self.ended[row]).collect();
-            self.cache = self.cache.select(&rows)?;
+            self.cache.select(&rows)?;
             self.sequences = rows.iter().map(|&row| self.sequences[row]).collect();
             self.ended = vec![false; rows.len()];
         }

@@ -28,6 +28,13 @@ pub(super) struct Prompt {
     pub stream: Rng,
 }
 
+impl Prompt {
+    /// Tokens that a sequence of it comes to.
+    pub fn positions(&self) -> usize {
+        self.ids.len() + self.limit
+    }
+}
+
 impl Generator<'_> {
     /// Checks all prompts.
     pub(super) fn prompts(&self, prompts: &[Vec<u32>], settings: &Settings, seed: u64) -> Result<Vec<Prompt>> {

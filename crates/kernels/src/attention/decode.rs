@@ -28,6 +28,7 @@ pub(super) fn run(isa: Isa, f: &Pass) {
     let cuts = last.div_ceil(CUT).max(1);
     // Of every cut: a maximum and a sum for each row, then the rows' weighted sums.
     let part = rows * (s.v_dim + 2);
+    let tile = f.k.scratch(s.dim).max(f.v.scratch(s.v_dim));
     PARTS.with_borrow_mut(|parts| {
         let len = s.batch * s.kv_heads * cuts * part;
         if parts.len() < len {
@@ -40,7 +41,7 @@ pub(super) fn run(isa: Isa, f: &Pass) {
             let from = task % cuts * CUT;
             // SAFETY: every task has its own part.
             let part = unsafe { shared.slice(task * part, part) };
-            with_scratch(rows * (s.dim + BK), |scratch| dispatch(isa, Task { f, b, kv, from, part, scratch }));
+            with_scratch(rows * (s.dim + BK) + tile, |scratch| dispatch(isa, Task { f, b, kv, from, part, scratch }));
         });
         for head in 0..s.batch * s.kv_heads {
             let (b, kv) = (head / s.kv_heads, head % s.kv_heads);
@@ -81,7 +82,8 @@ impl Kernel for Task<'_, '_> {
         if first >= last {
             return;
         }
-        let (queries, scores) = scratch.split_at_mut(rows * s.dim);
+        let (queries, rest) = scratch.split_at_mut(rows * s.dim);
+        let (scores, tile) = rest.split_at_mut(rows * BK);
         for (row, to) in queries.chunks_exact_mut(s.dim.max(1)).enumerate() {
             let (t, h) = (row / group, kv * group + row % group);
             let from = &f.q[((b * s.time_q + t) * s.heads + h) * s.dim..][..s.dim];
@@ -91,10 +93,11 @@ impl Kernel for Task<'_, '_> {
         }
         // SAFETY: `check` compared every length with the shape; scratch and part are as large as `super::run` made them.
         unsafe {
-            let (k, v) = a.head(f.k, f.v, b, kv * group);
             for k0 in (first..last).step_by(BK) {
                 let nk = BK.min(last - k0);
-                dots::<S>(queries, rows, s.dim, k.add(k0 * a.k.time), a.k.time, nk, scores.as_mut_ptr());
+                let (k, k_row) = f.k.tile::<S>([b, kv], k0, nk, s.dim, tile.as_mut_ptr());
+                dots::<S>(queries, rows, s.dim, k, k_row, nk, scores.as_mut_ptr());
+                let (v, v_row) = f.v.tile::<S>([b, kv], k0, nk, s.v_dim, tile.as_mut_ptr());
                 let all_scores = scores.as_mut_ptr();
                 let mut alpha = [0f32; 64];
                 for row in 0..rows {
@@ -153,8 +156,8 @@ impl Kernel for Task<'_, '_> {
                             a: all_scores.add(first * BK),
                             a_i: BK,
                             a_p: 1,
-                            b: v.add(k0 * a.v.time),
-                            b_row: a.v.time,
+                            b: v,
+                            b_row: v_row,
                             c: sums.as_mut_ptr().add(first * s.v_dim),
                             c_row: s.v_dim,
                             start: Start::Scale(alpha.as_ptr()),

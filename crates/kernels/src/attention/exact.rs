@@ -15,30 +15,31 @@ pub(super) struct Forward<'a> {
     /// `[dim, BQ]`, scaled, and `[BQ, v_dim]`.
     queries: *mut f32,
     sums: *mut f32,
-    k: *const f32,
-    v: *const f32,
+    /// For a tile of keys or values that are not kept in f32.
+    tile: *mut f32,
 }
 
 impl<'a> Forward<'a> {
     pub fn new(f: &'a Pass<'a>) -> Self {
-        let (null, none) = (std::ptr::null(), std::ptr::null_mut());
-        Self { f, at: NOWHERE, queries: none, sums: none, k: null, v: null }
+        let none = std::ptr::null_mut();
+        Self { f, at: NOWHERE, queries: none, sums: none, tile: none }
     }
 }
 
 impl multiply::Forward for Forward<'_> {
     fn scratch(&self) -> usize {
-        (self.f.a.shape.dim + self.f.a.shape.v_dim) * BQ
+        let (f, s) = (self.f, &self.f.a.shape);
+        (s.dim + s.v_dim) * BQ + f.k.scratch(s.dim).max(f.v.scratch(s.v_dim))
     }
 
     #[inline(always)]
     unsafe fn begin<S: Simd>(&mut self, at: Block, scratch: &mut [f32]) {
         let (a, s) = (self.f.a, &self.f.a.shape);
-        (self.k, self.v) = a.head(self.f.k, self.f.v, at.b, at.h);
         self.at = at;
-        let (queries, sums) = scratch.split_at_mut(s.dim * BQ);
+        let (queries, rest) = scratch.split_at_mut(s.dim * BQ);
+        let (sums, tile) = rest.split_at_mut(s.v_dim * BQ);
         sums.fill(0.0);
-        (self.queries, self.sums) = (queries.as_mut_ptr(), sums.as_mut_ptr());
+        (self.queries, self.sums, self.tile) = (queries.as_mut_ptr(), sums.as_mut_ptr(), tile.as_mut_ptr());
         // SAFETY: `check` compared the lengths with the shape.
         unsafe {
             let q = self.f.q.as_ptr().add(at.row(s) * s.dim);
@@ -48,25 +49,20 @@ impl multiply::Forward for Forward<'_> {
 
     #[inline(always)]
     unsafe fn scores<S: Simd>(&mut self, k0: usize, nk: usize, st: *mut f32) {
+        let (s, at) = (&self.f.a.shape, self.at);
         // SAFETY: the caller's promise.
         unsafe {
-            scores::<S>(
-                self.k.add(k0 * self.f.a.k.time),
-                self.f.a.k.time,
-                self.f.a.shape.dim,
-                [nk, self.at.nq.next_multiple_of(S::LANES)],
-                self.queries,
-                st,
-            )
+            let (k, k_row) = self.f.k.tile::<S>([at.b, at.kv(s)], k0, nk, s.dim, self.tile);
+            scores::<S>(k, k_row, s.dim, [nk, at.nq.next_multiple_of(S::LANES)], self.queries, st)
         }
     }
 
     #[inline(always)]
     unsafe fn add_values<S: Simd>(&mut self, k0: usize, nk: usize, weights: *const f32, alpha: &[f32; BQ]) {
-        let (b_row, n) = (self.f.a.v.time, self.f.a.shape.v_dim);
+        let (s, at, n) = (&self.f.a.shape, self.at, self.f.a.shape.v_dim);
         // SAFETY: the caller's promise.
         unsafe {
-            let b = self.v.add(k0 * b_row);
+            let (b, b_row) = self.f.v.tile::<S>([at.b, at.kv(s)], k0, nk, n, self.tile);
             let (c, start) = (self.sums, Start::Scale(alpha.as_ptr()));
             S::tile(&Tile { m: self.at.nq, n, k: nk, a: weights, a_i: 1, a_p: BQ, b, b_row, c, c_row: n, start });
         }

@@ -4,6 +4,7 @@
 use super::Attention;
 use super::dropout::Tosses;
 use super::exact;
+use super::layout::Rows;
 use super::multiply::Forward;
 use super::tiles::{BK, BQ, Block, LOWEST, Scores, Seen, with_scratch};
 use crate::isa::Isa;
@@ -15,8 +16,8 @@ use crate::threads::{self, Shared};
 pub(super) struct Pass<'a> {
     pub a: &'a Attention<'a>,
     pub q: &'a [f32],
-    pub k: &'a [f32],
-    pub v: &'a [f32],
+    pub k: Rows<'a>,
+    pub v: Rows<'a>,
     pub out: Shared<f32>,
     pub lse: Option<Shared<f32>>,
 }

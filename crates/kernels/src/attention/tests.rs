@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use crate::page::{Kept, NAMES, POSITIONS, Page};
+use crate::product::MatRef;
 use crate::rng::Rng;
 use crate::threads::tests::with_threads;
 
@@ -302,6 +304,73 @@ fn a_decoded_query_has_the_same_bits_alone_and_in_company() {
                 ];
                 let alone = one.forward(Some(isa)).0;
                 assert!(alone == out[(b * 8 + t) * out_row..][..out_row], "{isa:?} sequence {b} query {t}");
+            }
+        }
+    }
+}
+
+/// Rows of `[batch, keys, heads, dim]` in pages, `spare` numbers behind each head; and the same rows as they are read there.
+fn paged(values: &[f32], [batch, keys, heads, dim]: [usize; 4], spare: usize, kept: Kept) -> (Vec<Page>, Vec<f32>) {
+    let (each, row) = (keys.div_ceil(POSITIONS), heads * (dim + spare));
+    let mut back = vec![];
+    let mut pages = vec![];
+    for values in values.chunks_exact(keys * heads * dim).take(batch) {
+        for page in 0..each {
+            let (first, last) = (page * POSITIONS, keys.min((page + 1) * POSITIONS));
+            pages.push(Page::new(kept, row));
+            let page = pages.last_mut().unwrap();
+            for at in first..last {
+                let heads = values[at * heads * dim..][..heads * dim].chunks_exact(dim);
+                let numbers: Vec<f32> = heads.flat_map(|h| h.iter().copied().chain(vec![7.0; spare])).collect();
+                page.write(at - first, &numbers);
+                let mut read = vec![0.0; row];
+                page.read(at - first, &mut read);
+                back.extend(read.chunks_exact(dim + spare).flat_map(|head| &head[..dim]));
+            }
+        }
+    }
+    (pages, back)
+}
+
+#[test]
+fn pages_have_the_bits_of_the_same_numbers_in_one_piece() {
+    // Queries: one, a few, and more than are decoded; the last sizes have heads of whole blocks.
+    for sizes in
+        [[2, 1, 700, 6, 2, 64, 32], [1, 3, 65, 4, 2, 32, 32], [2, 40, 130, 4, 2, 32, 64], [1, 70, 70, 2, 1, 96, 32]]
+    {
+        let [batch, _, keys, heads, kv_heads, dim, v_dim] = sizes;
+        for (kind, precision, name) in (0..4)
+            .flat_map(|kind| [Precision::F32, Precision::Bf16].map(|precision| (kind, precision)))
+            .flat_map(|(kind, precision)| NAMES.map(|name| (kind, precision, name)))
+        {
+            let kept = Kept::from_name(name).unwrap();
+            let mut case = Case::new(sizes, kind, 0);
+            case.precision = precision;
+            let (k, k_back) = paged(&case.tensors[1], [batch, keys, kv_heads, dim], 0, kept);
+            let (v, v_back) = paged(&case.tensors[2], [batch, keys, kv_heads, v_dim], 32, kept);
+            let q = case.tensors[0].clone();
+            case.tensors = [q.clone(), k_back, v_back];
+            let (mut k, mut v): (Vec<_>, Vec<_>) =
+                (k.iter().map(Page::view).collect(), v.iter().map(Page::view).collect());
+            let each = keys.div_ceil(POSITIONS);
+            // Of pages that nobody sees nothing is read.
+            for (i, (k, v)) in k.iter_mut().zip(&mut v).enumerate() {
+                let (b, first) = (i / each, (i % each * POSITIONS) as u32);
+                let ranges = &case.ranges[b * case.shape.time_q..][..case.shape.time_q];
+                if ranges.iter().all(|r| r.0 >= r.1 || r.1 <= first || r.0 >= first + POSITIONS as u32) {
+                    (*k, *v) = (MatRef::F32(&[]), MatRef::Bf16(&[]));
+                }
+            }
+            for isa in Isa::all_available() {
+                let (want, _) = case.forward(Some(isa));
+                let (mut out, a) = (vec![f32::NAN; case.shape.out_len()], case.attention());
+                let k = Paged { pages: &k, each, time: kv_heads * dim, head: dim };
+                let v = Paged { pages: &v, each, time: kv_heads * (v_dim + 32), head: v_dim + 32 };
+                k.check("k", &case.shape, dim, &case.ranges);
+                v.check("v", &case.shape, v_dim, &case.ranges);
+                let (shared, k, v) = (Shared(out.as_mut_ptr()), Rows::Paged(k), Rows::Paged(v));
+                pass_on(isa, &forward::Pass { a: &a, q: &q, k, v, out: shared, lse: None });
+                assert!(out == want, "{isa:?} {sizes:?} kind {kind} {precision:?} {name} ({heads} heads)");
             }
         }
     }

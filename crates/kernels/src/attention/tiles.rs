@@ -4,14 +4,15 @@
 //! and sum need no work across lanes, and keys and values are read as they lie in memory.
 
 use super::{Attention, AttentionShape};
+use crate::page::POSITIONS;
 use crate::room::Room;
 use crate::simd::Simd;
 use std::cell::RefCell;
 
 /// Queries of a block: 64 lanes are the widest tile product.
 pub(super) const BQ: usize = 64;
-/// Keys of a tile: with 64 queries, scores take 16 KiB, half the first-level cache.
-pub(super) const BK: usize = 64;
+/// Keys of a tile, those of a page: with 64 queries, scores take 16 KiB, half the first-level cache.
+pub(super) const BK: usize = POSITIONS;
 /// The maximum's start: below every score, and finite, so that differences are never NaN.
 pub(super) const LOWEST: f32 = -1e30;
 
@@ -44,9 +45,14 @@ impl Block {
         (self.b * s.time_q + self.q0) * s.heads + self.h
     }
 
+    /// The key head.
+    pub fn kv(&self, s: &AttentionShape) -> usize {
+        self.h / (s.heads / s.kv_heads)
+    }
+
     /// Where key `k0` stands among `[batch, keys, kv_heads]`.
     pub fn key_row(&self, s: &AttentionShape, k0: usize) -> usize {
-        (self.b * s.keys + k0) * s.kv_heads + self.h / (s.heads / s.kv_heads)
+        (self.b * s.keys + k0) * s.kv_heads + self.kv(s)
     }
 }
 

@@ -14,6 +14,7 @@ mod train;
 use std::path::PathBuf;
 
 use clap::{Subcommand, value_parser};
+use phyla_generate::CacheDtype;
 use phyla_kernels::roofline;
 use phyla_kernels::threads::threads;
 use serde_json::json;
@@ -139,6 +140,10 @@ struct Decode {
     /// Tokens written after each
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one())]
     new_tokens: u64,
+
+    /// What keys and values are kept as: f32, bf16, f16, q8_0, q4_0 or another kind of blocks of 32
+    #[arg(long, value_name = "KIND")]
+    cache_dtype: Option<CacheDtype>,
 
     /// How many times all that is done
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]

@@ -1,7 +1,7 @@
 //! The options of `generate` and `chat` that say how to decode; what is not given comes from the model's
 //! `generation_config.json`.
 
-use phyla_generate::GenerationConfig;
+use phyla_generate::{CacheDtype, CacheImplementation, GenerationConfig};
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Sampling {
@@ -33,6 +33,15 @@ pub struct Sampling {
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
 
+    /// How the memory of keys and values is managed: dynamic (it grows), static (taken at once), quantized (4 bits)
+    #[arg(long, value_name = "NAME")]
+    pub cache_implementation: Option<CacheImplementation>,
+
+    /// What keys and values are kept as: f32, bf16, f16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl; without it bf16 beside
+    /// weights in bf16 and quantised ones, else f32
+    #[arg(long, value_name = "KIND")]
+    pub cache_dtype: Option<CacheDtype>,
+
     /// Seed of every draw: the same one gives the same text
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -48,6 +57,8 @@ impl Sampling {
             top_p: self.top_p,
             min_p: self.min_p,
             repetition_penalty: self.repetition_penalty,
+            cache_implementation: self.cache_implementation,
+            cache_dtype: self.cache_dtype,
             stop_strings: (!self.stop.is_empty()).then(|| self.stop.clone()),
             ..GenerationConfig::default()
         }

@@ -17,7 +17,7 @@ fn model() -> Model {
 fn the_cache_holds_what_each_row_has_read() {
     let model = model();
     phyla_ops::no_grad(|| {
-        let mut batch = Batch::new(&model, 3);
+        let mut batch = Batch::new(&model, 3, CacheSpec::default());
         for (row, length) in [(0, 5), (1, 1), (2, CHUNK + 3)] {
             let logits = batch.prefill(row, &vec![7; length], || false).unwrap().unwrap();
             assert_eq!(logits.dims(), [40]);
@@ -42,15 +42,15 @@ fn groups_are_even_and_within_the_limit() {
     let model = model();
     let limit = model.invariant_rows();
     for rows in [1, 2, limit, limit + 1, 3 * limit + 5] {
-        let groups = Batch::new(&model, rows).groups();
+        let groups = Batch::new(&model, rows, CacheSpec::default()).groups();
         assert_eq!(groups.len(), rows.div_ceil(limit));
         assert_eq!(groups.iter().cloned().flatten().collect::<Vec<_>>(), (0..rows).collect::<Vec<_>>());
         let sizes: Vec<usize> = groups.iter().map(Range::len).collect();
         assert!(sizes.iter().all(|&size| size <= limit && size + limit / 2 > sizes[0]), "{sizes:?}");
     }
-    assert!(Batch::new(&model, 0).groups().is_empty());
+    assert!(Batch::new(&model, 0, CacheSpec::default()).groups().is_empty());
     let starts = |rows, block, lasting| -> Vec<usize> {
-        let mut batch = Batch::new(&model, rows);
+        let mut batch = Batch::new(&model, rows, CacheSpec::default());
         batch.repeat(block, lasting).unwrap();
         let groups = batch.groups();
         assert!(groups.windows(2).all(|pair| pair[0].end == pair[1].start) && groups.iter().all(|g| g.len() <= limit));
@@ -78,7 +78,7 @@ fn a_row_has_the_same_bits_alone_and_in_company() {
     phyla_ops::no_grad(|| {
         // All rows on two threads, each alone on one. (The first call makes the pool, which bounds later ones.)
         phyla_kernels::threads::set_threads(2);
-        let mut together = Batch::new(&model, rows);
+        let mut together = Batch::new(&model, rows, CacheSpec::default());
         let first: Vec<_> =
             (0..rows).map(|row| together.prefill(row, &prompt(row), || false).unwrap().unwrap()).collect();
         let steps: Vec<Vec<u32>> = (0..3u32)
@@ -92,7 +92,7 @@ fn a_row_has_the_same_bits_alone_and_in_company() {
             .collect();
         phyla_kernels::threads::set_threads(1);
         for row in [0, 1, 2, 3, rows - 1] {
-            let mut alone = Batch::new(&model, 1);
+            let mut alone = Batch::new(&model, 1, CacheSpec::default());
             // Not `assert_eq`: nobody wants to read both.
             assert!(bits(&alone.prefill(0, &prompt(row), || false).unwrap().unwrap()) == bits(&first[row]), "{row}");
             for (step, together) in steps.iter().enumerate() {

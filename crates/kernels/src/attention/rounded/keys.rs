@@ -7,12 +7,15 @@ use super::super::tiles::BK;
 use super::{SIDES, STEPS};
 use crate::packed::{DEPTH, Part, SIDE, Side, TILE};
 use crate::room::Room;
+use crate::simd::{Kernel, Simd, dispatch_wide};
 use crate::threads;
 use std::cell::RefCell;
 
 thread_local! {
     /// Packed keys and values of all heads.
     static KEYS: RefCell<Room> = const { RefCell::new(Room::new()) };
+    /// A tile of them in f32.
+    static WIDE: RefCell<Room> = const { RefCell::new(Room::new()) };
 }
 
 /// How many tiles heads take.
@@ -95,14 +98,40 @@ impl Keys for Pass<'_> {
     }
 
     unsafe fn pack(&self, b: usize, kv: usize, k0: usize, to: &mut [u32]) {
-        let (a, s, z) = (self.a, &self.a.shape, Sizes::new(&self.a.shape));
-        let nk = BK.min(s.keys - k0);
-        let (k, v) = a.head(self.k, self.v, b, kv * (s.heads / s.kv_heads));
+        WIDE.with_borrow_mut(|room| {
+            let s = &self.a.shape;
+            let room = room.floats(self.k.scratch(s.dim).max(self.v.scratch(s.v_dim)));
+            dispatch_wide(Pack { f: self, b, kv, k0, to, room });
+        });
+    }
+}
+
+/// Packs tile `k0` of a head of keys and values.
+struct Pack<'a, 'b> {
+    f: &'a Pass<'b>,
+    b: usize,
+    kv: usize,
+    k0: usize,
+    to: &'a mut [u32],
+    /// For what is not kept in f32.
+    room: &'a mut [f32],
+}
+
+impl Kernel for Pack<'_, '_> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Pack { f, b, kv, k0, to, room } = self;
+        let (s, z) = (&f.a.shape, Sizes::new(&f.a.shape));
+        let (nk, room) = (BK.min(s.keys - k0), room.as_mut_ptr());
         let (keys, values) = to.split_at_mut(SIDES * z.steps * TILE);
-        // SAFETY: keys k0..k0 + nk are there.
+        // SAFETY: keys k0..k0 + nk are there; what has bf16 has the wide vectors, too.
         unsafe {
-            rows(k.add(k0 * a.k.time), a.k.time, nk, s.dim).pack(Side::Rows, keys, z.steps);
-            across(v.add(k0 * a.v.time), a.v.time, nk, s.v_dim).pack(Side::Rows, values, STEPS);
+            let (k, k_row) = f.k.tile::<S>([b, kv], k0, nk, s.dim, room);
+            rows(k, k_row, nk, s.dim).pack(Side::Rows, keys, z.steps);
+            let (v, v_row) = f.v.tile::<S>([b, kv], k0, nk, s.v_dim, room);
+            across(v, v_row, nk, s.v_dim).pack(Side::Rows, values, STEPS);
         }
     }
 }

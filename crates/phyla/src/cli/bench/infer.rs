@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use phyla_generate::CacheDtype;
 use phyla_models::{Dropouts, Input, Model};
-use phyla_nn::{Cache, Pass};
+use phyla_nn::{Cache, CacheSpec, Pass};
 use phyla_ops::cpu;
 
 use super::limit::Work;
@@ -52,11 +53,12 @@ pub fn decode(args: &Decode) -> anyhow::Result<()> {
     }
     check(&model, prompt + WARM_UP + new)?;
     let ids = subject.ids(&model, rows * prompt);
+    let spec = CacheSpec { kept: args.cache_dtype.map(|CacheDtype(kept)| kept), positions: None };
     // As whoever writes long texts finds them.
     model.settle()?;
     let mut steps = vec![];
     for _ in 0..args.steps {
-        let mut cache = Cache::new(rows);
+        let mut cache = Cache::with(rows, spec);
         let mut next = last_ids(&model, &mut cache, &ids)?;
         for step in 0..WARM_UP + new {
             let start = Instant::now();
@@ -67,7 +69,7 @@ pub fn decode(args: &Decode) -> anyhow::Result<()> {
         }
     }
     let settings = vec![("batch", rows), ("prompt_tokens", prompt), ("new_tokens", new)];
-    let work = Work::decoding(&model, rows, prompt + WARM_UP + new / 2);
+    let work = Work::decoding(&model, rows, prompt + WARM_UP + new / 2, spec.kept);
     Measured { name: "decode", settings, steps, tokens: rows, work, before }.show(subject, &model)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use phyla_kernels::roofline::Roofline;
 use phyla_models::{Arch, Model};
-use phyla_nn::{Reads, RelativeSpec, SublayerSpec};
+use phyla_nn::{Kept, Reads, RelativeSpec, SublayerSpec};
 use phyla_ops::{Param, Precision};
 
 /// What a step must do, and nothing that it could leave out.
@@ -41,12 +41,13 @@ impl Work {
     }
 
     /// One token more in each of `rows` rows that hold `past` tokens: all weights once (of experts those that are
-    /// chosen), and each row's cache.
-    pub fn decoding(model: &Model, rows: usize, past: usize) -> Self {
+    /// chosen), and each row's cache, kept as told or as exactly as attention multiplies.
+    pub fn decoding(model: &Model, rows: usize, past: usize, kept: Option<Kept>) -> Self {
         let products = products(model, rows);
         let operations = 2. * (products.body + products.head) + attention(&model.arch, past);
         let (precision, stored) = kind(model);
-        let cache = seen(&model.arch, past) * size_of::<f32>() as f64;
+        let kept = kept.unwrap_or(if precision == Precision::F32 { Kept::F32 } else { Kept::Bf16 });
+        let cache = seen(&model.arch, past) * kept.bytes(kept.block()) as f64 / kept.block() as f64;
         Self { operations: rows as f64 * operations, bytes: products.bytes + rows as f64 * cache, precision, stored }
     }
 
@@ -205,7 +206,7 @@ mod tests {
         let last = Work::forward(&model, 3, 2, false);
         assert_eq!(last.operations, 2. * (6 * 2 * BODY + 3 * 80) as f64 + scores);
         assert_eq!(Work::training(&model, 3, 2).operations, 3. * forward.operations);
-        let step = Work::decoding(&model, 1, 4);
+        let step = Work::decoding(&model, 1, 4, None);
         assert_eq!(step.bytes, 4. * (2 * BODY + 80 + 40) as f64 + 4. * 2. * 5. * 8.);
     }
 
@@ -236,11 +237,11 @@ mod tests {
             "tie_word_embeddings": false, "sliding_window": null,
         }));
         let (attention, router, expert) = (4 * 64, 4 * 8, 3 * 128);
-        let step = Work::decoding(&model, 1, 0);
+        let step = Work::decoding(&model, 1, 0, None);
         assert_eq!(step.operations, 2. * (attention + router + 2 * expert + 80) as f64 + 4. * 8.);
         assert_eq!(step.bytes, 4. * (attention + router + 2 * expert + 80 + 3 * 8) as f64 + 4. * 2. * 8.);
         // Two tokens leave an expert out with a chance of a half each.
-        let both = Work::decoding(&model, 2, 0).bytes - step.bytes;
+        let both = Work::decoding(&model, 2, 0, None).bytes - step.bytes;
         assert_eq!(both, 4. * expert as f64 + 4. * 2. * 8.);
     }
 
