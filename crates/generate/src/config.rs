@@ -69,6 +69,9 @@ pub struct GenerationConfig {
     pub cache_implementation: Option<CacheImplementation>,
     /// What a quantised cache keeps keys and values as; in files `nbits` of `cache_config`.
     pub cache_dtype: Option<CacheDtype>,
+    /// Whether an answer may not depend, to the bit, on what else is in the call. Over weights that are not quantised it never
+    /// does; over quantised ones several answers together are faster without. Default: false.
+    pub deterministic: Option<bool>,
     /// The positions of a static cache, at least; it has as many as the call needs in any case.
     pub max_cache_len: Option<usize>,
 }
@@ -123,6 +126,7 @@ impl GenerationConfig {
             renormalize_logits: user.renormalize_logits.or(model.renormalize_logits),
             cache_implementation: user.cache_implementation.or(model.cache_implementation),
             cache_dtype: user.cache_dtype.or(model.cache_dtype),
+            deterministic: user.deterministic.or(model.deterministic),
             max_cache_len: user.max_cache_len.or(model.max_cache_len),
         }
     }

@@ -95,7 +95,7 @@ impl<'a> Generator<'a> {
     /// token.
     ///
     /// Draws depend on the seed, the prompt's ids, the number among its `num_return_sequences`, and the step: a prompt
-    /// gets the same answers alone and in any company, so equal prompts in one call get equal answers. Where
+    /// gets the same answers alone and in any company (over quantised weights where `deterministic` is set). Where
     /// `num_beams` is above 1 the likeliest sequences are searched for, and come with their scores, best first.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl<'a> Generator<'a> {
         let stops = self.stop_strings(&mut settings)?;
         let prompts = self.prompts(prompts, &settings, seed)?;
         let (mut sequences, mut timings) = (vec![], Timings::default());
-        phyla_ops::no_grad(|| {
+        settings.running(|| {
             for part in self.parts(&prompts, &settings) {
                 let part = self.part(&part, &settings, &stops, on_event)?;
                 sequences.extend(part.sequences);
@@ -187,7 +187,7 @@ impl<'a> Generator<'a> {
         let cache = settings.cache.spec(prompts[0].positions());
         let (batch, known) = Batch::resume(self.model, std::mem::take(session), &prompts[0].ids, cache);
         let run = Run::new(self, &settings, sequences, batch, on_event);
-        let (part, cache) = phyla_ops::no_grad(|| run.finish(Instant::now(), known))?;
+        let (part, cache) = settings.running(|| run.finish(Instant::now(), known))?;
         let sequences: Vec<Sequence> = part.sequences.into_iter().map(|(_, sequence)| sequence).collect();
         // The sequence's ids as far as the cache goes: its last is not read, and reading may have been cancelled.
         let read = cache.lengths().first().copied().unwrap_or(0);

@@ -27,7 +27,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What a prompt is answered depends on the prompt, the settings and the seed alone: not on what else is in the batch,
+//! What a prompt is answered depends on the prompt, the settings and the seed alone (over quantised weights where
+//! [`GenerationConfig::deterministic`] is set, since that costs speed there): not on what else is in the batch,
 //! nor on the number of threads.
 
 mod config;

@@ -168,3 +168,18 @@ fn what_the_cache_is_made_of_changes_no_text_and_what_it_keeps_hardly_a_number()
         .unwrap_err();
     assert!(error.to_string().contains("heads of 16 numbers are not whole blocks"), "{error}");
 }
+
+#[test]
+fn over_quantised_weights_answers_are_deterministic_where_asked() {
+    let config = config(json!({ "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4 }));
+    let folder = tempfile::tempdir().unwrap();
+    phyla_models::save(&fresh(&config, 7, &Device::Cpu).unwrap(), folder.path(), DType::F32).unwrap();
+    let quantize = Some("q4_0".parse().unwrap());
+    let (model, _) = load(folder.path(), &LoadOptions { quantize, ..Default::default() }).unwrap();
+    let prompts = prompts(&[3, 40, 1, 9, 2, 2, 17, 30, 5, 64]);
+    let config = GenerationConfig { deterministic: Some(true), ..sampling(30) };
+    let all = run(&model, &prompts, &config, 4);
+    for i in [0, 4, 9] {
+        assert_eq!(ids(&run(&model, &prompts[i..i + 1], &config, 4)), ids(&all[i..i + 1]), "prompt {i}");
+    }
+}

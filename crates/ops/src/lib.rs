@@ -53,5 +53,6 @@ pub use relative::{RelativeBuckets, relative_bias};
 pub use rope::{RopeRows, rope};
 pub use route::{Groups, Routed, Routing, route};
 pub use rows::{broadcast_heads, concat_last, gather_rows, keep_rows, scale_rows, split_last, split_rows};
-pub use tensor::{InputGrads, Tensor, no_grad, recording};
+pub(crate) use tensor::alike;
+pub use tensor::{InputGrads, Tensor, in_any_company, no_grad, recording};
 pub use weight::{INT8, Mapped, Quantised, Weight, int8_room};

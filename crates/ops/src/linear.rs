@@ -34,7 +34,8 @@ pub fn linear(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>) -> Result<Tens
         let bias = b.map(|b| b.weight().to_f32()).transpose()?;
         let bias = bias.as_ref().map(cpu::view::<f32>).transpose()?;
         w.compute().with(|w| {
-            product::linear(&mut y, &x, w, bias.as_deref(), [m, n, k], precision);
+            let linear = if crate::alike() { product::linear_alike } else { product::linear };
+            linear(&mut y, &x, w, bias.as_deref(), [m, n, k], precision);
             Ok(())
         })?;
     }
@@ -99,7 +100,8 @@ pub fn linear_act(x: &Tensor, w: &Arc<Param>, b: Option<&Arc<Param>>, act: Act) 
     Ok(cpu::tensor(y, dims)?.into())
 }
 
-/// Up to this many rows, [`linear`] gives each row the same bits as if it were alone in the call.
+/// Up to this many rows, [`linear`] gives each row the same bits as if it were alone in the call; over quantised weights only
+/// inside [`crate::in_any_company`].
 pub const fn invariant_rows(precision: Precision) -> usize {
     product::rows_invariant_limit(precision)
 }

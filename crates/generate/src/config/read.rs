@@ -98,6 +98,7 @@ const HONOURED: &[&str] = &[
     "cache_config",
     "cache_dtype",
     "max_cache_len",
+    "deterministic",
 ];
 
 /// What is read from `config.json`, where checkpoints kept it before there was a file of its own: special ids and the
@@ -218,6 +219,7 @@ impl GenerationConfig {
             "cache_implementation" => self.cache_implementation = Some(named(key, value)?),
             "cache_config" => self.cache_dtype = bits(key, value)?.or(self.cache_dtype),
             "cache_dtype" => self.cache_dtype = Some(named(key, value)?),
+            "deterministic" => self.deterministic = Some(truth(key, value)?),
             "max_cache_len" => self.max_cache_len = Some(count(key, value)?),
             _ => return Ok(false),
         }

@@ -58,6 +58,8 @@ pub struct Settings {
     pub renormalize: bool,
     /// What keys and values are kept as, and in how much memory.
     pub cache: CacheSettings,
+    /// Whether answers have the bits that each has alone, over quantised weights too.
+    pub deterministic: bool,
 }
 
 /// Most beams. Each is a row of the cache, and quality falls long before (Koehn and Knowles 2017, section 3.6).
@@ -135,6 +137,7 @@ impl TryFrom<&GenerationConfig> for Settings {
             length_penalty: within("length_penalty", config.length_penalty.unwrap_or(1.), f32::MIN, f32::MAX)?,
             renormalize: config.renormalize_logits.unwrap_or(false),
             cache: CacheSettings::from(config),
+            deterministic: config.deterministic.unwrap_or(false),
         })
     }
 }
@@ -165,6 +168,11 @@ impl Settings {
 }
 
 impl Settings {
+    /// Runs the model as these settings say.
+    pub(crate) fn running<R>(&self, f: impl FnOnce() -> R) -> R {
+        phyla_ops::no_grad(|| if self.deterministic { phyla_ops::in_any_company(f) } else { f() })
+    }
+
     /// Whether a model has positions for a prompt.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ mod widen;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use widen::to_bf16;
+#[cfg(target_arch = "x86_64")]
+pub(super) use widen::{STRETCH, rows_to_bf16};
 
 use super::Blocks;
 use super::dot::Dot;

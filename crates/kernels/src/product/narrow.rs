@@ -1,13 +1,16 @@
 //! Products of few rows with a weight in bf16 by AMX: the weight's rows are the left factor and are loaded as tiles from
-//! where they lie, so that nothing is packed but the few rows of `x`; the results come out transposed. `rounded` multiplies
-//! more rows, and gives each of them the same bits: an element is summed in the same order there, by the same instruction.
+//! where they lie, so that nothing is packed but the few rows of `x`; the results come out transposed. Quantised rows are
+//! brought to bf16 first, a stretch of them at a time. `rounded` multiplies more rows, and gives each of them the same bits:
+//! an element is summed in the same order there, by the same instruction.
 //!
-//! Floor: the bytes of the weight over the read bandwidth. A tile of it takes 32 cycles for 32 rows of `x` and 250 to be read.
+//! Floor: the bytes of the weight over the read bandwidth. A tile of it takes 32 cycles for 32 rows of `x`, and in bf16 250 to
+//! be read; to bring one of 4 bits to bf16 takes about 100, and to read it 70.
 
+use super::blocks::{STRETCH, rows_to_bf16};
 use super::dot::Dot;
 use crate::amx::{self, BYTES, SIDE};
 use crate::packed::{DEPTH, Factor, Side, TILE};
-use crate::product::MatRef;
+use crate::product::{Blocks, MatRef};
 use crate::room::Room;
 use crate::threads::{self, Shared};
 use half::bf16;
@@ -18,12 +21,14 @@ use std::ops::Range;
 
 /// Rows of `x` at most: beyond, a packed weight is read faster.
 pub(super) const MOST: usize = 64;
+/// Rows of `x` over a quantised weight: fewer are multiplied with its codes as fast, and more would have it unpacked twice.
+pub(super) const QUANTISED: Range<usize> = 5..WIDTH + 1;
 /// Rows and columns of a block of results.
 const WIDTH: usize = 2 * SIDE;
 
 thread_local! {
     static X: RefCell<Room> = const { RefCell::new(Room::new()) };
-    /// The last rows of the weight, which do not fill a tile.
+    /// Rows of the weight that are not read where they lie: quantised ones, and the last, which do not fill a tile.
     static REST: RefCell<Room> = const { RefCell::new(Room::new()) };
 }
 
@@ -35,8 +40,8 @@ pub(super) fn fits(k: usize) -> bool {
 /// Runs the product over the threads, each on a stretch of the weight's rows.
 ///
 /// # Safety
-/// The machine has AMX, and rows of the weight `w` of `p` [`fits`].
-pub(super) unsafe fn run(y: &mut [f32], p: &Dot, w: &[bf16]) {
+/// The machine has AMX, and rows of the weight of `p`, in bf16 or quantised, [`fits`].
+pub(super) unsafe fn run(y: &mut [f32], p: &Dot) {
     if p.m == 0 || p.n == 0 {
         return;
     }
@@ -47,17 +52,24 @@ pub(super) unsafe fn run(y: &mut [f32], p: &Dot, w: &[bf16]) {
     // SAFETY: AMX comes with AVX-512 BF16.
     unsafe { factor.pack(Side::Columns, 0, 0, x, steps) };
     let rows = p.n.div_ceil(4 * threads::threads()).next_multiple_of(WIDTH);
-    let product = Product { p, w, x, steps, y: Shared(y.as_mut_ptr()) };
-    threads::for_each(p.n.div_ceil(rows), size_of_val(w).max(p.m * p.n * p.k / 64), |task| {
+    let product = Product { p, x, steps, y: Shared(y.as_mut_ptr()) };
+    threads::for_each(p.n.div_ceil(rows), p.w.bytes().max(p.m * p.n * p.k / 64), |task| {
+        let rows = task * rows..p.n.min((task + 1) * rows);
         // SAFETY: the caller's promise; tasks write different columns of `y`.
-        unsafe { product.run(task * rows..p.n.min((task + 1) * rows)) };
+        unsafe {
+            let _tiles = amx::Tiles::new();
+            match p.w {
+                MatRef::Bf16(w) => product.run(w, rows),
+                MatRef::Blocks(w) => product.run_blocks(w, rows),
+                _ => {}
+            }
+        }
     });
     X.set(room);
 }
 
 struct Product<'a, 'b> {
     p: &'a Dot<'b>,
-    w: &'a [bf16],
     /// Packed, one column of tiles after the other.
     x: &'a [u32],
     /// Tiles of depth.
@@ -66,15 +78,13 @@ struct Product<'a, 'b> {
 }
 
 impl Product<'_, '_> {
-    /// The results of some of the weight's rows.
+    /// The results of some of the rows of a weight in bf16.
     ///
     /// # Safety
-    /// As for [`run`].
-    unsafe fn run(&self, rows: Range<usize>) {
+    /// As for [`run`], and the thread holds tiles.
+    unsafe fn run(&self, w: &[bf16], rows: Range<usize>) {
         let (m, k) = (self.p.m, self.p.k);
-        // SAFETY: the caller's promise.
-        let _tiles = unsafe { amx::Tiles::new() };
-        let at = |row: usize| self.w.as_ptr().wrapping_add(row * k).cast::<u8>();
+        let at = |row: usize| w.as_ptr().wrapping_add(row * k).cast::<u8>();
         ask(at(rows.start), 0..rows.len().min(WIDTH) * self.steps);
         let mut row = rows.start;
         while row < rows.end {
@@ -90,7 +100,7 @@ impl Product<'_, '_> {
                 // SAFETY: `left` rows of the weight from `row` on are there, and some rows of x.
                 unsafe {
                     if taken < SIDE {
-                        self.rest(part, column);
+                        self.rest(w, part, column);
                     } else {
                         self.tiles(part, tiles, column);
                     }
@@ -105,10 +115,10 @@ impl Product<'_, '_> {
     ///
     /// # Safety
     /// As for [`run`].
-    unsafe fn rest(&self, part: Part, column: usize) {
+    unsafe fn rest(&self, w: &[bf16], part: Part, column: usize) {
         REST.with_borrow_mut(|room| {
             let packed = room.pairs(self.steps * TILE);
-            let rows = &self.w[part.row * self.p.k..][..part.rows * self.p.k];
+            let rows = &w[part.row * self.p.k..][..part.rows * self.p.k];
             let factor = Factor { from: MatRef::Bf16(rows), transposed: false, rows: part.rows, depth: self.p.k };
             // SAFETY: the caller's promise.
             unsafe {
@@ -116,6 +126,62 @@ impl Product<'_, '_> {
                 self.tiles(Part { w: packed.as_ptr().cast(), apart: PACKED, ask: false, ..part }, 1, column);
             }
         });
+    }
+
+    /// The results of some of a quantised weight's rows.
+    ///
+    /// # Safety
+    /// As for [`run`], and the thread holds tiles.
+    unsafe fn run_blocks(&self, w: Blocks, rows: Range<usize>) {
+        REST.with_borrow_mut(|room| {
+            let wide = room.pairs(WIDTH * STRETCH / 2);
+            for row in rows.clone().step_by(WIDTH) {
+                let (here, wide) = (row..rows.end.min(row + WIDTH), wide.as_mut_ptr().cast());
+                // SAFETY: the caller's promise; there is room for as many rows as a block has.
+                unsafe {
+                    match (here.len() > SIDE, self.p.m > SIDE) {
+                        (true, true) => self.unpacked::<2, 2>(w, here, wide),
+                        (true, false) => self.unpacked::<2, 1>(w, here, wide),
+                        (false, true) => self.unpacked::<1, 2>(w, here, wide),
+                        (false, false) => self.unpacked::<1, 1>(w, here, wide),
+                    }
+                }
+            }
+        });
+    }
+
+    /// As [`Product::block`], for all of `x` and rows that are unpacked into `wide`. What that holds of rows that are not there
+    /// gives results that nobody reads.
+    ///
+    /// # Safety
+    /// The thread holds tiles, the rows are there, and `wide` holds [`STRETCH`] elements of `R` tiles of rows.
+    #[inline(always)]
+    unsafe fn unpacked<const R: usize, const C: usize>(&self, w: Blocks, rows: Range<usize>, wide: *mut bf16) {
+        let (p, k, tile) = (self.p, self.p.k, self.steps * BYTES);
+        let next = w.slice(rows.end * k..(rows.end + rows.len()).min(p.n) * k).bytes();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut results = Results::start::<R, C>(p.bias.map(|bias| &bias[rows.clone()]));
+            let x = self.x.as_ptr().cast::<u8>();
+            for from in (0..k).step_by(STRETCH) {
+                let to = k.min(from + STRETCH);
+                // Each row that is unpacked asks for as much of those below.
+                let lines = next.len() / 64;
+                let asked = |row: usize| lines * (from * rows.len() + (to - from) * row) / (k * rows.len());
+                rows_to_bf16(w, k, rows.clone(), from..to, wide, R * SIDE, |row| {
+                    ask(next.as_ptr(), asked(row)..asked(row + 1));
+                });
+                let (a, b) = (wide.cast::<u8>().cast_const(), x.wrapping_add(from / DEPTH * BYTES));
+                amx::add_bf16::<R, C>(amx::Factors {
+                    a: [a, a.wrapping_add(BYTES)],
+                    a_apart: [amx::PACKED[0], R * BYTES],
+                    b: [b, b.wrapping_add(tile)],
+                    steps: (to - from) / DEPTH,
+                });
+            }
+            results.finish::<R, C>();
+            results.write(p, self.y, 0, rows);
+        }
     }
 
     /// # Safety
@@ -140,20 +206,9 @@ impl Product<'_, '_> {
     unsafe fn block<const R: usize, const C: usize>(&self, part: Part, column: usize) {
         let (p, tile, Part { w, apart, row, .. }) = (self.p, self.steps * BYTES, part);
         let (a_apart, below) = if apart == PACKED { (amx::PACKED, tile) } else { ([apart, 64], SIDE * apart) };
-        // Written in full by `finish`.
-        let mut room = MaybeUninit::<[f32; WIDTH * WIDTH]>::uninit();
-        let (results, wide) = (room.as_mut_ptr().cast::<f32>(), C * SIDE);
-        // SAFETY: the caller's promise; results have room for a whole block.
+        // SAFETY: the caller's promise.
         unsafe {
-            match p.bias {
-                None => amx::start::<2, 2>(amx::From::Zero),
-                Some(bias) => {
-                    let all = std::slice::from_raw_parts_mut(results, R * SIDE * wide);
-                    all.fill(0.0);
-                    all.chunks_exact_mut(wide).zip(&bias[row..]).for_each(|(results, bias)| results.fill(*bias));
-                    amx::start::<R, C>(amx::From::Rows(results, wide * 4));
-                }
-            }
+            let mut results = Results::start::<R, C>(p.bias.map(|bias| &bias[row..row + part.rows]));
             let x = self.x.as_ptr().cast::<u8>().add(column / SIDE * tile);
             for step in 0..self.steps {
                 if part.ask {
@@ -163,13 +218,8 @@ impl Product<'_, '_> {
                 let (a, b) = ([a, a.wrapping_add(below)], [b, b.wrapping_add(tile)]);
                 amx::add_bf16::<R, C>(amx::Factors { a, a_apart, b, steps: 1 });
             }
-            amx::finish::<R, C>(results, wide * 4);
-            for i in 0..(p.m - column).min(wide) {
-                let y = self.y.slice((column + i) * p.n + row, part.rows);
-                for (j, y) in y.iter_mut().enumerate() {
-                    *y = *results.add(j * wide + i);
-                }
-            }
+            results.finish::<R, C>();
+            results.write(p, self.y, column, row..row + part.rows);
         }
     }
 
@@ -178,6 +228,58 @@ impl Product<'_, '_> {
     fn ask_below(&self, part: Part, step: usize) {
         let rows = part.rows.min(part.more);
         ask(part.w.wrapping_add(part.rows * part.apart), step * rows..(step + 1) * rows);
+    }
+}
+
+/// A block of results, turned: columns of `x` along each row of the weight. Written in full by `finish`.
+struct Results(MaybeUninit<[f32; WIDTH * WIDTH]>, usize);
+
+impl Results {
+    /// Sets the tiles to the bias of the block's rows.
+    ///
+    /// # Safety
+    /// The thread holds tiles.
+    #[inline(always)]
+    unsafe fn start<const R: usize, const C: usize>(bias: Option<&[f32]>) -> Self {
+        let mut new = Self(MaybeUninit::uninit(), C * SIDE);
+        // SAFETY: there is room for a whole block.
+        unsafe {
+            match bias {
+                None => amx::start::<2, 2>(amx::From::Zero),
+                Some(bias) => {
+                    let all = std::slice::from_raw_parts_mut(new.0.as_mut_ptr().cast::<f32>(), R * SIDE * C * SIDE);
+                    all.fill(0.0);
+                    all.chunks_exact_mut(C * SIDE).zip(bias).for_each(|(results, bias)| results.fill(*bias));
+                    amx::start::<R, C>(amx::From::Rows(all.as_ptr(), C * SIDE * 4));
+                }
+            }
+        }
+        new
+    }
+
+    /// # Safety
+    /// As for [`Results::start`].
+    #[inline(always)]
+    unsafe fn finish<const R: usize, const C: usize>(&mut self) {
+        // SAFETY: as above.
+        unsafe { amx::finish::<R, C>(self.0.as_mut_ptr().cast(), self.1 * 4) };
+    }
+
+    /// Writes those of the weight's rows `rows` and of the rows of `x` from `column` on.
+    ///
+    /// # Safety
+    /// After `finish`; nobody else writes there.
+    #[inline(always)]
+    unsafe fn write(&self, p: &Dot, y: Shared<f32>, column: usize, rows: Range<usize>) {
+        for i in 0..(p.m - column).min(self.1) {
+            // SAFETY: the caller's promise; the places exist.
+            unsafe {
+                let y = y.slice((column + i) * p.n + rows.start, rows.len());
+                for (j, y) in y.iter_mut().enumerate() {
+                    *y = *self.0.as_ptr().cast::<f32>().add(j * self.1 + i);
+                }
+            }
+        }
     }
 }
 

@@ -297,3 +297,25 @@ fn a_row_has_the_same_bits_alone_and_in_company_over_quantised_weights() {
         }
     }
 }
+
+/// Where a row need not have the bits that it has alone, it has those that it has among many.
+#[test]
+fn a_few_rows_over_quantised_weights_have_the_bits_of_many() {
+    for kind in Quant::ALL {
+        for (n, blocks) in [(70, 3), (16, 1), (5, 33), (33, 600 / kind.block())] {
+            let k = blocks * kind.block();
+            let bytes = quantised(kind, n, k);
+            let w = MatRef::Blocks(Blocks::new(kind, &bytes).unwrap());
+            let (x, b) = (values(40 * k, 1), values(n, 2));
+            for isa in Isa::all_available().into_iter().filter(|isa| *isa == Isa::Amx) {
+                let mut many = vec![0f32; 40 * n];
+                linear_on(isa, &mut many, &x, w, Some(&b), [40, n, k], Precision::Bf16);
+                for m in [5, 16, 17, 32] {
+                    let mut few = vec![f32::NAN; m * n];
+                    linear_free(isa, &mut few, &x[..m * k], w, Some(&b), [m, n, k], Precision::Bf16);
+                    assert!(few == many[..m * n], "{} {m} {n} {k}", kind.name());
+                }
+            }
+        }
+    }
+}

@@ -42,6 +42,10 @@ pub struct Sampling {
     #[arg(long, value_name = "KIND")]
     pub cache_dtype: Option<CacheDtype>,
 
+    /// Let no answer depend on what else is in the call, over quantised weights too: slower there for several answers
+    #[arg(long)]
+    pub deterministic: bool,
+
     /// Seed of every draw: the same one gives the same text
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -59,6 +63,7 @@ impl Sampling {
             repetition_penalty: self.repetition_penalty,
             cache_implementation: self.cache_implementation,
             cache_dtype: self.cache_dtype,
+            deterministic: self.deterministic.then_some(true),
             stop_strings: (!self.stop.is_empty()).then(|| self.stop.clone()),
             ..GenerationConfig::default()
         }

@@ -37,6 +37,28 @@ pub(in crate::product) trait Codes {
     /// The scales of a block, and its minima if it has any, for each group; with AVX2 alone.
     unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]);
 
+    /// The codes' values by their four bits, where codes are looked up in the table of those. A table for each group is made
+    /// in fewer steps than its codes are converted.
+    const TABLE: Option<[f32; 16]> = None;
+
+    /// Of a row with such a table, the places in it of group `group`, as words.
+    #[inline(always)]
+    unsafe fn places(_row: *const u8, _group: usize) -> __m512i {
+        // SAFETY: AVX-512 is there.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    /// Whether a group has its scale, and its minimum if it has any, beside it: [`Codes::beside`].
+    const BESIDE: bool = false;
+
+    /// The scale of group `group` of such a row in all lanes, and what is taken off its codes' products with it: the minimum
+    /// and what the code for 0 comes to.
+    #[inline(always)]
+    unsafe fn beside(_row: *const u8, _group: usize) -> [__m512; 2] {
+        // SAFETY: AVX-512 is there.
+        unsafe { [_mm512_setzero_ps(); 2] }
+    }
+
     /// 64 codes in the order of their elements: those from `64 i` on of the block, or of two neighbouring blocks of 32.
     unsafe fn unpack(block: *const u8, i: usize) -> __m512i;
 }
@@ -48,6 +70,13 @@ unsafe fn half(p: *const u8) -> f32 {
     unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_set1_epi16(p.cast::<i16>().read_unaligned()))) }
 }
 
+/// The same in all lanes of a wide vector.
+#[inline(always)]
+unsafe fn halves(p: *const u8) -> __m512 {
+    // SAFETY: the caller's pointer is good for two bytes.
+    unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(p.cast::<i16>().read_unaligned())) }
+}
+
 /// Two times 16 bytes of nibbles: the low ones of the first, its high ones, then the second's.
 #[inline(always)]
 unsafe fn nibbles16(a: *const u8, b: *const u8) -> __m512i {
@@ -57,6 +86,17 @@ unsafe fn nibbles16(a: *const u8, b: *const u8) -> __m512i {
         let b = _mm256_broadcastsi128_si256(_mm_loadu_si128(b.cast()));
         let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
         low4(_mm512_srlv_epi64(both, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0)))
+    }
+}
+
+/// 16 bytes of nibbles as words: the low ones, then the high ones.
+#[inline(always)]
+unsafe fn words16(p: *const u8) -> __m512i {
+    // SAFETY: the caller's pointer is good for 16 bytes.
+    unsafe {
+        let low = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
+        let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), _mm256_srli_epi16::<4>(low));
+        _mm512_and_si512(both, _mm512_set1_epi16(15))
     }
 }
 
@@ -131,7 +171,8 @@ unsafe fn heads<const BYTES: i32, const MINS: bool>(
 
 /// Blocks of 32 with a scale, and perhaps a minimum, before the codes.
 macro_rules! small {
-    ($(#[$meta:meta])* $name:ident, $bytes:literal, zero $zero:literal, mins $mins:literal, |$block:ident| $unpack:expr) => {
+    ($(#[$meta:meta])* $name:ident, $bytes:literal, zero $zero:literal, mins $mins:literal,
+        |$block:ident| $unpack:expr $(, table $table:expr, at $at:literal)?) => {
         $(#[$meta])*
         pub(in crate::product) struct $name;
 
@@ -140,6 +181,29 @@ macro_rules! small {
             const BLOCK: usize = 32;
             const ZERO: i32 = $zero;
             const MINS: bool = $mins;
+            $(
+                const TABLE: Option<[f32; 16]> = Some($table);
+
+                #[inline(always)]
+                unsafe fn places(row: *const u8, group: usize) -> __m512i {
+                    // SAFETY: the caller's row holds the block, whose last 16 bytes are its codes.
+                    unsafe { words16(row.add(group * $bytes + $at)) }
+                }
+            )?
+
+            const BESIDE: bool = true;
+
+            #[inline(always)]
+            unsafe fn beside(row: *const u8, group: usize) -> [__m512; 2] {
+                // SAFETY: the caller's row holds the block.
+                unsafe {
+                    let scale = halves(row.add(group * $bytes));
+                    // Theirs is added, ours is taken off.
+                    let min = if $mins { halves(row.add(group * $bytes + 2)) } else { _mm512_setzero_ps() };
+                    let min = _mm512_sub_ps(_mm512_setzero_ps(), min);
+                    [scale, _mm512_fmadd_ps(scale, _mm512_set1_ps($zero as f32), min)]
+                }
+            }
 
             #[inline(always)]
             unsafe fn row_scales(row: *const u8, blocks: usize, scales: &mut [f32], mins: &mut [f32]) {
@@ -168,8 +232,8 @@ macro_rules! small {
     };
 }
 
-small!(Q4_0, 18, zero 8, mins false, |block| nibbles16(block.add(2), block.add(20)));
-small!(Q4_1, 20, zero 0, mins true, |block| nibbles16(block.add(4), block.add(24)));
+small!(Q4_0, 18, zero 8, mins false, |block| nibbles16(block.add(2), block.add(20)), table FOUR_BITS, at 2);
+small!(Q4_1, 20, zero 0, mins true, |block| nibbles16(block.add(4), block.add(24)), table FOUR_BITS, at 4);
 small!(Q5_0, 22, zero 16, mins false, |block| {
     _mm512_or_si512(nibbles16(block.add(6), block.add(28)), fifths(block.add(2), block.add(24)))
 });
@@ -183,20 +247,36 @@ small!(Q8_0, 34, zero 128, mins false, |block| {
 });
 small!(
     #[expect(non_camel_case_types, reason = "the format's own name")]
-    IQ4_NL, 18, zero 128, mins false, |block| looked_up(nibbles16(block.add(2), block.add(20)))
+    IQ4_NL, 18, zero 128, mins false, |block| looked_up(nibbles16(block.add(2), block.add(20))),
+    table RAISED_VALUES, at 2
 );
 
-/// The values that codes of 4 bits stand for, raised by 128.
+/// Codes of four bits that stand for themselves.
+const FOUR_BITS: [f32; 16] = values([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+
+/// The values that other codes of four bits stand for, raised by 128.
+const RAISED: [u8; 16] = {
+    let (mut raised, mut i) = ([0; 16], 0);
+    while i < 16 {
+        raised[i] = iq4::TABLE[i] as u8 ^ 128;
+        i += 1;
+    }
+    raised
+};
+const RAISED_VALUES: [f32; 16] = values(RAISED);
+
+const fn values(codes: [u8; 16]) -> [f32; 16] {
+    let (mut values, mut i) = ([0.0; 16], 0);
+    while i < 16 {
+        values[i] = codes[i] as f32;
+        i += 1;
+    }
+    values
+}
+
+/// Those values of codes of 4 bits.
 #[inline(always)]
 unsafe fn looked_up(codes: __m512i) -> __m512i {
-    const RAISED: [u8; 16] = {
-        let (mut raised, mut i) = ([0; 16], 0);
-        while i < 16 {
-            raised[i] = iq4::TABLE[i] as u8 ^ 128;
-            i += 1;
-        }
-        raised
-    };
     // SAFETY: AVX-512 is there.
     unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(RAISED.as_ptr().cast())), codes) }
 }
@@ -208,6 +288,13 @@ impl Codes for IQ4_XS {
     const BYTES: usize = 136;
     const BLOCK: usize = 256;
     const ZERO: i32 = 128;
+    const TABLE: Option<[f32; 16]> = Some(RAISED_VALUES);
+
+    #[inline(always)]
+    unsafe fn places(row: *const u8, group: usize) -> __m512i {
+        // SAFETY: the caller's row holds the block.
+        unsafe { words16(row.add(group / 8 * Self::BYTES + 8 + 16 * (group % 8))) }
+    }
 
     #[inline(always)]
     unsafe fn scales(block: *const u8, scales: &mut [f32], _: &mut [f32]) {
@@ -255,6 +342,19 @@ impl Codes for Q4_K {
     const BLOCK: usize = 256;
     const ZERO: i32 = 0;
     const MINS: bool = true;
+    const TABLE: Option<[f32; 16]> = Some(FOUR_BITS);
+
+    #[inline(always)]
+    unsafe fn places(row: *const u8, group: usize) -> __m512i {
+        let (block, pair, high) = (group / 8, group % 8 / 2, group % 2);
+        // SAFETY: the caller's row holds the block.
+        unsafe {
+            let bytes = row.add(block * Self::BYTES + 16 + 32 * pair);
+            let words = _mm512_cvtepu8_epi16(_mm256_loadu_si256(bytes.cast()));
+            let words = _mm512_srl_epi16(words, _mm_cvtsi32_si128(4 * high as i32));
+            _mm512_and_si512(words, _mm512_set1_epi16(15))
+        }
+    }
 
     #[inline(always)]
     unsafe fn scales(block: *const u8, scales: &mut [f32], mins: &mut [f32]) {
