@@ -1,6 +1,7 @@
 """Writes processors.json: logits before and after the processors of transformers, alone and as `generate` chains them.
 
-Minus infinity is written as null. Values are f32, written so that they read back exactly.
+Minus infinity is written as null, what is no number before as text. Values are f32, written so that they read back
+exactly.
 
     python processors.py
 """
@@ -13,6 +14,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 VOCAB = 40
 PROMPT, NEW, EOS = [3, 7, 7, 31, 0], [11, 3], [2, 5]
+SOURCE = [3, 3, 9, 12, 11, 3, 30, 3, 5]
 
 CASES = {
     "temperature_low": dict(do_sample=True, temperature=0.35, top_k=0),
@@ -44,6 +46,43 @@ CASES = {
         suppress_tokens=[4, 6],
         min_new_tokens=4,
     ),
+    "sequence_bias": dict(sequence_bias=[[[5], -2.5], [[11, 3, 9], 4.0], [[3, 9], 1.5], [[12, 3, 1], 9.0], [[9], 0.25]]),
+    "source_penalty": dict(encoder_repetition_penalty=1.6),
+    "source_penalty_below": dict(encoder_repetition_penalty=0.7),
+    "source_ngram": dict(encoder_no_repeat_ngram_size=2),
+    "source_ngram_one": dict(encoder_no_repeat_ngram_size=1),
+    "decay": dict(exponential_decay_length_penalty=(1, 1.3)),
+    "decay_not_yet": dict(exponential_decay_length_penalty=(2, 1.3)),
+    "decay_long": dict(exponential_decay_length_penalty=(0, 1.05)),
+    "invalid": dict(remove_invalid_values=True, suppress_tokens=[1]),
+    "no_repeat_ngram": dict(no_repeat_ngram_size=2),
+    "bad_words": dict(bad_words_ids=[[4], [3, 8], [11, 3, 10], [2]]),
+    "top_h": dict(do_sample=True, top_k=0, top_h=0.4),
+    "top_h_all": dict(do_sample=True, top_k=0, top_h=1.0),
+    "top_h_least": dict(do_sample=True, top_k=0, top_h=0.001),
+    "typical": dict(do_sample=True, top_k=0, typical_p=0.5),
+    "typical_small": dict(do_sample=True, top_k=0, typical_p=0.01),
+    "typical_large": dict(do_sample=True, top_k=12, typical_p=0.95),
+    "epsilon": dict(do_sample=True, top_k=0, epsilon_cutoff=0.02),
+    "epsilon_large": dict(do_sample=True, top_k=0, epsilon_cutoff=0.9),
+    "eta": dict(do_sample=True, top_k=0, eta_cutoff=0.02),
+    "eta_hot": dict(do_sample=True, top_k=0, temperature=3.0, eta_cutoff=0.3),
+    "everything": dict(
+        do_sample=True,
+        temperature=1.4,
+        top_h=0.9,
+        top_k=25,
+        top_p=0.97,
+        min_p=0.01,
+        typical_p=0.9,
+        epsilon_cutoff=0.001,
+        eta_cutoff=0.002,
+        repetition_penalty=1.1,
+        encoder_repetition_penalty=1.2,
+        sequence_bias=[[[3, 6], 2.0], [[8], -1.0]],
+        exponential_decay_length_penalty=(0, 1.2),
+        suppress_tokens=[4],
+    ),
     "all_hot": dict(do_sample=True, temperature=2.5, top_k=30, top_p=0.8, min_p=0.2, repetition_penalty=1.05),
 }
 
@@ -57,13 +96,21 @@ def main():
     for name, settings in CASES.items():
         rng = torch.Generator().manual_seed(seed_of(f"processors/{name}"))
         logits = 2.5 * torch.randn((1, VOCAB), generator=rng)
+        if name == "invalid":
+            logits[0, 4], logits[0, 9], logits[0, 12] = torch.nan, torch.inf, -torch.inf
         if name in ("top_k", "all"):
             logits[0, 10] = logits[0, 20] = logits.sort(descending=True).values[0, 4]  # ties at the border
         config = GenerationConfig(eos_token_id=EOS, max_new_tokens=50, **settings)
         config, _ = model._prepare_generation_config(config)
         model._prepare_special_tokens(config, device="cpu")
         config.max_length = len(PROMPT) + 50
-        chain = model._get_logits_processor(config, input_ids_seq_length=len(PROMPT), device="cpu")
+        source = SOURCE if "source" in name or name == "everything" else None
+        chain = model._get_logits_processor(
+            config,
+            input_ids_seq_length=len(PROMPT),
+            encoder_input_ids=torch.tensor([source or PROMPT]),
+            device="cpu",
+        )
         ids = torch.tensor([PROMPT + NEW])
         after = chain(ids, logits.clone())[0]
         entries.append(
@@ -72,7 +119,8 @@ def main():
                 settings=dict(settings, eos_token_id=EOS),
                 prompt=PROMPT,
                 new=NEW,
-                logits=logits[0].tolist(),
+                source=source,
+                logits=[str(x) if x != x or abs(x) == torch.inf else x for x in logits[0].tolist()],
                 expected=[None if x == -torch.inf else x for x in after.tolist()],
             )
         )

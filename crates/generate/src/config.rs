@@ -1,10 +1,12 @@
 //! How to decode: the keys of `generation_config.json`, each optional, and the [`Settings`] that they come to.
 
 mod cache;
+mod keys;
 mod read;
 mod settings;
 
 pub use cache::{CacheDtype, CacheImplementation, CacheSettings};
+pub use keys::{KEYS, Key};
 pub use settings::{DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, Settings};
 
 /// Settings as they are written down, in a model's `generation_config.json` or by a user; `None` is "not said".
@@ -35,6 +37,31 @@ pub struct GenerationConfig {
     /// Divisor of positive (factor of negative) logits of tokens in the prompt or the answer; of an encoder-decoder
     /// the answer alone counts. Beams apply it to log-probabilities. Default: 1.
     pub repetition_penalty: Option<f32>,
+    /// Factor of positive (divisor of negative) logits of tokens that the encoder read or, without one, of the prompt: above 1
+    /// they are likelier. Default: 1.
+    pub encoder_repetition_penalty: Option<f32>,
+    /// Taken from a token's logit for each time that it occurs in the answer, as in OpenAI's interface. Default: 0.
+    pub frequency_penalty: Option<f32>,
+    /// Taken once from the logits of tokens that occur in the answer. Default: 0.
+    pub presence_penalty: Option<f32>,
+    /// Runs of ids and what is added to the logit of each one's last id behind its others.
+    pub sequence_bias: Option<Vec<(Vec<u32>, f32)>>,
+    /// Behind so many new tokens the end grows likelier, by a factor to the power of those since.
+    pub exponential_decay_length_penalty: Option<(usize, f32)>,
+    /// Whether logits that are NaN or infinite become numbers, instead of an error. Default: false.
+    pub remove_invalid_values: Option<bool>,
+    /// Seconds after which every sequence ends with what it has.
+    pub max_time: Option<f32>,
+    /// No run of so many ids of what the encoder read or, without one, of the prompt; 0 is off. Default: 0.
+    pub encoder_no_repeat_ngram_size: Option<usize>,
+    /// Draw among the likeliest tokens that hold this much of the entropy.
+    pub top_h: Option<f32>,
+    /// Draw among the tokens whose information is nearest to the entropy, that hold this much probability. Default: 1.
+    pub typical_p: Option<f32>,
+    /// Drop tokens less likely than this. Default: 0.
+    pub epsilon_cutoff: Option<f32>,
+    /// Drop tokens less likely than this and, the flatter the distribution, than less. Default: 0.
+    pub eta_cutoff: Option<f32>,
     /// Ids that end a sequence; in files one id or a list.
     pub eos_token_id: Option<Vec<u32>>,
     /// What an empty prompt starts from.
@@ -69,6 +96,15 @@ pub struct GenerationConfig {
     pub cache_implementation: Option<CacheImplementation>,
     /// What a quantised cache keeps keys and values as; in files `nbits` of `cache_config`.
     pub cache_dtype: Option<CacheDtype>,
+    /// Guess so many tokens at once from what followed the last ones earlier in the text, and check them in one pass: the
+    /// same text, sooner where it repeats itself. At most 7 are guessed.
+    pub prompt_lookup_num_tokens: Option<usize>,
+    /// The longest run of last tokens that is looked for. Default: 2.
+    pub max_matching_ngram_size: Option<usize>,
+    /// Tokens that an assistant guesses at once. Default, and at most, 7.
+    pub num_assistant_tokens: Option<usize>,
+    /// `constant`, or else their number follows from how many were right. Default: `heuristic`.
+    pub num_assistant_tokens_schedule: Option<String>,
     /// Whether an answer may not depend, to the bit, on what else is in the call. Over weights that are not quantised it never
     /// does; over quantised ones several answers together are faster without. Default: false.
     pub deterministic: Option<bool>,
@@ -91,10 +127,11 @@ pub enum EarlyStopping {
 impl GenerationConfig {
     /// These settings (a model's), overridden by `user`'s.
     ///
-    /// A user who names a temperature above 0, `top_k`, `top_p` or `min_p` and says nothing of `do_sample` wants to
-    /// sample: otherwise those would be without effect. A user's limit of either kind replaces both of the model's.
+    /// A user who names a temperature above 0, `top_k`, `top_p` or another of what shapes the distribution, and says nothing of
+    /// `do_sample`, wants to sample: otherwise those would be without effect. A user's limit of either kind replaces both of the model's.
     pub fn merge(self, user: Self) -> Self {
-        let shapes = user.top_k.is_some() || user.top_p.is_some() || user.min_p.is_some();
+        let shares = [user.top_p, user.min_p, user.top_h, user.typical_p, user.epsilon_cutoff, user.eta_cutoff];
+        let shapes = user.top_k.is_some() || shares.iter().any(Option::is_some);
         let asks = user.temperature.map_or(shapes, |temperature| temperature > 0.);
         let limited = user.max_new_tokens.is_some() || user.max_length.is_some();
         let model = if limited { Self { max_new_tokens: None, max_length: None, ..self } } else { self };
@@ -109,6 +146,20 @@ impl GenerationConfig {
             top_p: user.top_p.or(model.top_p),
             min_p: user.min_p.or(model.min_p),
             repetition_penalty: user.repetition_penalty.or(model.repetition_penalty),
+            encoder_repetition_penalty: user.encoder_repetition_penalty.or(model.encoder_repetition_penalty),
+            frequency_penalty: user.frequency_penalty.or(model.frequency_penalty),
+            presence_penalty: user.presence_penalty.or(model.presence_penalty),
+            sequence_bias: user.sequence_bias.or(model.sequence_bias),
+            exponential_decay_length_penalty: user
+                .exponential_decay_length_penalty
+                .or(model.exponential_decay_length_penalty),
+            remove_invalid_values: user.remove_invalid_values.or(model.remove_invalid_values),
+            max_time: user.max_time.or(model.max_time),
+            encoder_no_repeat_ngram_size: user.encoder_no_repeat_ngram_size.or(model.encoder_no_repeat_ngram_size),
+            top_h: user.top_h.or(model.top_h),
+            typical_p: user.typical_p.or(model.typical_p),
+            epsilon_cutoff: user.epsilon_cutoff.or(model.epsilon_cutoff),
+            eta_cutoff: user.eta_cutoff.or(model.eta_cutoff),
             eos_token_id: user.eos_token_id.or(model.eos_token_id),
             bos_token_id: user.bos_token_id.or(model.bos_token_id),
             stop_strings: user.stop_strings.or(model.stop_strings),
@@ -126,6 +177,10 @@ impl GenerationConfig {
             renormalize_logits: user.renormalize_logits.or(model.renormalize_logits),
             cache_implementation: user.cache_implementation.or(model.cache_implementation),
             cache_dtype: user.cache_dtype.or(model.cache_dtype),
+            prompt_lookup_num_tokens: user.prompt_lookup_num_tokens.or(model.prompt_lookup_num_tokens),
+            max_matching_ngram_size: user.max_matching_ngram_size.or(model.max_matching_ngram_size),
+            num_assistant_tokens: user.num_assistant_tokens.or(model.num_assistant_tokens),
+            num_assistant_tokens_schedule: user.num_assistant_tokens_schedule.or(model.num_assistant_tokens_schedule),
             deterministic: user.deterministic.or(model.deterministic),
             max_cache_len: user.max_cache_len.or(model.max_cache_len),
         }

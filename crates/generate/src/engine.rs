@@ -2,6 +2,7 @@
 
 mod batch;
 mod beam;
+mod draft;
 mod prompt;
 mod run;
 mod source;
@@ -12,7 +13,6 @@ use std::time::{Duration, Instant};
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::Model;
 
-use crate::processor::History;
 use crate::sequence::Active;
 use crate::{Error, Event, GenerationConfig, Result, Sequence, Session, Settings, StopStrings};
 use batch::Batch;
@@ -26,6 +26,7 @@ pub struct Generator<'a> {
     model: &'a Model,
     tokenizer: Option<&'a Tokenizer>,
     cancel: Option<&'a AtomicBool>,
+    assistant: Option<&'a Model>,
 }
 
 /// What came of it.
@@ -59,6 +60,10 @@ pub struct Timings {
     pub steps: usize,
     /// Ids that came of these passes, over all sequences; of a search, over those that are returned.
     pub tokens: usize,
+    /// Ids that were guessed, and those of them that were right, where there was speculation.
+    pub drafted: usize,
+    /// See `drafted`.
+    pub accepted: usize,
 }
 
 impl Timings {
@@ -77,18 +82,26 @@ impl Timings {
         self.read += part.read;
         self.steps += part.steps;
         self.tokens += part.tokens;
+        self.drafted += part.drafted;
+        self.accepted += part.accepted;
     }
 }
 
 impl<'a> Generator<'a> {
     /// Without a tokenizer there are ids but no text, and no stop strings.
     pub fn new(model: &'a Model, tokenizer: Option<&'a Tokenizer>) -> Self {
-        Self { model, tokenizer, cancel: None }
+        Self { model, tokenizer, cancel: None, assistant: None }
     }
 
     /// Ends every sequence once `cancel` is true, which is looked at before each token.
     pub fn cancelled_by(self, cancel: &'a AtomicBool) -> Self {
         Self { cancel: Some(cancel), ..self }
+    }
+
+    /// Lets a smaller model of the same tokenizer guess what follows, so that several ids are had in one pass of the large one.
+    /// What is generated stays the same; prompts are answered one after the other.
+    pub fn assisted_by(self, assistant: &'a Model) -> Self {
+        Self { assistant: Some(assistant), ..self }
     }
 
     /// Continues each of `prompts` or, with a model that has an encoder, answers them, calling `on_event` for every
@@ -108,7 +121,7 @@ impl<'a> Generator<'a> {
         seed: u64,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Generation> {
-        let mut settings = Settings::try_from(config)?;
+        let mut settings = self.settings(config)?;
         let stops = self.stop_strings(&mut settings)?;
         let prompts = self.prompts(prompts, &settings, seed)?;
         let (mut sequences, mut timings) = (vec![], Timings::default());
@@ -167,7 +180,7 @@ impl<'a> Generator<'a> {
         seed: u64,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Generation> {
-        let mut settings = Settings::try_from(config)?;
+        let mut settings = self.settings(config)?;
         for (name, what, found) in
             [("num_return_sequences", "sequence", settings.returns), ("num_beams", "beam", settings.beams)]
         {
@@ -194,6 +207,28 @@ impl<'a> Generator<'a> {
         session.ids = prompts[0].ids.iter().chain(&sequences[0].ids).copied().take(read).collect();
         session.cache = cache;
         Ok(Generation { sequences, timings: part.timings })
+    }
+
+    /// The settings of a call, with the assistant's in mind.
+    fn settings(&self, config: &GenerationConfig) -> Result<Settings> {
+        let settings = Settings { speculates: self.assistant.is_some(), ..Settings::try_from(config)? };
+        let settings = Settings { speculates: settings.speculates || settings.lookup.is_some(), ..settings };
+        if settings.speculates && (settings.beams > 1 || settings.returns > 1) {
+            return Err(Error::Settings(format!(
+                "speculation follows one sequence of a prompt, found num_beams {} and num_return_sequences {}",
+                settings.beams, settings.returns
+            )));
+        }
+        if let Some(assistant) = self.assistant {
+            let (ours, theirs) = (self.model.arch.vocab(), assistant.arch.vocab());
+            if assistant.arch.source().is_some() || !assistant.arch.main().causal || ours != theirs {
+                return Err(Error::Settings(format!(
+                    "the assistant is a decoder with the model's {ours} tokens, found {} with {theirs}",
+                    assistant.family.model_type
+                )));
+            }
+        }
+        Ok(settings)
     }
 
     /// Stop strings; those that are one special token of the vocabulary become ids, since special tokens have no text.
@@ -235,7 +270,7 @@ impl<'a> Generator<'a> {
     ) -> Result<Active<'s>> {
         let (index, rng) = (prompt.index * settings.returns + number, prompt.stream.split(number as u64));
         let text = self.tokenizer.map(|tokenizer| (tokenizer, stops));
-        let history = History::new(&prompt.ids).limited(prompt.limit);
+        let history = prompt.history();
         Active::new((index, prompt.index), history, rng, prompt.limit, text)
     }
 

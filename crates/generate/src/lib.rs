@@ -42,7 +42,7 @@ mod stop;
 
 pub use config::{
     CacheDtype, CacheImplementation, CacheSettings, DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, EarlyStopping,
-    GenerationConfig, Settings,
+    GenerationConfig, KEYS, Key, Settings,
 };
 pub use engine::{Generation, Generator, Timings};
 pub use error::{Error, Result};

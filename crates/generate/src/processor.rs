@@ -2,27 +2,45 @@
 
 mod at_least;
 mod bad_words;
+mod bias;
+mod cutoff;
+mod decay;
 mod forced;
+mod invalid;
 mod min_p;
 mod ngram;
+mod occurrence;
 mod renormalize;
 mod repetition;
+mod source;
 mod suppress;
 mod temperature;
+mod top_h;
 mod top_k;
 mod top_p;
+mod typical;
 
 pub use at_least::AtLeast;
 pub use bad_words::BadWords;
+pub use bias::SequenceBias;
+pub use cutoff::{Epsilon, Eta};
+pub use decay::LengthDecay;
 pub use forced::{ForcedBos, ForcedEos};
+pub use invalid::RemoveInvalid;
 pub use min_p::MinP;
 pub use ngram::NoRepeatNgram;
+pub use occurrence::OccurrencePenalty;
 pub use renormalize::Renormalize;
 pub use repetition::RepetitionPenalty;
+pub use source::{NoSourceNgram, SourcePenalty};
 pub use suppress::{BeginSuppress, MinLength, Suppress};
 pub use temperature::Temperature;
+pub use top_h::TopH;
 pub use top_k::TopK;
 pub use top_p::TopP;
+pub use typical::Typical;
+
+use std::sync::Arc;
 
 use crate::Settings;
 
@@ -38,6 +56,8 @@ pub struct History {
     ids: Vec<u32>,
     prompt: usize,
     limit: usize,
+    /// What the encoder has read, if there is one.
+    source: Option<Arc<[u32]>>,
     distinct: Vec<u32>,
     /// One bit for each id of the vocabulary.
     seen: Vec<u64>,
@@ -46,7 +66,8 @@ pub struct History {
 impl History {
     /// A sequence that begins with `prompt`.
     pub fn new(prompt: &[u32]) -> Self {
-        let mut history = Self { ids: vec![], prompt: prompt.len(), limit: usize::MAX, distinct: vec![], seen: vec![] };
+        let (prompt_len, limit) = (prompt.len(), usize::MAX);
+        let mut history = Self { ids: vec![], prompt: prompt_len, limit, source: None, distinct: vec![], seen: vec![] };
         for &id in prompt {
             history.push(id);
         }
@@ -58,9 +79,15 @@ impl History {
         Self { limit, ..self }
     }
 
+    /// Says what the encoder has read.
+    pub fn answering(self, source: Option<Arc<[u32]>>) -> Self {
+        Self { source, ..self }
+    }
+
     /// Becomes a copy of `other`, in the memory that it has.
     pub fn copy_from(&mut self, other: &Self) {
-        let Self { ids, prompt, limit, distinct, seen } = self;
+        let Self { ids, prompt, limit, source, distinct, seen } = self;
+        source.clone_from(&other.source);
         ids.clone_from(&other.ids);
         distinct.clone_from(&other.distinct);
         seen.clone_from(&other.seen);
@@ -95,6 +122,11 @@ impl History {
         &self.ids[..self.prompt]
     }
 
+    /// What the encoder has read or, without one, the prompt.
+    pub fn source(&self) -> &[u32] {
+        self.source.as_deref().unwrap_or(self.prompt())
+    }
+
     /// What came after the prompt.
     pub fn new_ids(&self) -> &[u32] {
         &self.ids[self.prompt..]
@@ -113,61 +145,73 @@ impl History {
 
 /// The processors that `settings` ask for, in the order in which they run.
 pub fn chain(settings: &Settings) -> Vec<Box<dyn Processor>> {
-    let mut chain: Vec<Box<dyn Processor>> = vec![];
-    if settings.repetition_penalty != 1. {
-        chain.push(Box::new(RepetitionPenalty(settings.repetition_penalty)));
+    let mut chain = Chain(vec![]);
+    let s = settings;
+    chain.push(!s.sequence_bias.is_empty(), || SequenceBias(s.sequence_bias.clone()));
+    chain.push(s.encoder_repetition_penalty != 1., || SourcePenalty(s.encoder_repetition_penalty));
+    chain.push(s.repetition_penalty != 1., || RepetitionPenalty(s.repetition_penalty));
+    let (frequency, presence) = (s.frequency_penalty, s.presence_penalty);
+    chain.push(frequency != 0. || presence != 0., || OccurrencePenalty { frequency, presence });
+    chain.push(s.no_repeat_ngram > 0, || NoRepeatNgram(s.no_repeat_ngram));
+    chain.push(s.encoder_no_repeat_ngram > 0, || NoSourceNgram(s.encoder_no_repeat_ngram));
+    let ends = |run: &&Vec<u32>| matches!(run[..], [id] if s.eos.contains(&id));
+    let bad_words: Vec<Vec<u32>> = s.bad_words.iter().filter(|run| !ends(run)).cloned().collect();
+    chain.push(!bad_words.is_empty(), || BadWords(bad_words));
+    let (all, new) = (s.min_length, s.min_new_tokens);
+    chain.push(new > 0 || all > 0, || MinLength { all, new, eos: s.eos.clone() });
+    if let Some(id) = s.forced_bos {
+        chain.push(true, || ForcedBos(id));
     }
-    if settings.no_repeat_ngram > 0 {
-        chain.push(Box::new(NoRepeatNgram(settings.no_repeat_ngram)));
+    chain.push(!s.forced_eos.is_empty(), || ForcedEos(s.forced_eos.clone()));
+    chain.push(s.remove_invalid, || RemoveInvalid);
+    if let Some((start, factor)) = s.length_decay {
+        chain.push(true, || LengthDecay { start, factor, eos: s.eos.clone() });
     }
-    let ends = |run: &&Vec<u32>| matches!(run[..], [id] if settings.eos.contains(&id));
-    let bad_words: Vec<Vec<u32>> = settings.bad_words.iter().filter(|run| !ends(run)).cloned().collect();
-    if !bad_words.is_empty() {
-        chain.push(Box::new(BadWords(bad_words)));
+    chain.push(!s.suppress.is_empty(), || Suppress(s.suppress.clone()));
+    let (ids, forced) = (&s.begin_suppress, s.forced_bos.is_some());
+    chain.push(!ids.is_empty(), || BeginSuppress { ids: ids.clone(), forced });
+    sampling(s, &mut chain);
+    // Without beams nothing depends on it: neither the likeliest id nor a draw.
+    chain.push(s.renormalize && s.beams > 1, || Renormalize);
+    chain.0
+}
+
+/// A chain in the making.
+struct Chain(Vec<Box<dyn Processor>>);
+
+impl Chain {
+    /// Adds a processor if it is asked for.
+    fn push<P: Processor + 'static>(&mut self, asked: bool, processor: impl FnOnce() -> P) {
+        if asked {
+            self.0.push(Box::new(processor()));
+        }
     }
-    if settings.min_new_tokens > 0 || settings.min_length > 0 {
-        let (all, new) = (settings.min_length, settings.min_new_tokens);
-        chain.push(Box::new(MinLength { all, new, eos: settings.eos.clone() }));
+
+    /// The same for one that keeps the likeliest id anyway: here so many.
+    fn keep<P: Processor + 'static>(&mut self, asked: bool, ids: usize, processor: impl FnOnce() -> P) {
+        if ids > 1 {
+            self.push(asked, || AtLeast { ids, inner: processor() });
+        } else {
+            self.push(asked, processor);
+        }
     }
-    chain.extend(settings.forced_bos.map(|id| Box::new(ForcedBos(id)) as Box<dyn Processor>));
-    if !settings.forced_eos.is_empty() {
-        chain.push(Box::new(ForcedEos(settings.forced_eos.clone())));
-    }
-    if !settings.suppress.is_empty() {
-        chain.push(Box::new(Suppress(settings.suppress.clone())));
-    }
-    if !settings.begin_suppress.is_empty() {
-        let (ids, forced) = (settings.begin_suppress.clone(), settings.forced_bos.is_some());
-        chain.push(Box::new(BeginSuppress { ids, forced }));
-    }
-    sampling(settings, &mut chain);
-    if settings.renormalize && settings.beams > 1 {
-        // Without beams nothing depends on it: neither the likeliest id nor a draw.
-        chain.push(Box::new(Renormalize));
-    }
-    chain
 }
 
 /// What shapes the distribution that is drawn from.
-fn sampling(settings: &Settings, chain: &mut Vec<Box<dyn Processor>>) {
-    let Some(sampling) = settings.sampling else { return };
+fn sampling(settings: &Settings, chain: &mut Chain) {
+    let Some(s) = settings.sampling else { return };
     // A beam needs an id to go on with besides those that end it.
     let ids = if settings.beams > 1 { settings.eos.len().max(1) + 1 } else { 1 };
-    if sampling.temperature != 1. {
-        chain.push(Box::new(Temperature(sampling.temperature)));
+    chain.push(s.temperature != 1., || Temperature(s.temperature));
+    if let Some(h) = s.top_h {
+        chain.push(true, || TopH(h));
     }
-    if sampling.top_k > 0 {
-        chain.push(Box::new(TopK(sampling.top_k.max(ids))));
-    }
-    // The likeliest id they keep anyway.
-    if sampling.top_p < 1. {
-        let inner = TopP(sampling.top_p);
-        chain.push(if ids > 1 { Box::new(AtLeast { ids, inner }) } else { Box::new(inner) });
-    }
-    if sampling.min_p > 0. {
-        let inner = MinP(sampling.min_p);
-        chain.push(if ids > 1 { Box::new(AtLeast { ids, inner }) } else { Box::new(inner) });
-    }
+    chain.push(s.top_k > 0, || TopK(s.top_k.max(ids)));
+    chain.keep(s.top_p < 1., ids, || TopP(s.top_p));
+    chain.keep(s.min_p > 0., ids, || MinP(s.min_p));
+    chain.push(s.typical_p < 1., || Typical { mass: s.typical_p, ids });
+    chain.keep(s.epsilon > 0., ids, || Epsilon(s.epsilon));
+    chain.keep(s.eta > 0., ids, || Eta(s.eta));
 }
 
 #[cfg(test)]

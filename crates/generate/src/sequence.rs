@@ -14,16 +14,19 @@ pub enum FinishReason {
     Stop,
     /// The limit of new tokens, or of the model's positions.
     Length,
+    /// The time that it was given.
+    Time,
     /// The caller asked to stop.
     Cancelled,
 }
 
 impl FinishReason {
-    /// `stop`, `length` or `cancelled`.
+    /// `stop`, `length`, `time` or `cancelled`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
+            Self::Time => "time",
             Self::Cancelled => "cancelled",
         }
     }
@@ -133,7 +136,7 @@ impl<'a> Active<'a> {
         if let Some(text) = &mut self.text {
             text.finish()?;
             // What the decoder held back may complete a stop string.
-            if text.stopped() && reason == FinishReason::Length {
+            if text.stopped() && matches!(reason, FinishReason::Length | FinishReason::Time) {
                 reason = FinishReason::Stop;
             }
             rest = text.rest();

@@ -8,6 +8,9 @@ use phyla_ops::{AttentionArgs, Tensor, Visibility};
 
 use crate::{Keys, Linear, LinearSpec, Norm, NormSpec, Pass, RopeSpec, Scope};
 
+/// So many queries have the same bits together as alone.
+const FEW: usize = 8;
+
 /// What shapes latent attention.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MlaSpec {
@@ -150,9 +153,10 @@ impl Mla {
         self.kv_up.per_head_down(&y, spec.nope, spec.v_dim)?.reshape((batch, time, spec.heads, spec.v_dim))
     }
 
-    /// Which way takes fewer multiplications for `time` queries over `keys` keys, for each head.
+    /// Which way takes fewer multiplications for `time` queries over `keys` keys, for each head. A few queries go the way that
+    /// one goes: their bits do not depend on how many there are.
     fn absorbing_is_cheaper(&self, time: usize, keys: usize) -> bool {
-        let spec = &self.spec;
+        let (spec, time) = (&self.spec, if time <= FEW { 1 } else { time });
         let absorbed = time * spec.kv_rank * (spec.nope + spec.v_dim) + time * keys * (2 * spec.kv_rank + spec.rotary);
         let expanded =
             keys * spec.kv_rank * (spec.nope + spec.v_dim) + time * keys * (spec.nope + spec.rotary + spec.v_dim);

@@ -41,6 +41,8 @@ pub struct Session {
     pub folder: PathBuf,
     /// Time to load all of it.
     pub load: Duration,
+    /// A smaller model of the same tokenizer that guesses what follows: the same text, sooner.
+    pub assistant: Option<Model>,
 }
 
 /// What a forward pass gives.
@@ -84,7 +86,25 @@ impl Session {
         phyla_kernels::memory::give_back_freed();
         let (config, mut warnings) = GenerationConfig::load(&folder, &model.config)?;
         warnings.splice(0..0, report.warnings);
-        Ok(Self { model, tokenizer, config, warnings, folder, load: start.elapsed() })
+        Ok(Self { model, tokenizer, config, warnings, folder, load: start.elapsed(), assistant: None })
+    }
+
+    /// Lets another model guess what follows.
+    ///
+    /// # Errors
+    /// If its tokenizer is another one.
+    pub fn assisted_by(self, assistant: Session) -> Result<Self, Error> {
+        if let (Some(ours), Some(theirs)) = (&self.tokenizer, &assistant.tokenizer) {
+            let differs = |id: &u32| ours.id_to_token(*id) != theirs.id_to_token(*id);
+            if let Some(id) = (0..self.model.arch.vocab() as u32).find(differs) {
+                return Err(Error::Task(format!(
+                    "the assistant has another tokenizer: token {id} is {:?} there, and {:?} here",
+                    theirs.id_to_token(id).unwrap_or_default(),
+                    ours.id_to_token(id).unwrap_or_default()
+                )));
+            }
+        }
+        Ok(Self { assistant: Some(assistant.model), load: self.load + assistant.load, ..self })
     }
 
     /// One pass over a batch, nothing recorded: what the heads give and `last_hidden_state`, by their names in
@@ -120,7 +140,11 @@ impl Session {
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Generation, Error> {
         let config = self.config.clone().merge(settings);
-        Ok(Generator::new(&self.model, self.tokenizer.as_ref()).generate(prompts, &config, seed, on_event)?)
+        let mut generator = Generator::new(&self.model, self.tokenizer.as_ref());
+        if let Some(assistant) = &self.assistant {
+            generator = generator.assisted_by(assistant);
+        }
+        Ok(generator.generate(prompts, &config, seed, on_event)?)
     }
 }
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 use super::cache::{EIGHT_BITS, FOUR_BITS};
+use super::keys::KEYS;
 use super::{CacheDtype, EarlyStopping, GenerationConfig};
 use crate::{Error, Result};
 
@@ -29,15 +30,11 @@ const SILENT: &[&str] = &[
     "output_scores",
     "output_logits",
     "low_memory",
-    "remove_invalid_values",
     // Settings of assisted decoding, which another key turns on.
     "is_assistant",
-    "num_assistant_tokens",
-    "num_assistant_tokens_schedule",
     "assistant_confidence_threshold",
     "assistant_lookbehind",
     "target_lookbehind",
-    "max_matching_ngram_size",
 ];
 
 /// Keys of transformers that are not honoured yet, and the value at which each changes nothing (besides null).
@@ -47,58 +44,14 @@ const NEUTRAL: &[(&str, &str)] = &[
     ("penalty_alpha", "0.0"),
     ("dola_layers", "null"),
     ("use_mtp", "false"),
-    ("max_time", "null"),
-    ("top_h", "null"),
-    ("typical_p", "1.0"),
-    ("epsilon_cutoff", "0.0"),
-    ("eta_cutoff", "0.0"),
-    ("encoder_repetition_penalty", "1.0"),
-    ("encoder_no_repeat_ngram_size", "0"),
     ("force_words_ids", "[]"),
     ("constraints", "[]"),
-    ("exponential_decay_length_penalty", "null"),
-    ("sequence_bias", "null"),
     ("token_healing", "false"),
     ("guidance_scale", "1.0"),
     ("watermarking_config", "null"),
-    ("prompt_lookup_num_tokens", "null"),
     ("assistant_early_exit", "null"),
     ("assistant_ensemble_weight", "null"),
     ("speculation_type", "null"),
-];
-
-/// Keys that [`GenerationConfig`] has, for suggestions.
-const HONOURED: &[&str] = &[
-    "max_new_tokens",
-    "max_length",
-    "min_new_tokens",
-    "min_length",
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "eos_token_id",
-    "bos_token_id",
-    "stop_strings",
-    "num_return_sequences",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "bad_words_ids",
-    "no_repeat_ngram_size",
-    "decoder_start_token_id",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "num_beams",
-    "early_stopping",
-    "length_penalty",
-    "renormalize_logits",
-    "cache_implementation",
-    "cache_config",
-    "cache_dtype",
-    "max_cache_len",
-    "deterministic",
 ];
 
 /// What is read from `config.json`, where checkpoints kept it before there was a file of its own: special ids and the
@@ -164,22 +117,36 @@ impl GenerationConfig {
         Ok(config)
     }
 
-    /// The settings that `map` holds, and a warning for every key that says something without being honoured.
+    /// A user's own settings, and a warning for every key that says something without being honoured. What shapes the
+    /// distribution needs no `do_sample` here: see [`GenerationConfig::merge`].
     ///
     /// # Errors
     /// Names the key whose value cannot be understood.
-    pub fn from_map(map: &Map<String, Value>) -> Result<(Self, Vec<String>)> {
+    pub fn of_user(map: &Map<String, Value>) -> Result<(Self, Vec<String>)> {
         let (mut config, mut warnings) = (Self::default(), vec![]);
         for (key, value) in map.iter().filter(|(_, value)| !value.is_null()) {
             if !config.set(key, value)? {
                 warnings.extend(warning(key, value));
             }
         }
+        Ok((config, warnings))
+    }
+
+    /// The settings that a model's `map` holds, and a warning for every key that says something without being honoured.
+    ///
+    /// # Errors
+    /// Names the key whose value cannot be understood.
+    pub fn from_map(map: &Map<String, Value>) -> Result<(Self, Vec<String>)> {
+        let (config, mut warnings) = Self::of_user(map)?;
         let shaping = [
             ("temperature", config.temperature.is_some_and(|t| t != 1. && t != 0.)),
             ("top_k", config.top_k.is_some_and(|k| k != super::DEFAULT_TOP_K)),
             ("top_p", config.top_p.is_some_and(|p| p != 1.)),
             ("min_p", config.min_p.is_some_and(|p| p != 0.)),
+            ("top_h", config.top_h.is_some()),
+            ("typical_p", config.typical_p.is_some_and(|p| p != 1.)),
+            ("epsilon_cutoff", config.epsilon_cutoff.is_some_and(|p| p != 0.)),
+            ("eta_cutoff", config.eta_cutoff.is_some_and(|p| p != 0.)),
         ];
         let idle: Vec<&str> = shaping.iter().filter(|(_, set)| *set).map(|(key, _)| *key).collect();
         if !idle.is_empty() && config.do_sample != Some(true) {
@@ -201,6 +168,18 @@ impl GenerationConfig {
             "top_p" => self.top_p = Some(number(key, value)?),
             "min_p" => self.min_p = Some(number(key, value)?),
             "repetition_penalty" => self.repetition_penalty = Some(number(key, value)?),
+            "encoder_repetition_penalty" => self.encoder_repetition_penalty = Some(number(key, value)?),
+            "frequency_penalty" => self.frequency_penalty = Some(number(key, value)?),
+            "presence_penalty" => self.presence_penalty = Some(number(key, value)?),
+            "sequence_bias" => self.sequence_bias = Some(biases(key, value)?),
+            "exponential_decay_length_penalty" => self.exponential_decay_length_penalty = Some(decay(key, value)?),
+            "remove_invalid_values" => self.remove_invalid_values = Some(truth(key, value)?),
+            "max_time" => self.max_time = Some(number(key, value)?),
+            "encoder_no_repeat_ngram_size" => self.encoder_no_repeat_ngram_size = Some(count(key, value)?),
+            "top_h" => self.top_h = Some(number(key, value)?),
+            "typical_p" => self.typical_p = Some(number(key, value)?),
+            "epsilon_cutoff" => self.epsilon_cutoff = Some(number(key, value)?),
+            "eta_cutoff" => self.eta_cutoff = Some(number(key, value)?),
             "eos_token_id" => self.eos_token_id = Some(list(key, value, id)?),
             "bos_token_id" => self.bos_token_id = Some(id(key, value)?),
             "stop_strings" => self.stop_strings = Some(list(key, value, text)?),
@@ -219,6 +198,10 @@ impl GenerationConfig {
             "cache_implementation" => self.cache_implementation = Some(named(key, value)?),
             "cache_config" => self.cache_dtype = bits(key, value)?.or(self.cache_dtype),
             "cache_dtype" => self.cache_dtype = Some(named(key, value)?),
+            "prompt_lookup_num_tokens" => self.prompt_lookup_num_tokens = Some(count(key, value)?),
+            "max_matching_ngram_size" => self.max_matching_ngram_size = Some(count(key, value)?),
+            "num_assistant_tokens" => self.num_assistant_tokens = Some(count(key, value)?),
+            "num_assistant_tokens_schedule" => self.num_assistant_tokens_schedule = Some(schedule(key, value)?),
             "deterministic" => self.deterministic = Some(truth(key, value)?),
             "max_cache_len" => self.max_cache_len = Some(count(key, value)?),
             _ => return Ok(false),
@@ -236,7 +219,7 @@ fn warning(key: &str, value: &Value) -> Option<String> {
         let same = *value == neutral || value.as_f64().is_some_and(|value| neutral.as_f64() == Some(value));
         return (!same).then(|| format!("{key} is {}, which is not supported yet and has no effect", short(value)));
     }
-    let known = HONOURED.iter().chain(NEUTRAL.iter().map(|(key, _)| key));
+    let known = KEYS.iter().map(|key| &key.name).chain(NEUTRAL.iter().map(|(key, _)| key));
     let near = known.map(|name| (strsim::damerau_levenshtein(&short(&Value::from(key)), &format!("{name:?}")), name));
     let near = near.min().filter(|(distance, name)| 3 * distance <= name.len());
     let near = near.map(|(_, name)| format!("; did you mean {name}?")).unwrap_or_default();
@@ -276,6 +259,14 @@ fn run(key: &str, value: &Value) -> Result<Vec<u32>> {
     }
 }
 
+/// How many tokens an assistant guesses.
+fn schedule(key: &str, value: &Value) -> Result<String> {
+    match text(key, value)?.as_str() {
+        name @ ("constant" | "heuristic" | "heuristic_transient") => Ok(name.to_owned()),
+        _ => Err(wrong(key, "constant, heuristic or heuristic_transient", value)),
+    }
+}
+
 /// One of some names.
 fn named<T: FromStr<Err = String>>(key: &str, value: &Value) -> Result<T> {
     text(key, value)?.parse().map_err(|expected: String| Error::Settings(format!("{key}: {expected}, found {value}")))
@@ -289,6 +280,26 @@ fn bits(key: &str, value: &Value) -> Result<Option<CacheDtype>> {
         Some(bits) if bits.as_u64() == Some(4) => Ok(Some(CacheDtype(FOUR_BITS))),
         Some(bits) if bits.as_u64() == Some(8) => Ok(Some(CacheDtype(EIGHT_BITS))),
         Some(bits) => Err(wrong("cache_config: nbits", "4 or 8", bits)),
+    }
+}
+
+/// Pairs of a run of ids and what is added.
+fn biases(key: &str, value: &Value) -> Result<Vec<(Vec<u32>, f32)>> {
+    let pair = |value: &Value| match value.as_array().map(Vec::as_slice) {
+        Some([ids, bias]) => Ok((run(key, ids)?, number(key, bias)?)),
+        _ => Err(wrong(key, "pairs of a list of token ids and a number", value)),
+    };
+    match value {
+        Value::Array(pairs) => pairs.iter().map(pair).collect(),
+        value => Err(wrong(key, "pairs of a list of token ids and a number", value)),
+    }
+}
+
+/// Free tokens and a factor.
+fn decay(key: &str, value: &Value) -> Result<(usize, f32)> {
+    match value.as_array().map(Vec::as_slice) {
+        Some([start, factor]) => Ok((count(key, start)?, number(key, factor)?)),
+        _ => Err(wrong(key, "a number of tokens and a factor", value)),
     }
 }
 

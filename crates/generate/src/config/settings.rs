@@ -1,5 +1,7 @@
 //! The settings of one run: every default filled in, every value in its range.
 
+use std::time::Duration;
+
 use phyla_models::Arch;
 
 use super::{CacheSettings, EarlyStopping, GenerationConfig};
@@ -26,6 +28,20 @@ pub struct Settings {
     pub sampling: Option<Sampling>,
     /// 1 is off.
     pub repetition_penalty: f32,
+    /// 1 is off.
+    pub encoder_repetition_penalty: f32,
+    /// 0 is off.
+    pub frequency_penalty: f32,
+    /// 0 is off.
+    pub presence_penalty: f32,
+    /// Runs of ids, and what is added to the logit of their last one.
+    pub sequence_bias: Vec<(Vec<u32>, f32)>,
+    /// Free new tokens, and how fast the end grows likelier behind them.
+    pub length_decay: Option<(usize, f32)>,
+    /// Whether logits that are no numbers become some.
+    pub remove_invalid: bool,
+    /// When to end, whatever is missing.
+    pub max_time: Option<Duration>,
     /// Ids that end a sequence.
     pub eos: Vec<u32>,
     /// What an empty prompt starts from.
@@ -42,6 +58,8 @@ pub struct Settings {
     pub bad_words: Vec<Vec<u32>>,
     /// No run of so many ids twice; 0 is off.
     pub no_repeat_ngram: usize,
+    /// No run of so many ids of what the encoder read or, without one, of the prompt; 0 is off.
+    pub encoder_no_repeat_ngram: usize,
     /// What a decoder with an encoder starts from.
     pub decoder_start: Option<u32>,
     /// The first id after a start of one id.
@@ -60,6 +78,16 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// Whether answers have the bits that each has alone, over quantised weights too.
     pub deterministic: bool,
+    /// Ids that are guessed at once from what stands in the text already; `None` is off.
+    pub lookup: Option<usize>,
+    /// The longest run of last ids that is looked for.
+    pub lookup_ngram: usize,
+    /// Ids that an assistant guesses at once, at most, and whether their number follows from how many are right.
+    pub assistant_tokens: usize,
+    /// See `assistant_tokens`.
+    pub assistant_adapts: bool,
+    /// Whether ids are guessed.
+    pub speculates: bool,
 }
 
 /// Most beams. Each is a row of the cache, and quality falls long before (Koehn and Knowles 2017, section 3.6).
@@ -76,6 +104,14 @@ pub struct Sampling {
     pub top_p: f32,
     /// 0 is off.
     pub min_p: f32,
+    /// The share of entropy that is kept.
+    pub top_h: Option<f32>,
+    /// 1 is off.
+    pub typical_p: f32,
+    /// 0 is off.
+    pub epsilon: f32,
+    /// 0 is off.
+    pub eta: f32,
 }
 
 impl TryFrom<&GenerationConfig> for Settings {
@@ -88,9 +124,18 @@ impl TryFrom<&GenerationConfig> for Settings {
             top_k: config.top_k.unwrap_or(DEFAULT_TOP_K),
             top_p: within("top_p", config.top_p.unwrap_or(1.), 0., 1.)?,
             min_p: within("min_p", config.min_p.unwrap_or(0.), 0., 1.)?,
+            top_h: config.top_h.map(|h| within("top_h", h, f32::MIN_POSITIVE, 1.)).transpose()?,
+            typical_p: within("typical_p", config.typical_p.unwrap_or(1.), f32::MIN_POSITIVE, 1.)?,
+            epsilon: share("epsilon_cutoff", config.epsilon_cutoff)?,
+            eta: share("eta_cutoff", config.eta_cutoff)?,
         };
-        let penalty = config.repetition_penalty.unwrap_or(1.);
-        let repetition_penalty = within("repetition_penalty", penalty, f32::MIN_POSITIVE, f32::MAX)?;
+        let penalty = |name: &str, value: Option<f32>| within(name, value.unwrap_or(1.), f32::MIN_POSITIVE, f32::MAX);
+        let any = |name: &str, value: Option<f32>| within(name, value.unwrap_or(0.), f32::MIN, f32::MAX);
+        let sequence_bias = config.sequence_bias.clone().unwrap_or_default();
+        if sequence_bias.iter().any(|(run, _)| run.is_empty()) {
+            return Err(Error::Settings("sequence_bias: an empty run of ids has no last one".into()));
+        }
+        let seconds = |seconds: f32| within("max_time", seconds, 0., 1e9).map(Duration::from_secs_f32);
         let counted = |name: &str, value: Option<usize>| match value {
             Some(0) => Err(Error::Settings(format!("{name} must be at least 1, found 0"))),
             value => Ok(value),
@@ -120,7 +165,14 @@ impl TryFrom<&GenerationConfig> for Settings {
             min_new_tokens: config.min_new_tokens.unwrap_or(0),
             min_length: config.min_length.unwrap_or(0),
             sampling: (config.do_sample.unwrap_or(false) && temperature > 0.).then_some(sampling),
-            repetition_penalty,
+            repetition_penalty: penalty("repetition_penalty", config.repetition_penalty)?,
+            encoder_repetition_penalty: penalty("encoder_repetition_penalty", config.encoder_repetition_penalty)?,
+            frequency_penalty: any("frequency_penalty", config.frequency_penalty)?,
+            presence_penalty: any("presence_penalty", config.presence_penalty)?,
+            sequence_bias,
+            length_decay: config.exponential_decay_length_penalty,
+            remove_invalid: config.remove_invalid_values.unwrap_or(false),
+            max_time: config.max_time.map(seconds).transpose()?,
             eos: config.eos_token_id.clone().unwrap_or_default(),
             bos: config.bos_token_id,
             stop_strings,
@@ -129,6 +181,7 @@ impl TryFrom<&GenerationConfig> for Settings {
             begin_suppress: config.begin_suppress_tokens.clone().unwrap_or_default(),
             bad_words,
             no_repeat_ngram: config.no_repeat_ngram_size.unwrap_or(0),
+            encoder_no_repeat_ngram: config.encoder_no_repeat_ngram_size.unwrap_or(0),
             decoder_start: config.decoder_start_token_id,
             forced_bos: config.forced_bos_token_id,
             forced_eos: config.forced_eos_token_id.clone().unwrap_or_default(),
@@ -138,6 +191,11 @@ impl TryFrom<&GenerationConfig> for Settings {
             renormalize: config.renormalize_logits.unwrap_or(false),
             cache: CacheSettings::from(config),
             deterministic: config.deterministic.unwrap_or(false),
+            lookup: config.prompt_lookup_num_tokens.filter(|&tokens| tokens > 0),
+            lookup_ngram: counted("max_matching_ngram_size", config.max_matching_ngram_size)?.unwrap_or(2),
+            assistant_tokens: counted("num_assistant_tokens", config.num_assistant_tokens)?.unwrap_or(20),
+            assistant_adapts: config.num_assistant_tokens_schedule.as_deref() != Some("constant"),
+            speculates: false,
         })
     }
 }
@@ -170,7 +228,7 @@ impl Settings {
 impl Settings {
     /// Runs the model as these settings say.
     pub(crate) fn running<R>(&self, f: impl FnOnce() -> R) -> R {
-        phyla_ops::no_grad(|| if self.deterministic { phyla_ops::in_any_company(f) } else { f() })
+        phyla_ops::no_grad(|| if self.deterministic || self.speculates { phyla_ops::in_any_company(f) } else { f() })
     }
 
     /// Whether a model has positions for a prompt.
@@ -188,6 +246,14 @@ impl Settings {
     }
 }
 
+/// A share of probability at which less is cut off; 0 and 1 cut off nothing.
+fn share(name: &str, value: Option<f32>) -> Result<f32> {
+    Ok(match within(name, value.unwrap_or(0.), 0., 1.)? {
+        1. => 0.,
+        share => share,
+    })
+}
+
 /// `value`, if it lies in `low..=high`.
 fn within(name: &str, value: f32, low: f32, high: f32) -> Result<f32> {
     if (low..=high).contains(&value) {
@@ -197,6 +263,7 @@ fn within(name: &str, value: f32, low: f32, high: f32) -> Result<f32> {
         (f32::MIN, f32::MAX) => "a finite number".to_string(),
         (0., f32::MAX) => "a number of at least 0".to_string(),
         (_, f32::MAX) => "a number above 0".to_string(),
+        (f32::MIN_POSITIVE, high) => format!("a number above 0 and up to {high}"),
         _ => format!("a number from {low} to {high}"),
     };
     Err(Error::Settings(format!("{name}: expected {expected}, found {value}")))

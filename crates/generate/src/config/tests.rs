@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::Error;
-use crate::config::settings::Sampling;
 
 fn map(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
@@ -25,22 +24,25 @@ fn a_real_file_reads_without_warnings() {
     assert!(warnings.is_empty(), "{warnings:?}");
     let settings = Settings::try_from(&config).unwrap();
     assert_eq!(settings.eos, [151645, 151643]);
-    assert_eq!(settings.sampling, Some(Sampling { temperature: 0.7, top_k: 20, top_p: 0.8, min_p: 0. }));
+    let sampling = settings.sampling.unwrap();
+    assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p), (0.7, 20, 0.8, 0.));
+    assert_eq!((sampling.top_h, sampling.typical_p, sampling.epsilon, sampling.eta), (None, 1., 0., 0.));
     assert_eq!((settings.repetition_penalty, settings.returns, settings.bos), (1.1, 1, Some(151643)));
 }
 
 #[test]
 fn what_has_no_effect_is_named() {
-    let (_, warnings) =
-        read(json!({ "num_beam_groups": 4, "typical_p": 0.9, "temperatur": 0.3, "zzz": 1, "top_p": 0.9 }));
+    let (_, warnings) = read(
+        json!({ "num_beam_groups": 4, "guidance_scale": 1.5, "temperatur": 0.3, "zzz": 1, "top_p": 0.9, "top_h": 0.5 }),
+    );
     assert_eq!(
         warnings,
         [
             "num_beam_groups is 4, which is not supported yet and has no effect",
-            "typical_p is 0.9, which is not supported yet and has no effect",
+            "guidance_scale is 1.5, which is not supported yet and has no effect",
             "\"temperatur\" is no setting of decoding and has no effect; did you mean temperature?",
             "\"zzz\" is no setting of decoding and has no effect",
-            "top_p without do_sample: decoding is greedy",
+            "top_p, top_h without do_sample: decoding is greedy",
         ]
     );
 }
@@ -62,6 +64,15 @@ fn wrong_values_name_their_key() {
             json!({ "cache_implementation": "fast" }),
             "cache_implementation: expected dynamic, static or quantized, found \"fast\"",
         ),
+        (json!({ "sequence_bias": [[[1, 2], 3.0], [4, 1.0]] }), "sequence_bias: expected lists of token ids, found 4"),
+        (
+            json!({ "exponential_decay_length_penalty": [1] }),
+            "exponential_decay_length_penalty: expected a number of tokens and a factor, found [1]",
+        ),
+        (
+            json!({ "num_assistant_tokens_schedule": "often" }),
+            "num_assistant_tokens_schedule: expected constant, heuristic or heuristic_transient, found \"often\"",
+        ),
         (json!({ "cache_config": { "nbits": 2 } }), "cache_config: nbits: expected 4 or 8, found 2"),
         (
             json!({ "cache_dtype": "q2_k" }),
@@ -78,6 +89,10 @@ fn wrong_values_name_their_key() {
         (json!({ "top_p": 1.5 }), "top_p: expected a number from 0 to 1, found 1.5"),
         (json!({ "repetition_penalty": 0 }), "repetition_penalty: expected a number above 0, found 0"),
         (json!({ "temperature": 1e300 }), "temperature: expected a number of at least 0, found inf"),
+        (json!({ "top_h": 0 }), "top_h: expected a number above 0 and up to 1, found 0"),
+        (json!({ "typical_p": 1.5 }), "typical_p: expected a number above 0 and up to 1, found 1.5"),
+        (json!({ "sequence_bias": [[[], 1.0]] }), "sequence_bias: an empty run of ids has no last one"),
+        (json!({ "frequency_penalty": 1e300 }), "frequency_penalty: expected a finite number, found inf"),
         (json!({ "max_new_tokens": 0 }), "max_new_tokens must be at least 1, found 0"),
         (json!({ "num_return_sequences": 0 }), "num_return_sequences must be at least 1, found 0"),
         (json!({ "num_beams": 0 }), "num_beams must be at least 1, found 0"),
@@ -202,4 +217,38 @@ fn ten_thousand_damaged_files() {
         }
     }
     assert!(read > 1000 && refused > 20, "{read} read, {refused} refused");
+}
+
+#[test]
+fn every_key_in_the_list_is_read_and_each_is_listed_once() {
+    let value = |kind: &str| match kind {
+        "BOOL" => json!(true),
+        "N" | "K" => json!(3),
+        "T" | "P" | "H" | "F" | "X" | "SECONDS" => json!(0.5),
+        "ID" | "ID|[ID,...]" => json!(1),
+        "[ID,...]" => json!([1]),
+        "[[ID,...],...]" => json!([[1, 2]]),
+        "[[[ID,...],X],...]" => json!([[[1], 0.5]]),
+        "[N,F]" => json!([2, 1.5]),
+        "TEXT|[TEXT,...]" => json!("x"),
+        "KIND" => json!("q8_0"),
+        "{\"nbits\":N}" => json!({ "nbits": 4 }),
+        "true|false|never" => json!("never"),
+        _ => json!("a kind of value that this test does not know"),
+    };
+    let names: std::collections::BTreeSet<&str> = KEYS.iter().map(|key| key.name).collect();
+    assert_eq!(names.len(), KEYS.len());
+    for key in KEYS {
+        let value = match key.name {
+            "cache_implementation" => json!("static"),
+            "num_assistant_tokens_schedule" => json!("constant"),
+            _ => value(key.value),
+        };
+        let (config, warnings) = read(json!({ key.name: value, "do_sample": true }));
+        assert!(warnings.is_empty(), "{}: {warnings:?}", key.name);
+        let (only, _) = read(json!({ "do_sample": true }));
+        assert!(config != only || key.name == "do_sample", "{} sets nothing", key.name);
+        // What a user says goes before the model, for each key.
+        assert_eq!(GenerationConfig::default().merge(config.clone()), config, "{}", key.name);
+    }
 }

@@ -187,6 +187,26 @@ impl<'a> Batch<'a> {
         Ok((sequences, self.logits(&hidden)?))
     }
 
+    /// Some ids more in the only row: the logits behind each of them, `[ids, vocab]`.
+    pub fn several(&mut self, ids: &[u32]) -> Result<Data> {
+        self.passes += 1;
+        if self.passes == LONG_ENOUGH {
+            self.model.settle().ok();
+        }
+        let hidden = self.model.forward(ids, None, &mut Pass::cached(self.cache.all(), ids.len()))?; // [1, ids, hidden]
+        self.logits(&hidden)
+    }
+
+    /// Forgets what the only row has behind its first `length` ids.
+    pub fn forget(&mut self, length: usize) {
+        self.cache.truncate(0, length);
+    }
+
+    /// Ids that the only row holds.
+    pub fn length(&self) -> usize {
+        self.cache.lengths().first().copied().unwrap_or(0)
+    }
+
     /// `[rows · vocab]`, contiguous f32 in host memory; no copy on the CPU.
     fn logits(&self, hidden: &Tensor) -> Result<Data> {
         let logits = self.model.logits(hidden)?.into_data();

@@ -63,7 +63,11 @@ impl<'a, 'e> Search<'a, 'e> {
         self.timings.prefill = start.elapsed();
         while self.beams.iter().any(|beams| !beams.done) {
             if !whole || self.generator.cancelled() {
-                self.cancel()?;
+                self.end(FinishReason::Cancelled)?;
+                break;
+            }
+            if self.settings.max_time.is_some_and(|time| start.elapsed() >= time) {
+                self.end(FinishReason::Time)?;
                 break;
             }
             self.step()?;
@@ -115,7 +119,7 @@ impl<'a, 'e> Search<'a, 'e> {
     fn score(&mut self, rows: &[usize], logits: &Data, each: usize) -> Result<()> {
         let vocab = self.batch.vocab();
         for (logits, row) in cpu::view::<f32>(logits)?.chunks_exact(vocab).zip(rows) {
-            if self.beams[row / each].runs(row % each) {
+            if self.beams[row / each].runs(row % each) && !self.settings.remove_invalid {
                 sampler::checked_largest(logits)?;
             }
         }
@@ -162,12 +166,13 @@ impl<'a, 'e> Search<'a, 'e> {
             )));
         }
         for number in 0..returns {
-            self.give_one(prompt, number)?;
+            self.give_one(prompt, number, FinishReason::Cancelled)?;
         }
         Ok(())
     }
 
-    fn give_one(&mut self, prompt: usize, number: usize) -> Result<()> {
+    /// One of them; one that has no end of its own ends for `reason`.
+    fn give_one(&mut self, prompt: usize, number: usize, reason: FinishReason) -> Result<()> {
         let beams = &self.beams[prompt];
         let mut active = self.generator.sequence(beams.prompt, number, self.settings, self.stops)?;
         let found = beams.finished.get(number);
@@ -176,7 +181,7 @@ impl<'a, 'e> Search<'a, 'e> {
             self.timings.tokens += usize::from(active.history.new_ids().len() > 1);
         }
         if active.finish.is_none() {
-            active.end(FinishReason::Cancelled, self.on_event)?;
+            active.end(reason, self.on_event)?;
         }
         let (index, score) = (active.index, found.map(|found| found.score));
         self.sequences.push((index, Sequence { score, ..Active::into_sequence(active) }));
@@ -184,12 +189,12 @@ impl<'a, 'e> Search<'a, 'e> {
     }
 
     /// Ends with what there is: finished sequences, then running ones.
-    fn cancel(&mut self) -> Result<()> {
+    fn end(&mut self, reason: FinishReason) -> Result<()> {
         for prompt in 0..self.beams.len() {
             if !self.beams[prompt].done {
                 self.beams[prompt].stop();
                 for number in 0..self.settings.returns {
-                    self.give_one(prompt, number)?;
+                    self.give_one(prompt, number, reason)?;
                 }
             }
         }

@@ -1,10 +1,13 @@
 //! Prompts as they are given: checked, with what decoders start from, their limits and streams of draws, and cut into
 //! parts that run together.
 
+use std::sync::Arc;
+
 use phyla_kernels::rng::Rng;
 use serde_json::Value;
 
 use super::Generator;
+use crate::processor::History;
 use crate::{Error, Result, Settings};
 
 /// Rows that run together: where more would only wait for one another, since a pass takes a few at a time anyway.
@@ -19,7 +22,7 @@ pub(super) struct Prompt {
     /// Its number among those of the call.
     pub index: usize,
     /// What the encoder reads, if the model has one.
-    pub source: Option<Vec<u32>>,
+    pub source: Option<Arc<[u32]>>,
     /// What the decoder reads first: the prompt or, behind an encoder, its start.
     pub ids: Vec<u32>,
     /// Most new tokens.
@@ -29,6 +32,11 @@ pub(super) struct Prompt {
 }
 
 impl Prompt {
+    /// What a sequence of it begins with.
+    pub fn history(&self) -> History {
+        History::new(&self.ids).limited(self.limit).answering(self.source.clone())
+    }
+
     /// Tokens that a sequence of it comes to.
     pub fn positions(&self) -> usize {
         self.ids.len() + self.limit
@@ -45,7 +53,7 @@ impl Generator<'_> {
             let (source, ids) = match arch.source() {
                 Some(_) => {
                     Settings::fits(ids.len(), arch)?;
-                    (Some(ids), vec![self.decoder_start(settings)?])
+                    (Some(ids.into()), vec![self.decoder_start(settings)?])
                 }
                 None => (None, ids),
             };
@@ -98,10 +106,13 @@ impl Generator<'_> {
     /// what fails for want of memory fails at once.
     pub(super) fn parts<'p>(&self, prompts: &'p [Prompt], settings: &Settings) -> Vec<Vec<&'p Prompt>> {
         let mut order: Vec<&Prompt> = prompts.iter().collect();
+        if settings.speculates {
+            return order.into_iter().map(|prompt| vec![prompt]).collect();
+        }
         if self.model.arch.source().is_none() && settings.beams == 1 {
             return if order.is_empty() { vec![] } else { vec![order] };
         }
-        let read = |prompt: &Prompt| prompt.source.as_ref().map_or(0, Vec::len);
+        let read = |prompt: &Prompt| prompt.source.as_ref().map_or(0, |source| source.len());
         order.sort_by_key(|prompt| std::cmp::Reverse((read(prompt), prompt.ids.len())));
         let (each, mut parts) = (settings.beams.max(settings.returns), Vec::<Vec<&Prompt>>::new());
         for prompt in order {

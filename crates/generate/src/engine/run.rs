@@ -6,6 +6,7 @@ use phyla_nn::Cache;
 use phyla_ops::cpu;
 
 use super::batch::Batch;
+use super::draft::Speculation;
 use super::{Generator, Part, Timings};
 use crate::processor::{Processor, chain};
 use crate::sequence::Active;
@@ -19,6 +20,8 @@ pub(super) struct Run<'a, 'e> {
     sequences: Vec<Active<'a>>,
     batch: Batch<'a>,
     timings: Timings,
+    /// Guesses at what follows, where one sequence runs alone.
+    speculation: Option<Speculation<'a>>,
     /// Logits that the processors change.
     row: Vec<f32>,
     on_event: &'e mut dyn FnMut(Event),
@@ -34,7 +37,8 @@ impl<'a, 'e> Run<'a, 'e> {
         on_event: &'e mut dyn FnMut(Event),
     ) -> Self {
         let (chain, timings) = (chain(settings), Timings::default());
-        Self { generator, settings, chain, sequences, batch, timings, row: vec![], on_event }
+        let speculation = Speculation::new(settings, generator.assistant).filter(|_| sequences.len() == 1);
+        Self { generator, settings, chain, sequences, batch, timings, speculation, row: vec![], on_event }
     }
 
     /// Runs to the end; the first `known` ids of the prompt are in the cache already.
@@ -47,12 +51,19 @@ impl<'a, 'e> Run<'a, 'e> {
         self.timings.prefill = start.elapsed();
         while self.sequences.iter().any(|s| s.finish.is_none()) {
             if self.cancelled() {
-                self.cancel()?;
+                self.end(FinishReason::Cancelled)?;
+                break;
+            }
+            if self.settings.max_time.is_some_and(|time| start.elapsed() >= time) {
+                self.end(FinishReason::Time)?;
                 break;
             }
             self.step()?;
         }
         self.timings.decode = start.elapsed() - self.timings.prefill;
+        if let Some(speculation) = &self.speculation {
+            (self.timings.drafted, self.timings.accepted) = (speculation.drafted, speculation.accepted);
+        }
         let sequences = self.sequences.into_iter().map(|active| (active.index, active.into_sequence())).collect();
         Ok((Part { sequences, timings: self.timings }, self.batch.into_cache()))
     }
@@ -98,8 +109,11 @@ impl<'a, 'e> Run<'a, 'e> {
         Ok(())
     }
 
-    /// One token more for every sequence that has not ended.
+    /// One token more for every sequence that has not ended; of one that runs alone perhaps several.
     fn step(&mut self) -> Result<()> {
+        if let Some(speculation) = self.speculation.take() {
+            return self.leap(speculation);
+        }
         let vocab = self.batch.vocab();
         self.batch.retain(|sequence| self.sequences[sequence].finish.is_none())?;
         for group in self.batch.groups() {
@@ -113,6 +127,33 @@ impl<'a, 'e> Run<'a, 'e> {
                 }
             }
         }
+        self.timings.steps += 1;
+        Ok(())
+    }
+
+    /// The next token of the only sequence, and those behind it that were guessed right.
+    fn leap(&mut self, mut speculation: Speculation<'a>) -> Result<()> {
+        let (vocab, active) = (self.batch.vocab(), &self.sequences[0]);
+        let room = active.limit.saturating_sub(active.history.new_ids().len() + 1);
+        let guessed = speculation.guess(active, self.settings, &self.chain, room)?;
+        let (last, held) = (active.history.last().unwrap_or(0), self.batch.length());
+        let ids: Vec<u32> = std::iter::once(last).chain(guessed.iter().copied()).collect();
+        let logits = self.batch.several(&ids)?;
+        let logits = cpu::view::<f32>(&logits)?;
+        let mut right = 0;
+        for (i, logits) in logits.chunks_exact(vocab).enumerate() {
+            self.extend(0, logits)?;
+            self.timings.tokens += 1;
+            let active = &self.sequences[0];
+            if active.finish.is_some() || guessed.get(i) != active.history.last().as_ref() {
+                break;
+            }
+            right += 1;
+        }
+        // What was read and did not come is forgotten.
+        self.batch.forget(held + 1 + right);
+        speculation.learn(guessed.len(), right);
+        self.speculation = Some(speculation);
         self.timings.steps += 1;
         Ok(())
     }
@@ -141,9 +182,10 @@ impl<'a, 'e> Run<'a, 'e> {
         self.generator.cancelled()
     }
 
-    fn cancel(&mut self) -> Result<()> {
+    /// Ends what has not ended.
+    fn end(&mut self, reason: FinishReason) -> Result<()> {
         for active in self.sequences.iter_mut().filter(|s| s.finish.is_none()) {
-            active.end(FinishReason::Cancelled, self.on_event)?;
+            active.end(reason, self.on_event)?;
         }
         Ok(())
     }

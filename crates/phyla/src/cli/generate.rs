@@ -18,6 +18,7 @@ use super::sampling::Sampling;
 #[command(after_help = "Examples:
   phyla generate --model runs/quickstart/model --prompt \"One day, a little fox\"
   phyla generate --model models/small --prompt @letter.txt --temperature 0.8 --top-p 0.95 --seed 3
+  phyla generate --model models/small --prompt @code.rs --prompt-lookup-num-tokens 7
   echo \"Once upon a time\" | phyla generate --model models/small --prompt - --json
 
 Without options the model's own generation_config.json decides. Text goes to standard output as it is
@@ -35,9 +36,9 @@ pub struct Args {
     #[arg(long, value_name = "1,2,3", value_delimiter = ',', conflicts_with = "prompt")]
     ids: Option<Vec<u32>>,
 
-    /// How many answers
-    #[arg(long, value_name = "N")]
-    num_return_sequences: Option<usize>,
+    /// A smaller model of the same tokenizer, which guesses what follows: the same text, sooner
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    assistant_model: Option<String>,
 
     #[command(flatten)]
     sampling: Sampling,
@@ -61,13 +62,16 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // Before the model, which takes longer to load than a missing file takes to be missed.
     let text = args.prompt.as_deref().map(read).transpose()?;
-    let mut user = args.sampling.config();
-    user.num_return_sequences = args.num_return_sequences;
-    let session = super::model::session(&args.model, args.device, args.dtype, args.bits)?;
+    let user = args.sampling.config()?;
+    let open = |model: &str| super::model::session(model, args.device, args.dtype, args.bits);
+    let session = match &args.assistant_model {
+        Some(assistant) => open(&args.model)?.assisted_by(open(assistant)?)?,
+        None => open(&args.model)?,
+    };
     let prompt = prompt(args, &session, text.as_deref())?;
     let streams = !args.json
         && session.tokenizer.is_some()
-        && args.num_return_sequences.or(session.config.num_return_sequences).unwrap_or(1) == 1;
+        && user.num_return_sequences.or(session.config.num_return_sequences).unwrap_or(1) == 1;
     let mut failed = None;
     let generation = session.generate_ids(std::slice::from_ref(&prompt), user, args.sampling.seed, &mut |event| {
         if let (true, Event::Token { text, .. } | Event::Finished { text, .. }) = (streams, event) {
@@ -79,6 +83,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     if let Some(error) = failed {
         return Err(error).context("cannot write to standard output");
+    }
+    let timings = &generation.timings;
+    if timings.drafted > 0 {
+        let (right, passes) = (timings.accepted as f64 / timings.drafted as f64, timings.steps);
+        tracing::info!(
+            "{} of {} guesses were right ({:.0} %), {passes} passes",
+            timings.accepted,
+            timings.drafted,
+            100. * right
+        );
     }
     if args.json {
         return as_json(&prompt, &session, &generation);
@@ -127,6 +141,7 @@ fn as_json(prompt: &[u32], session: &Session, generation: &Generation) -> anyhow
             "first_token": timings.first_token.as_secs_f64(),
             "per_token": timings.per_token().as_secs_f64(),
         },
+        "speculation": { "drafted": timings.drafted, "accepted": timings.accepted },
     }))
 }
 

@@ -1,71 +1,95 @@
-//! The options of `generate` and `chat` that say how to decode; what is not given comes from the model's
-//! `generation_config.json`.
+//! The options of `generate` and `chat` that say how to decode: one for each setting of `generation_config.json`, and a file
+//! of them. What is not given comes from the model's own.
 
-use phyla_generate::{CacheDtype, CacheImplementation, GenerationConfig};
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Command, FromArgMatches};
+use phyla_generate::{GenerationConfig, KEYS};
+use serde_json::{Map, Value};
+
+use super::error::usage;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Sampling {
-    /// Most new tokens
-    #[arg(long, value_name = "N")]
-    pub max_new_tokens: Option<usize>,
-
-    /// Divisor of the logits: 0 is greedy, 1 the model's own distribution
-    #[arg(long, value_name = "T")]
-    pub temperature: Option<f32>,
-
-    /// Draw among this many likeliest tokens; 0 is all
-    #[arg(long, value_name = "K")]
-    pub top_k: Option<usize>,
-
-    /// Draw among the likeliest tokens that hold this much probability together
-    #[arg(long, value_name = "P")]
-    pub top_p: Option<f32>,
-
-    /// Drop tokens less likely than this fraction of the likeliest
-    #[arg(long, value_name = "P")]
-    pub min_p: Option<f32>,
-
-    /// Make tokens that have occurred less likely by this factor
-    #[arg(long, value_name = "F")]
-    pub repetition_penalty: Option<f32>,
+    /// Settings as JSON, such as another model's generation_config.json; options go before it
+    #[arg(long, value_name = "FILE")]
+    pub generation_config: Option<PathBuf>,
 
     /// End before this text; repeatable
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
 
-    /// How the memory of keys and values is managed: dynamic (it grows), static (taken at once), quantized (4 bits)
-    #[arg(long, value_name = "NAME")]
-    pub cache_implementation: Option<CacheImplementation>,
-
-    /// What keys and values are kept as: f32, bf16, f16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl; without it bf16 beside
-    /// weights in bf16 and quantised ones, else f32
-    #[arg(long, value_name = "KIND")]
-    pub cache_dtype: Option<CacheDtype>,
-
-    /// Let no answer depend on what else is in the call, over quantised weights too: slower there for several answers
-    #[arg(long)]
-    pub deterministic: bool,
-
     /// Seed of every draw: the same one gives the same text
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+
+    #[command(flatten)]
+    keys: Keys,
 }
 
+/// The settings that were given as options of their own.
+#[derive(Clone, Debug)]
+struct Keys(Map<String, Value>);
+
 impl Sampling {
-    /// What the user said, and nothing else.
-    pub fn config(&self) -> GenerationConfig {
-        GenerationConfig {
-            max_new_tokens: self.max_new_tokens,
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            cache_implementation: self.cache_implementation,
-            cache_dtype: self.cache_dtype,
-            deterministic: self.deterministic.then_some(true),
-            stop_strings: (!self.stop.is_empty()).then(|| self.stop.clone()),
-            ..GenerationConfig::default()
+    /// What the user said, and nothing else; warnings go to standard error.
+    pub fn config(&self) -> anyhow::Result<GenerationConfig> {
+        let mut map = self.generation_config.as_ref().map(read).transpose()?.unwrap_or_default();
+        map.extend(self.keys.0.clone());
+        if !self.stop.is_empty() {
+            map.insert("stop_strings".into(), self.stop.clone().into());
         }
+        let (config, warnings) = GenerationConfig::of_user(&map)?;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(config)
+    }
+}
+
+/// The object of a file.
+fn read(path: &PathBuf) -> anyhow::Result<Map<String, Value>> {
+    let wrong = |reason: String| {
+        let help = "give a file such as a model's generation_config.json";
+        usage(format!("cannot read the settings from `{}`: {reason}", path.display()), help)
+    };
+    let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    match serde_json::from_slice(&text) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(wrong("expected an object at the top".into())),
+        Err(error) => Err(wrong(format!("not valid JSON: {error}"))),
+    }
+}
+
+/// JSON or, where it is none, a list of numbers between commas, or text.
+fn value(text: &str) -> Value {
+    let list = || serde_json::from_str(&format!("[{text}]")).ok().filter(|_| text.contains(','));
+    serde_json::from_str(text).ok().or_else(list).unwrap_or_else(|| text.into())
+}
+
+impl clap::Args for Keys {
+    fn augment_args(command: Command) -> Command {
+        command.args(KEYS.iter().map(|key| {
+            let truth = key.value == "BOOL";
+            let arg = Arg::new(key.name).long(key.name.replace('_', "-")).value_name(key.value).help(key.help);
+            // A switch needs no word.
+            if truth { arg.num_args(0..=1).default_missing_value("true") } else { arg.allow_negative_numbers(true) }
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Keys {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = KEYS.iter().filter_map(|key| Some((key.name, matches.get_one::<String>(key.name)?)));
+        Ok(Self(given.map(|(name, text)| (name.to_owned(), value(text))).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.extend(Self::from_arg_matches(matches)?.0);
+        Ok(())
     }
 }

@@ -52,7 +52,7 @@ pub(super) struct Finished {
 impl<'a> Beams<'a> {
     /// The prompt alone, in row 0.
     pub fn new(prompt: &'a Prompt, settings: &'a Settings) -> Self {
-        let history = History::new(&prompt.ids).limited(prompt.limit);
+        let history = prompt.history();
         // As many as can end, and as many again to go on with.
         let best = Best::new(settings.beams * (1 + settings.eos.len().max(1)));
         Self {

@@ -62,6 +62,17 @@ pub(in crate::product) trait Codes {
         unsafe { [_mm512_setzero_ps(); 2] }
     }
 
+    /// The scales of such a row's groups `2 i` and, unless the row ends before it, `2 i + 1`: eight lanes each.
+    #[inline(always)]
+    unsafe fn two_beside(row: *const u8, i: usize, ends: bool) -> __m512 {
+        // SAFETY: the caller's row holds the blocks, which begin with their scales.
+        unsafe {
+            let scale = |group: usize| row.add(group * Self::BYTES).cast::<i16>().read_unaligned();
+            let first = _mm256_maskz_set1_epi16(0x00FF, scale(2 * i));
+            _mm512_cvtph_ps(if ends { first } else { _mm256_mask_set1_epi16(first, 0xFF00, scale(2 * i + 1)) })
+        }
+    }
+
     /// 64 codes in the order of their elements: those from `64 i` on of the block, or of two neighbouring blocks of 32.
     unsafe fn unpack(block: *const u8, i: usize) -> __m512i;
 }

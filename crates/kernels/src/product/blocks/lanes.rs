@@ -21,6 +21,8 @@ pub(super) struct Bytes {
     pub bytes: Vec<i8>,
     /// A scale for every 32.
     pub scales: Vec<f32>,
+    /// The same for every lane of a vector, two of them in each, where the weight's scales stand beside its codes.
+    pub spread: Vec<f32>,
     /// What the codes' zero takes off, for every 4: minus their sum times it.
     pub starts: Vec<i32>,
     /// The sum of every group that shares a scale of the weight.
@@ -31,10 +33,10 @@ impl Bytes {
     /// Zeros, for so many rows.
     pub fn room(rows: usize, k: usize, kind: Quant) -> Bytes {
         #[inline(always)]
-        fn parts<K: Codes>() -> (i32, usize, bool) {
-            (K::ZERO, K::GROUP, K::MINS)
+        fn parts<K: Codes>() -> (i32, usize, bool, bool) {
+            (K::ZERO, K::GROUP, K::MINS, beside::<K>())
         }
-        let (zero, group, mins) = with_codes!(kind, parts());
+        let (zero, group, mins, beside) = with_codes!(kind, parts());
         let padded = k.next_multiple_of(64);
         Bytes {
             padded,
@@ -42,6 +44,7 @@ impl Bytes {
             group,
             bytes: vec![0; rows * padded],
             scales: vec![0.0; rows * padded / 32],
+            spread: vec![0.0; if beside { rows * padded / 4 } else { 0 }],
             starts: vec![0; rows * padded / 4],
             sums: vec![0.0; if mins { rows * padded / group } else { 0 }],
         }
@@ -53,6 +56,9 @@ impl Bytes {
         let at = row * self.padded + 32 * i;
         self.bytes[at..][..32].copy_from_slice(bytes);
         self.scales[at / 32] = scale;
+        if !self.spread.is_empty() {
+            self.spread[at / 4..][..8].fill(scale);
+        }
         for (start, four) in self.starts[at / 4..].iter_mut().zip(bytes.chunks_exact(4)) {
             *start = -self.zero * four.iter().map(|&byte| i32::from(byte)).sum::<i32>();
         }
@@ -89,6 +95,12 @@ impl Bytes {
         }
         to
     }
+}
+
+/// Whether scales are taken from where they stand: nothing then waits for those of a whole row. Minima are not: they come
+/// with sums of `x` for a vector of groups at once.
+const fn beside<K: Codes>() -> bool {
+    K::BESIDE && !K::MINS
 }
 
 thread_local! {
@@ -136,7 +148,9 @@ unsafe fn kind<K: Codes>(
             for line in (0..row_bytes).step_by(64) {
                 _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(AHEAD + line).cast());
             }
-            row_scales::<K>(row, p.k, scales, mins);
+            if !beside::<K>() {
+                row_scales::<K>(row, p.k, scales, mins);
+            }
             for i in (0..p.m).step_by(ROWS) {
                 let f = Few { x, first: i, scales, mins, groups };
                 let y = y.0.add(i * p.n + j);
@@ -181,7 +195,7 @@ impl Few<'_> {
         // SAFETY: the vectors of `x` are padded to whole 64s, the scales to whole 16s.
         unsafe {
             let mut sum = [_mm512_setzero_ps(); R];
-            for (r, sum) in sum.iter_mut().enumerate() {
+            for (r, sum) in sum.iter_mut().enumerate().filter(|_| !beside::<K>()) {
                 let theirs = &x.scales[(self.first + r) * x.padded / 32..][..x.padded / 32];
                 let both = &mut both[r * stride..][..groups];
                 if K::GROUP == 32 {
@@ -214,6 +228,7 @@ impl Few<'_> {
                 _ => _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0),
             };
             each_64!(K, row, k, |i, codes| {
+                let two = if beside::<K>() { K::two_beside(row, i, 64 * i + 32 >= k) } else { _mm512_setzero_ps() };
                 for (r, sum) in sum.iter_mut().enumerate() {
                     let at = (self.first + r) * x.padded + 64 * i;
                     let bytes = _mm512_loadu_si512(x.bytes.as_ptr().add(at).cast());
@@ -223,6 +238,11 @@ impl Few<'_> {
                         _mm512_loadu_si512(x.starts.as_ptr().add(at / 4).cast())
                     };
                     let whole = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start, codes, bytes));
+                    if beside::<K>() {
+                        let scale = _mm512_mul_ps(two, _mm512_loadu_ps(x.spread.as_ptr().add(at / 4)));
+                        *sum = _mm512_fmadd_ps(whole, scale, *sum);
+                        continue;
+                    }
                     let scale = both.as_ptr().add(r * stride + 64 / K::GROUP * i);
                     let scale = if K::GROUP == 32 {
                         _mm_castsi128_ps(_mm_loadl_epi64(scale.cast()))

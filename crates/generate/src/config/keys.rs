@@ -1,0 +1,75 @@
+//! The names of all settings, for whoever lists them: a command's options, suggestions, the handbook's table.
+
+/// A setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// As in `generation_config.json`.
+    pub name: &'static str,
+    /// What stands for its value.
+    pub value: &'static str,
+    /// What it does, in a line.
+    pub help: &'static str,
+}
+
+const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key {
+    Key { name, value, help }
+}
+
+/// All settings that are honoured, in the order in which one reads about them.
+pub const KEYS: &[Key] = &[
+    key("max_new_tokens", "N", "Most new tokens"),
+    key("max_length", "N", "Most tokens, the prompt's included"),
+    key("min_new_tokens", "N", "No end before so many new tokens"),
+    key("min_length", "N", "No end before so many tokens, the prompt's included"),
+    key("max_time", "SECONDS", "End what is being written after so long"),
+    key("do_sample", "BOOL", "Draw instead of taking the likeliest; what shapes the draw turns it on"),
+    key("temperature", "T", "Divisor of the logits: 0 is greedy, 1 the model's own distribution"),
+    key("top_k", "K", "Draw among this many likeliest tokens; 0 is all [default: 50]"),
+    key("top_p", "P", "Draw among the likeliest tokens that hold this much probability together"),
+    key("min_p", "P", "Drop tokens less likely than this fraction of the likeliest"),
+    key("top_h", "H", "Draw among the likeliest tokens that hold this much of the entropy"),
+    key("typical_p", "P", "Draw among the most typical tokens that hold this much probability together"),
+    key("epsilon_cutoff", "P", "Drop tokens less likely than this"),
+    key("eta_cutoff", "P", "Drop tokens less likely than this, and the flatter the distribution than less"),
+    key("repetition_penalty", "F", "Make tokens that have occurred less likely by this factor"),
+    key("frequency_penalty", "X", "Take this from a token's logit for each time it occurs in the answer"),
+    key("presence_penalty", "X", "Take this from the logits of tokens that occur in the answer"),
+    key("encoder_repetition_penalty", "F", "Make tokens of the source (the prompt) likelier by this factor"),
+    key("no_repeat_ngram_size", "N", "No run of so many tokens twice"),
+    key("encoder_no_repeat_ngram_size", "N", "No run of so many tokens of the source (the prompt)"),
+    key("bad_words_ids", "[[ID,...],...]", "Runs of ids that are never written"),
+    key("sequence_bias", "[[[ID,...],X],...]", "Runs of ids that are likelier by this logit, or less likely"),
+    key("suppress_tokens", "[ID,...]", "Ids that are never written"),
+    key("begin_suppress_tokens", "[ID,...]", "Ids that are not written first"),
+    key("forced_bos_token_id", "ID", "The first id behind a start of one id"),
+    key("forced_eos_token_id", "ID|[ID,...]", "The last id where the limit ends an answer"),
+    key("exponential_decay_length_penalty", "[N,F]", "Behind N new tokens the end grows likelier by F each time"),
+    key("remove_invalid_values", "BOOL", "Make numbers of logits that are none, instead of an error"),
+    key("num_return_sequences", "N", "How many answers"),
+    key("num_beams", "N", "Follow so many continuations side by side; above 1 is beam search"),
+    key("early_stopping", "true|false|never", "When a beam search ends"),
+    key("length_penalty", "X", "A beam's score is divided by its length to this power"),
+    key("renormalize_logits", "BOOL", "Beams count what the other settings leave as if it were all"),
+    key("eos_token_id", "ID|[ID,...]", "Ids that end an answer"),
+    key("bos_token_id", "ID", "What an empty prompt starts from"),
+    key("decoder_start_token_id", "ID", "What the decoder of an encoder-decoder starts from"),
+    key("stop_strings", "TEXT|[TEXT,...]", "Texts that end an answer; --stop gives them one by one"),
+    key(
+        "prompt_lookup_num_tokens",
+        "N",
+        "Guess so many tokens at once from what stands in the text already: the same text, sooner",
+    ),
+    key("max_matching_ngram_size", "N", "The longest run of last tokens that is looked for [default: 2]"),
+    key("num_assistant_tokens", "N", "Tokens that an assistant guesses at once, at most 7"),
+    key("num_assistant_tokens_schedule", "NAME", "constant, or heuristic: as many as it pays to guess"),
+    key("cache_implementation", "NAME", "dynamic (it grows), static (taken at once) or quantized (4 bits)"),
+    key(
+        "cache_dtype",
+        "KIND",
+        "What keys and values are kept as: f32, bf16, f16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl; without it bf16 beside \
+         weights in bf16 and quantised ones, else f32",
+    ),
+    key("cache_config", "{\"nbits\":N}", "Bits of a quantised cache: 4 or 8"),
+    key("max_cache_len", "N", "Positions of a static cache, at least"),
+    key("deterministic", "BOOL", "Let no answer depend on what else is in the call, over quantised weights too"),
+];

@@ -1,0 +1,21 @@
+//! Biases on runs of ids: what a user likes to read more or less of.
+
+use super::{History, Processor};
+
+/// Adds to the logit of a run's last id behind all its others; of a run of one id always. Of several runs all count.
+#[derive(Clone, Debug)]
+pub struct SequenceBias(
+    /// Runs, none empty, and what is added.
+    pub Vec<(Vec<u32>, f32)>,
+);
+
+impl Processor for SequenceBias {
+    fn apply(&self, row: &mut [f32], history: &History) {
+        for (run, bias) in &self.0 {
+            let Some((last, before)) = run.split_last() else { continue };
+            if let Some(x) = row.get_mut(*last as usize).filter(|_| history.ids().ends_with(before)) {
+                *x += bias;
+            }
+        }
+    }
+}
