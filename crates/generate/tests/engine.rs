@@ -174,6 +174,22 @@ fn cancelling_keeps_what_there_is() {
 }
 
 #[test]
+fn time_ends_what_is_being_written() {
+    let model = llama();
+    for (beams, more) in [(1, 40), (3, 40)] {
+        let config = GenerationConfig { max_time: Some(1e-6), num_beams: Some(beams), ..greedy(more) };
+        let ended = Generator::new(&model, None).generate(&[vec![1], vec![2, 3]], &config, 0, &mut |_| {}).unwrap();
+        for sequence in &ended.sequences {
+            // What comes of the prompt is there in any case, and no pass behind it.
+            assert_eq!((sequence.ids.len(), sequence.finish_reason), (1, FinishReason::Time), "{beams} beams");
+        }
+        let config = GenerationConfig { max_time: Some(1e6), ..config };
+        let whole = Generator::new(&model, None).generate(&[vec![1]], &config, 0, &mut |_| {}).unwrap();
+        assert_eq!(whole.sequences[0].finish_reason, FinishReason::Length);
+    }
+}
+
+#[test]
 fn a_session_reads_only_what_is_new() {
     let model = llama();
     let cancel = AtomicBool::new(false);

@@ -252,3 +252,36 @@ fn every_key_in_the_list_is_read_and_each_is_listed_once() {
         assert_eq!(GenerationConfig::default().merge(config.clone()), config, "{}", key.name);
     }
 }
+
+/// The fields of transformers 4.28.1 and of 5.
+const FIELDS: &str = "max_length max_new_tokens min_length min_new_tokens early_stopping max_time do_sample num_beams \
+    num_beam_groups penalty_alpha use_cache temperature top_k top_p typical_p epsilon_cutoff eta_cutoff diversity_penalty \
+    repetition_penalty encoder_repetition_penalty length_penalty no_repeat_ngram_size bad_words_ids force_words_ids \
+    renormalize_logits constraints forced_bos_token_id forced_eos_token_id remove_invalid_values \
+    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens forced_decoder_ids num_return_sequences \
+    output_attentions output_hidden_states output_scores return_dict_in_generate pad_token_id bos_token_id eos_token_id \
+    encoder_no_repeat_ngram_size decoder_start_token_id generation_kwargs _from_model_config _commit_hash \
+    transformers_version stop_strings use_mtp cache_implementation cache_config max_cache_len min_p top_h sequence_bias \
+    token_healing guidance_scale watermarking_config output_logits is_assistant num_assistant_tokens \
+    num_assistant_tokens_schedule assistant_confidence_threshold prompt_lookup_num_tokens max_matching_ngram_size \
+    assistant_early_exit assistant_lookbehind target_lookbehind assistant_ensemble_weight speculation_type compile_config \
+    disable_compile continuous_batching_config low_memory dola_layers prefill_chunk_size";
+
+#[test]
+fn the_handbook_says_of_every_field_what_becomes_of_it() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/handbook/decoding.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let row = |name: &str| page.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+    for name in FIELDS.split_whitespace().chain(KEYS.iter().map(|key| key.name)) {
+        let row = row(name).unwrap_or("");
+        let honoured = KEYS.iter().any(|key| key.name == name);
+        let says = [("honoured", honoured), ("nothing to do", false), ("not yet", false)];
+        let said: Vec<_> = says.into_iter().filter(|(word, _)| row.contains(&format!("| {word}"))).collect();
+        assert!(said.len() == 1 && said[0].1 == honoured, "{name}: {row}");
+        if !honoured {
+            // What a file says in vain is named, unless nothing is to be done.
+            let (_, warnings) = read(json!({ name: "something" }));
+            assert_eq!(warnings.is_empty(), said[0].0 == "nothing to do", "{name}: {warnings:?}");
+        }
+    }
+}

@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let timings = &generation.timings;
     if timings.drafted > 0 {
         let (right, passes) = (timings.accepted as f64 / timings.drafted as f64, timings.steps);
-        tracing::info!(
+        tracing::debug!(
             "{} of {} guesses were right ({:.0} %), {passes} passes",
             timings.accepted,
             timings.drafted,

@@ -1,0 +1,105 @@
+//! `generate` with the settings of decoding, each by its own name, from a file, or both.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{matches_snapshot, phyla, said, transcript};
+use serde_json::{Value, json};
+
+/// A folder with a tiny decoder without tokenizer.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({
+        "model_type": "llama", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 200, "initializer_range": 0.3,
+    });
+    fs::write(folder.path().join("c.json"), config.to_string()).unwrap();
+    said(folder.path(), &["init", "--config", "c.json", "--output", "model", "--seed", "5"]);
+    folder
+}
+
+const GENERATE: [&str; 5] = ["generate", "--model", "model", "--ids", "7,3,9,7,3,9,7,3"];
+
+/// What comes of these settings.
+fn answer(folder: &Path, settings: &[&str]) -> Value {
+    serde_json::from_str(&said(folder, &[&GENERATE, settings, &["--json"]].concat())).unwrap()
+}
+
+#[test]
+fn every_setting_is_an_option_and_a_file_may_hold_any() {
+    let folder = folder();
+    let path = folder.path();
+    let ids = |settings: &[&str]| answer(path, &[&["--max-new-tokens", "24"], settings].concat())["sequences"].clone();
+    let plain = ids(&[]);
+    assert_eq!(plain[0]["ids"].as_array().unwrap().len(), 24);
+    // Lists, switches with and without a word, numbers below zero.
+    let first = plain[0]["ids"][0].to_string();
+    for (settings, changes) in [
+        (vec!["--suppress-tokens", first.as_str()], true),
+        (vec!["--suppress-tokens", "58,59", "--bad-words-ids", "[[59],[58,1]]"], false),
+        (vec!["--do-sample", "--temperature", "2", "--seed", "4"], true),
+        (vec!["--do-sample", "false", "--temperature", "2"], false),
+        (vec!["--frequency-penalty", "-0.0"], false),
+        (vec!["--presence-penalty", "3.5", "--no-repeat-ngram-size", "2"], true),
+        (vec!["--exponential-decay-length-penalty", "3,1.5"], false),
+        (vec!["--typical-p", "0.4", "--top-h", "0.5", "--eta-cutoff", "0.1"], true),
+        (vec!["--cache-dtype", "f16", "--cache-implementation", "static"], false),
+        (vec!["--deterministic", "--remove-invalid-values"], false),
+    ] {
+        assert_eq!(ids(&settings) != plain, changes, "{settings:?}");
+    }
+    // A file, and an option that goes before it.
+    let file = json!({ "max_new_tokens": 5, "do_sample": true, "top_k": 0, "temperature": 1.5 });
+    fs::write(path.join("settings.json"), file.to_string()).unwrap();
+    let from_file = answer(path, &["--generation-config", "settings.json"])["sequences"].clone();
+    assert_eq!(from_file[0]["ids"].as_array().unwrap().len(), 5);
+    let both = answer(path, &["--generation-config", "settings.json", "--max-new-tokens", "3"])["sequences"].clone();
+    assert_eq!(both[0]["ids"].as_array().unwrap()[..], from_file[0]["ids"].as_array().unwrap()[..3]);
+}
+
+#[test]
+fn guesses_change_no_id_and_are_counted() {
+    let folder = folder();
+    let path = folder.path();
+    let run = |settings: &[&str]| answer(path, &[&["--max-new-tokens", "60"], settings].concat());
+    let plain = run(&[]);
+    assert_eq!(plain["speculation"], json!({ "drafted": 0, "accepted": 0 }));
+    for settings in [&["--prompt-lookup-num-tokens", "6"][..], &["--assistant-model", "model"]] {
+        let guessed = run(settings);
+        assert_eq!(guessed["sequences"], plain["sequences"], "{settings:?}");
+        assert!(guessed["speculation"]["drafted"].as_u64().unwrap() > 0, "{settings:?}");
+    }
+    let twin = run(&["--assistant-model", "model"]);
+    assert!(twin["speculation"]["accepted"].as_u64().unwrap() > 40, "{twin}");
+}
+
+#[test]
+fn what_is_wrong_with_settings_is_told() {
+    let folder = folder();
+    let path = folder.path();
+    fs::write(path.join("broken.json"), "{ \"top_k\": ").unwrap();
+    fs::write(path.join("list.json"), "[]").unwrap();
+    fs::write(path.join("odd.json"), r#"{ "max_new_tokens": 2, "guidance_scale": 3.0, "topk": 4 }"#).unwrap();
+    let mut text = String::new();
+    for settings in [
+        &["--typical-p", "1.5"][..],
+        &["--top-k", "many"],
+        &["--sequence-bias", "[[1,2]]"],
+        &["--cache-dtype", "q3_k"],
+        &["--cache-implementation", "fast"],
+        &["--num-beams", "2", "--prompt-lookup-num-tokens", "3"],
+        &["--generation-config", "missing.json"],
+        &["--generation-config", "broken.json"],
+        &["--generation-config", "list.json"],
+        &["--generation-config", "odd.json", "--seed", "1"],
+    ] {
+        text += &transcript(path, &[&GENERATE, settings].concat());
+    }
+    matches_snapshot("decoding-mistakes", &text);
+    // A file of no use is found out before the model is looked for.
+    let output = phyla(path, &["generate", "--model", "nowhere", "--ids", "1", "--generation-config", "broken.json"]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("broken.json"));
+}
