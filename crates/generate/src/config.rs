@@ -96,6 +96,9 @@ pub struct GenerationConfig {
     pub cache_implementation: Option<CacheImplementation>,
     /// What a quantised cache keeps keys and values as; in files `nbits` of `cache_config`.
     pub cache_dtype: Option<CacheDtype>,
+    /// Contrastive search: of the `top_k` likeliest tokens the one whose state is least like earlier ones, so much of the choice
+    /// being that; 0 is off. Default: 0.
+    pub penalty_alpha: Option<f32>,
     /// Guess so many tokens at once from what followed the last ones earlier in the text, and check them in one pass: the
     /// same text, sooner where it repeats itself. At most 7 are guessed.
     pub prompt_lookup_num_tokens: Option<usize>,
@@ -131,7 +134,9 @@ impl GenerationConfig {
     /// `do_sample`, wants to sample: otherwise those would be without effect. A user's limit of either kind replaces both of the model's.
     pub fn merge(self, user: Self) -> Self {
         let shares = [user.top_p, user.min_p, user.top_h, user.typical_p, user.epsilon_cutoff, user.eta_cutoff];
-        let shapes = user.top_k.is_some() || shares.iter().any(Option::is_some);
+        // Beside this penalty it is how many tokens are weighed.
+        let weighs = user.penalty_alpha.is_some_and(|alpha| alpha > 0.);
+        let shapes = user.top_k.is_some() && !weighs || shares.iter().any(Option::is_some);
         let asks = user.temperature.map_or(shapes, |temperature| temperature > 0.);
         let limited = user.max_new_tokens.is_some() || user.max_length.is_some();
         let model = if limited { Self { max_new_tokens: None, max_length: None, ..self } } else { self };
@@ -177,6 +182,7 @@ impl GenerationConfig {
             renormalize_logits: user.renormalize_logits.or(model.renormalize_logits),
             cache_implementation: user.cache_implementation.or(model.cache_implementation),
             cache_dtype: user.cache_dtype.or(model.cache_dtype),
+            penalty_alpha: user.penalty_alpha.or(model.penalty_alpha),
             prompt_lookup_num_tokens: user.prompt_lookup_num_tokens.or(model.prompt_lookup_num_tokens),
             max_matching_ngram_size: user.max_matching_ngram_size.or(model.max_matching_ngram_size),
             num_assistant_tokens: user.num_assistant_tokens.or(model.num_assistant_tokens),

@@ -2,6 +2,7 @@
 
 mod batch;
 mod beam;
+mod contrast;
 mod draft;
 mod prompt;
 mod run;
@@ -154,7 +155,10 @@ impl<'a> Generator<'a> {
             read = sources.iter().map(|source| source.len()).sum();
             Batch::attending(self.model, source::encode(self.model, &sources)?, cache)
         };
-        let mut part = if settings.beams > 1 {
+        let mut part = if let (Some(contrast), [prompt]) = (settings.contrast, prompts) {
+            let active = self.sequence(prompt, 0, settings, stops)?;
+            contrast::search(self, settings, contrast, active, batch, on_event)?
+        } else if settings.beams > 1 {
             Search::new(self, settings, stops, prompts, batch, on_event).finish(start)?
         } else {
             let sequences = self.sequences(prompts, settings, stops)?;
@@ -219,6 +223,7 @@ impl<'a> Generator<'a> {
                 settings.beams, settings.returns
             )));
         }
+        contrast::check(&settings)?;
         if let Some(assistant) = self.assistant {
             let (ours, theirs) = (self.model.arch.vocab(), assistant.arch.vocab());
             if assistant.arch.source().is_some() || !assistant.arch.main().causal || ours != theirs {

@@ -50,6 +50,11 @@ pub const KEYS: &[Key] = &[
     key("early_stopping", "true|false|never", "When a beam search ends"),
     key("length_penalty", "X", "A beam's score is divided by its length to this power"),
     key("renormalize_logits", "BOOL", "Beams count what the other settings leave as if it were all"),
+    key(
+        "penalty_alpha",
+        "A",
+        "Contrastive search over the top-k likeliest: this much counts against being like what was",
+    ),
     key("eos_token_id", "ID|[ID,...]", "Ids that end an answer"),
     key("bos_token_id", "ID", "What an empty prompt starts from"),
     key("decoder_start_token_id", "ID", "What the decoder of an encoder-decoder starts from"),

@@ -41,7 +41,6 @@ const SILENT: &[&str] = &[
 const NEUTRAL: &[(&str, &str)] = &[
     ("num_beam_groups", "1"),
     ("diversity_penalty", "0.0"),
-    ("penalty_alpha", "0.0"),
     ("dola_layers", "null"),
     ("use_mtp", "false"),
     ("force_words_ids", "[]"),
@@ -140,7 +139,7 @@ impl GenerationConfig {
         let (config, mut warnings) = Self::of_user(map)?;
         let shaping = [
             ("temperature", config.temperature.is_some_and(|t| t != 1. && t != 0.)),
-            ("top_k", config.top_k.is_some_and(|k| k != super::DEFAULT_TOP_K)),
+            ("top_k", config.top_k.is_some_and(|k| k != super::DEFAULT_TOP_K) && config.penalty_alpha.is_none()),
             ("top_p", config.top_p.is_some_and(|p| p != 1.)),
             ("min_p", config.min_p.is_some_and(|p| p != 0.)),
             ("top_h", config.top_h.is_some()),
@@ -198,6 +197,7 @@ impl GenerationConfig {
             "cache_implementation" => self.cache_implementation = Some(named(key, value)?),
             "cache_config" => self.cache_dtype = bits(key, value)?.or(self.cache_dtype),
             "cache_dtype" => self.cache_dtype = Some(named(key, value)?),
+            "penalty_alpha" => self.penalty_alpha = Some(number(key, value)?),
             "prompt_lookup_num_tokens" => self.prompt_lookup_num_tokens = Some(count(key, value)?),
             "max_matching_ngram_size" => self.max_matching_ngram_size = Some(count(key, value)?),
             "num_assistant_tokens" => self.num_assistant_tokens = Some(count(key, value)?),

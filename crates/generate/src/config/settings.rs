@@ -86,6 +86,8 @@ pub struct Settings {
     pub assistant_tokens: usize,
     /// See `assistant_tokens`.
     pub assistant_adapts: bool,
+    /// Contrastive search: the weight of the penalty, and how many ids are weighed; `None` is off.
+    pub contrast: Option<(f32, usize)>,
     /// Whether ids are guessed.
     pub speculates: bool,
 }
@@ -195,6 +197,7 @@ impl TryFrom<&GenerationConfig> for Settings {
             lookup_ngram: counted("max_matching_ngram_size", config.max_matching_ngram_size)?.unwrap_or(2),
             assistant_tokens: counted("num_assistant_tokens", config.num_assistant_tokens)?.unwrap_or(20),
             assistant_adapts: config.num_assistant_tokens_schedule.as_deref() != Some("constant"),
+            contrast: contrast(config)?,
             speculates: false,
         })
     }
@@ -244,6 +247,13 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Contrastive search, as in transformers: with a penalty, more ids than one to weigh, and nothing that draws or searches.
+fn contrast(config: &GenerationConfig) -> Result<Option<(f32, usize)>> {
+    let alpha = within("penalty_alpha", config.penalty_alpha.unwrap_or(0.), 0., 1.)?;
+    let (k, draws) = (config.top_k.unwrap_or(DEFAULT_TOP_K), config.do_sample.unwrap_or(false));
+    Ok((alpha > 0. && k > 1 && !draws).then_some((alpha, k)))
 }
 
 /// A share of probability at which less is cut off; 0 and 1 cut off nothing.

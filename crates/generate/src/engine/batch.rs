@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{DType, Device};
 use phyla_models::Model;
 use phyla_nn::{Cache, CacheRows, CacheSpec, Memory, Pass, RopeScaling, SublayerSpec, Takeover};
-use phyla_ops::{Data, Tensor};
+use phyla_ops::{Data, Tensor, cpu};
 
 use crate::{Result, Session};
 
@@ -187,6 +187,34 @@ impl<'a> Batch<'a> {
         Ok((sequences, self.logits(&hidden)?))
     }
 
+    /// Reads ids into the only row; returns their states, one after the other, and the logits behind the last.
+    pub fn read(&mut self, ids: &[u32], cancelled: impl Fn() -> bool) -> Result<Option<(Vec<f32>, Data)>> {
+        let chunk = if self.length_dependent { ids.len().max(1) } else { CHUNK };
+        let (mut states, mut last) = (vec![], None);
+        for ids in ids.chunks(chunk) {
+            if cancelled() {
+                return Ok(None);
+            }
+            let hidden = self.model.forward(ids, None, &mut Pass::cached(self.cache.all(), ids.len()))?;
+            states.extend_from_slice(&cpu::view::<f32>(&host(&hidden)?)?);
+            last = Some(hidden.narrow(1, ids.len() - 1, 1)?);
+        }
+        Ok(last.map(|last| self.logits(&last)).transpose()?.map(|logits| (states, logits)))
+    }
+
+    /// Turns the only row into one for each of these ids, which it goes on with: the states of these, and the logits behind
+    /// them, `[ids, vocab]`.
+    pub fn branch(&mut self, ids: &[u32]) -> Result<(Data, Data)> {
+        self.cache.select(&vec![0; ids.len()])?;
+        let hidden = self.model.forward(ids, None, &mut Pass::cached(self.cache.all(), 1))?; // [ids, 1, hidden]
+        Ok((host(&hidden)?, self.logits(&hidden)?))
+    }
+
+    /// Goes on with one row alone.
+    pub fn keep(&mut self, row: usize) -> Result<()> {
+        Ok(self.cache.select(&[row])?)
+    }
+
     /// Some ids more in the only row: the logits behind each of them, `[ids, vocab]`.
     pub fn several(&mut self, ids: &[u32]) -> Result<Data> {
         self.passes += 1;
@@ -209,9 +237,13 @@ impl<'a> Batch<'a> {
 
     /// `[rows · vocab]`, contiguous f32 in host memory; no copy on the CPU.
     fn logits(&self, hidden: &Tensor) -> Result<Data> {
-        let logits = self.model.logits(hidden)?.into_data();
-        Ok(logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?)
+        host(&self.model.logits(hidden)?)
     }
+}
+
+/// All numbers, contiguous f32 in host memory; no copy on the CPU.
+fn host(tensor: &Tensor) -> Result<Data> {
+    Ok(tensor.data().to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?)
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ impl Generator<'_> {
     /// what fails for want of memory fails at once.
     pub(super) fn parts<'p>(&self, prompts: &'p [Prompt], settings: &Settings) -> Vec<Vec<&'p Prompt>> {
         let mut order: Vec<&Prompt> = prompts.iter().collect();
-        if settings.speculates {
+        if settings.speculates || settings.contrast.is_some() {
             return order.into_iter().map(|prompt| vec![prompt]).collect();
         }
         if self.model.arch.source().is_none() && settings.beams == 1 {
