@@ -99,8 +99,8 @@ pub struct GenerationConfig {
     /// Contrastive search: of the `top_k` likeliest tokens the one whose state is least like earlier ones, so much of the choice
     /// being that; 0 is off. Default: 0.
     pub penalty_alpha: Option<f32>,
-    /// Guess so many tokens at once from what followed the last ones earlier in the text, and check them in one pass: the
-    /// same text, sooner where it repeats itself. At most 7 are guessed.
+    /// Guess so many tokens at once from what followed the last ones earlier in the text, fewer where guesses are wrong, and
+    /// check them in one pass: the same text, sooner where it repeats itself. At most 7 are guessed.
     pub prompt_lookup_num_tokens: Option<usize>,
     /// The longest run of last tokens that is looked for. Default: 2.
     pub max_matching_ngram_size: Option<usize>,

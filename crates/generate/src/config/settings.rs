@@ -231,7 +231,7 @@ impl Settings {
 impl Settings {
     /// Runs the model as these settings say.
     pub(crate) fn running<R>(&self, f: impl FnOnce() -> R) -> R {
-        phyla_ops::no_grad(|| if self.deterministic || self.speculates { phyla_ops::in_any_company(f) } else { f() })
+        phyla_ops::no_grad(|| if self.deterministic { phyla_ops::in_any_company(f) } else { f() })
     }
 
     /// Whether a model has positions for a prompt.

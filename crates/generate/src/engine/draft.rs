@@ -51,7 +51,8 @@ impl<'a> Speculation<'a> {
                 let small = Small { model, cache: Cache::new(1), ids: vec![] };
                 (Draft::Model(small), settings.assistant_tokens, settings.assistant_adapts)
             }
-            (None, Some(tokens)) => (Draft::Lookup { ngram: settings.lookup_ngram }, tokens, false),
+            // A text that does not repeat itself should cost little.
+            (None, Some(tokens)) => (Draft::Lookup { ngram: settings.lookup_ngram }, tokens, true),
             (None, None) => return None,
         };
         let most = most.clamp(1, MOST - 1);
