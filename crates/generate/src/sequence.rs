@@ -75,6 +75,8 @@ pub struct Sequence {
     pub ids: Vec<u32>,
     /// The text after the prompt, without end of sequence, stop string and special tokens; `None` without a tokenizer.
     pub text: Option<String>,
+    /// How many of `ids` the tokenizer has no token for: they are no part of the text.
+    pub silent: usize,
     /// Why it ended.
     pub finish_reason: FinishReason,
     /// Of a beam search: the sum of the log-probabilities of `ids` over their number to the power `length_penalty`.
@@ -151,6 +153,7 @@ impl<'a> Active<'a> {
         Sequence {
             prompt: self.prompt,
             ids: self.history.new_ids().to_vec(),
+            silent: self.text.as_ref().map_or(0, |text| text.silent),
             text: self.text.map(Text::into_string),
             finish_reason: self.finish.unwrap_or(FinishReason::Cancelled),
             score: None,

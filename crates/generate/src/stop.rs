@@ -49,7 +49,10 @@ fn floor(text: &str, at: usize) -> usize {
 
 /// The growing text of a sequence: decoded, searched for stop strings, and given out as far as it is sure.
 pub(crate) struct Text<'a> {
+    tokenizer: &'a Tokenizer,
     decoder: StreamDecoder<&'a Tokenizer>,
+    /// Ids that have no token, and so no text.
+    pub silent: usize,
     stops: &'a StopStrings,
     text: String,
     /// Bytes of `text` that have been given out.
@@ -66,12 +69,11 @@ impl<'a> Text<'a> {
     pub fn after(prompt: &[u32], tokenizer: &'a Tokenizer, stops: &'a StopStrings) -> Result<Self> {
         let mut decoder = StreamDecoder::new(tokenizer, true);
         for &id in &prompt[prompt.len().saturating_sub(CONTEXT)..] {
-            // An id that the tokenizer lacks fails on decoding the answer, not on reading a prompt given as ids.
             if tokenizer.id_to_token(id).is_some() {
                 decoder.push(id)?;
             }
         }
-        Ok(Self { decoder, stops, text: String::new(), given: 0, stopped: false })
+        Ok(Self { tokenizer, decoder, silent: 0, stops, text: String::new(), given: 0, stopped: false })
     }
 
     /// Whether a stop string has been found.
@@ -79,8 +81,13 @@ impl<'a> Text<'a> {
         self.stopped
     }
 
-    /// Takes an id; returns the text that is sure now.
+    /// Takes an id; returns the text that is sure now. Tables of models are often larger than their tokenizers: an id beyond
+    /// these has no text, and is counted.
     pub fn push(&mut self, id: u32) -> Result<&str> {
+        if self.tokenizer.id_to_token(id).is_none() {
+            self.silent += 1;
+            return Ok("");
+        }
         let new = self.decoder.push(id)?;
         self.append(&new);
         let end = if self.stopped { self.text.len() } else { self.stops.begun(&self.text) };

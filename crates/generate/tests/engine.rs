@@ -174,6 +174,31 @@ fn cancelling_keeps_what_there_is() {
 }
 
 #[test]
+fn ids_without_a_token_have_no_text_and_are_counted() {
+    // A table larger than the tokenizer, and every second id from behind its end.
+    let model = model(json!({
+        "model_type": "llama", "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 64,
+    }));
+    let tokenizer = bytes();
+    let id = tokenizer.encode("x", false).unwrap()[0];
+    let bias = vec![(vec![280], 50.), (vec![280, id], 100.)];
+    for beams in [1, 2] {
+        let config = GenerationConfig { sequence_bias: Some(bias.clone()), num_beams: Some(beams), ..greedy(6) };
+        let mut streamed = String::new();
+        let answer = Generator::new(&model, Some(&tokenizer))
+            .generate(&[vec![id]], &config, 0, &mut |event| match event {
+                Event::Token { text, .. } | Event::Finished { text, .. } => streamed += text,
+            })
+            .unwrap();
+        let sequence = &answer.sequences[0];
+        assert_eq!(sequence.ids, [280, id, 280, id, 280, id], "{beams} beams");
+        assert_eq!((sequence.text.as_deref(), sequence.silent), (Some("xxx"), 3), "{beams} beams");
+        assert_eq!(streamed, "xxx");
+    }
+}
+
+#[test]
 fn time_ends_what_is_being_written() {
     let model = llama();
     for (beams, more) in [(1, 40), (3, 40)] {

@@ -84,6 +84,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(error) = failed {
         return Err(error).context("cannot write to standard output");
     }
+    let silent: usize = generation.sequences.iter().map(|sequence| sequence.silent).sum();
+    if silent > 0 {
+        tracing::warn!("{silent} of the ids that were written have no token in this tokenizer, and no text");
+    }
     let timings = &generation.timings;
     if timings.drafted > 0 {
         let (right, passes) = (timings.accepted as f64 / timings.drafted as f64, timings.steps);
