@@ -113,13 +113,19 @@ mod tests {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let mut until = |text: &str| lines.by_ref().any(|line| line.contains(text));
-        assert!(until("ready"));
+        // Whether all of these are said, in any order: two threads say them.
+        let mut until = |texts: &[&str]| {
+            let mut missing = texts.to_vec();
+            lines.by_ref().any(|line| {
+                missing.retain(|text| !line.contains(text));
+                missing.is_empty()
+            })
+        };
+        assert!(until(&["ready"]));
         send(&child, "-INT");
-        assert!(until("stopping after this step"));
-        assert!(until("requested"));
+        assert!(until(&["stopping after this step", "requested"]));
         send(&child, "-TERM");
-        assert!(until("stopped at once"));
+        assert!(until(&["stopped at once"]));
         assert_eq!(child.wait().unwrap().code(), Some(128 + SIGTERM));
     }
 }
