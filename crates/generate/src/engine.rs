@@ -215,8 +215,8 @@ impl<'a> Generator<'a> {
 
     /// The settings of a call, with the assistant's in mind.
     fn settings(&self, config: &GenerationConfig) -> Result<Settings> {
-        let settings = Settings { speculates: self.assistant.is_some(), ..Settings::try_from(config)? };
-        let settings = Settings { speculates: settings.speculates || settings.lookup.is_some(), ..settings };
+        let mut settings = Settings::try_from(config)?;
+        settings.speculates |= self.assistant.is_some();
         if settings.speculates && (settings.beams > 1 || settings.returns > 1) {
             return Err(Error::Settings(format!(
                 "speculation follows one sequence of a prompt, found num_beams {} and num_return_sequences {}",

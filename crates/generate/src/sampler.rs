@@ -67,6 +67,18 @@ pub fn draw(row: &[f32], rng: &Rng, step: u64) -> Result<u32> {
     Ok(last as u32)
 }
 
+/// The `k` likeliest ids that are not ruled out, likeliest first, of equals the lowest.
+pub(crate) fn likeliest(row: &[f32], k: usize) -> Vec<u32> {
+    let mut ids: Vec<u32> = (0..row.len() as u32).filter(|&id| row[id as usize] > f32::NEG_INFINITY).collect();
+    let falling = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
+    if (1..ids.len()).contains(&k) {
+        ids.select_nth_unstable_by(k - 1, falling);
+    }
+    ids.truncate(k);
+    ids.sort_unstable_by(falling);
+    ids
+}
+
 /// `exp(row - max)` and the sum of that.
 pub(crate) fn weights(row: &[f32]) -> (Vec<f32>, f64) {
     let most = largest(row);

@@ -4,10 +4,12 @@
 //! into a function that has the instruction set switched on. Helpers on the way must be `#[inline(always)]` too:
 //! whatever stays a call is compiled without vectors.
 
+mod load;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use load::Load;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::Avx512;
 

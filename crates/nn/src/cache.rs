@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result};
 pub use phyla_kernels::page::Kept;
-use phyla_ops::Data;
+use phyla_ops::{Data, Precision};
 
 use crate::Memory;
 use encoder::CachedMemory;
@@ -30,6 +30,16 @@ pub struct CacheSpec {
     pub kept: Option<Kept>,
     /// The positions of a row, where they are fixed: their memory is taken at once, and the cache never grows.
     pub positions: Option<usize>,
+}
+
+impl CacheSpec {
+    /// What keeps all that attention of this precision multiplies, and no more.
+    pub fn exactly(precision: Precision) -> Kept {
+        match precision {
+            Precision::F32 => Kept::F32,
+            Precision::Bf16 | Precision::Int8 => Kept::Bf16,
+        }
+    }
 }
 
 /// The cache of a batch.

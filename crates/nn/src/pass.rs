@@ -6,7 +6,7 @@ use candle_core::Result;
 use phyla_kernels::rng::Rng;
 use phyla_ops::{Dropout, Precision, RelativeIndex, RopeRows, Routed, Tensor, Visibility};
 
-use crate::{CacheRows, Kept, Keys, Mask, Memory, RopeSpec};
+use crate::{CacheRows, CacheSpec, Keys, Mask, Memory, RopeSpec};
 
 /// Positions, mask, cache and randomness of one pass over `[batch, time]` tokens.
 pub struct Pass<'a> {
@@ -250,7 +250,7 @@ impl<'a> Pass<'a> {
     pub fn extend(&mut self, k: Tensor, v: Tensor, precision: Precision) -> Result<[Keys; 2]> {
         let layer = self.layer;
         let Some(cache) = &mut self.cache else { return Ok([Keys::Whole(k), Keys::Whole(v)]) };
-        match <[Keys; 2]>::try_from(cache.append(layer, &[k.data(), v.data()], exactly(precision))?) {
+        match <[Keys; 2]>::try_from(cache.append(layer, &[k.data(), v.data()], CacheSpec::exactly(precision))?) {
             Ok(both) => Ok(both),
             Err(all) => candle_core::bail!("a cache layer of {} parts was given two", all.len()),
         }
@@ -260,7 +260,7 @@ impl<'a> Pass<'a> {
     pub fn extend_latent(&mut self, latent: Tensor, precision: Precision) -> Result<(Keys, bool)> {
         let layer = self.layer;
         let Some(cache) = &mut self.cache else { return Ok((Keys::Whole(latent), false)) };
-        match <[Keys; 1]>::try_from(cache.append(layer, &[latent.data()], exactly(precision))?) {
+        match <[Keys; 1]>::try_from(cache.append(layer, &[latent.data()], CacheSpec::exactly(precision))?) {
             Ok([latent]) => Ok((latent, true)),
             Err(all) => candle_core::bail!("a cache layer of {} parts was given one", all.len()),
         }
@@ -316,13 +316,5 @@ impl<'a> Pass<'a> {
 
     pub(crate) fn has_cache(&self) -> bool {
         self.cache.is_some()
-    }
-}
-
-/// How a cache keeps what attention multiplies with this precision, to lose nothing by it.
-fn exactly(precision: Precision) -> Kept {
-    match precision {
-        Precision::F32 => Kept::F32,
-        Precision::Bf16 | Precision::Int8 => Kept::Bf16,
     }
 }

@@ -161,6 +161,7 @@ impl TryFrom<&GenerationConfig> for Settings {
         if bad_words.iter().any(Vec::is_empty) {
             return Err(Error::Settings("bad_words_ids: an empty run of ids would forbid everything".into()));
         }
+        let lookup = config.prompt_lookup_num_tokens.filter(|&tokens| tokens > 0);
         Ok(Self {
             max_new_tokens: counted("max_new_tokens", config.max_new_tokens)?,
             max_length: counted("max_length", config.max_length)?,
@@ -193,12 +194,12 @@ impl TryFrom<&GenerationConfig> for Settings {
             renormalize: config.renormalize_logits.unwrap_or(false),
             cache: CacheSettings::from(config),
             deterministic: config.deterministic.unwrap_or(false),
-            lookup: config.prompt_lookup_num_tokens.filter(|&tokens| tokens > 0),
+            lookup,
             lookup_ngram: counted("max_matching_ngram_size", config.max_matching_ngram_size)?.unwrap_or(2),
             assistant_tokens: counted("num_assistant_tokens", config.num_assistant_tokens)?.unwrap_or(20),
             assistant_adapts: config.num_assistant_tokens_schedule.as_deref() != Some("constant"),
             contrast: contrast(config)?,
-            speculates: false,
+            speculates: lookup.is_some(),
         })
     }
 }

@@ -101,6 +101,17 @@ impl<'a> Batch<'a> {
     ///
     /// Row by row: a prompt's numbers then depend on nothing but itself.
     pub fn prefill(&mut self, row: usize, ids: &[u32], cancelled: impl Fn() -> bool) -> Result<Option<Data>> {
+        self.read(row, ids, cancelled, |_| Ok(()))
+    }
+
+    /// The same, with a look at the states of each chunk of it, `[1, tokens, hidden]`.
+    fn read(
+        &mut self,
+        row: usize,
+        ids: &[u32],
+        cancelled: impl Fn() -> bool,
+        mut each: impl FnMut(&Tensor) -> Result<()>,
+    ) -> Result<Option<Data>> {
         // Where the rotation depends on the length, the whole prompt has to turn by its own.
         let chunk = if self.length_dependent { ids.len().max(1) } else { CHUNK };
         let mut last = None;
@@ -108,11 +119,28 @@ impl<'a> Batch<'a> {
             if cancelled() {
                 return Ok(None);
             }
-            let rows = CacheRows { cache: &mut self.cache, rows: row..row + 1 };
-            let hidden = self.model.forward(ids, None, &mut Pass::cached(rows, ids.len()))?;
+            let hidden = self.forward(row..row + 1, ids)?;
+            each(&hidden)?;
             last = Some(hidden.narrow(1, ids.len() - 1, 1)?); // [1, 1, hidden]
         }
         last.map(|last| self.logits(&last)).transpose()
+    }
+
+    /// The states of new ids, equally many for each of these rows, `[rows, ids, hidden]`.
+    fn forward(&mut self, rows: Range<usize>, ids: &[u32]) -> Result<Tensor> {
+        let time = ids.len() / rows.len().max(1);
+        let rows = CacheRows { cache: &mut self.cache, rows };
+        Ok(self.model.forward(ids, None, &mut Pass::cached(rows, time))?)
+    }
+
+    /// [`Batch::forward`] behind the prompts.
+    fn go_on(&mut self, rows: Range<usize>, ids: &[u32]) -> Result<Tensor> {
+        self.passes += 1;
+        if self.passes == LONG_ENOUGH {
+            // Weights that cannot be moved are read where they are.
+            self.model.settle().ok();
+        }
+        self.forward(rows, ids)
     }
 
     /// Turns every row into a block of `n` equal ones, side by side; `lasting` if the rows of a block end together.
@@ -175,38 +203,27 @@ impl<'a> Batch<'a> {
 
     /// One token more for each row of a group: their sequences, and the logits `[rows, vocab]`.
     pub fn step(&mut self, rows: Range<usize>, last: impl Fn(usize) -> u32) -> Result<(Vec<usize>, Data)> {
-        self.passes += 1;
-        if self.passes == LONG_ENOUGH {
-            // Weights that cannot be moved are read where they are.
-            self.model.settle().ok();
-        }
         let sequences = self.sequences[rows.clone()].to_vec();
         let ids: Vec<u32> = sequences.iter().map(|&sequence| last(sequence)).collect();
-        let rows = CacheRows { cache: &mut self.cache, rows };
-        let hidden = self.model.forward(&ids, None, &mut Pass::cached(rows, 1))?; // [rows, 1, hidden]
+        let hidden = self.go_on(rows, &ids)?; // [rows, 1, hidden]
         Ok((sequences, self.logits(&hidden)?))
     }
 
-    /// Reads ids into the only row; returns their states, one after the other, and the logits behind the last.
-    pub fn read(&mut self, ids: &[u32], cancelled: impl Fn() -> bool) -> Result<Option<(Vec<f32>, Data)>> {
-        let chunk = if self.length_dependent { ids.len().max(1) } else { CHUNK };
-        let (mut states, mut last) = (vec![], None);
-        for ids in ids.chunks(chunk) {
-            if cancelled() {
-                return Ok(None);
-            }
-            let hidden = self.model.forward(ids, None, &mut Pass::cached(self.cache.all(), ids.len()))?;
-            states.extend_from_slice(&cpu::view::<f32>(&host(&hidden)?)?);
-            last = Some(hidden.narrow(1, ids.len() - 1, 1)?);
-        }
-        Ok(last.map(|last| self.logits(&last)).transpose()?.map(|logits| (states, logits)))
+    /// [`Batch::prefill`] of the only row, with the states of all ids, one after the other.
+    pub fn states(&mut self, ids: &[u32], cancelled: impl Fn() -> bool) -> Result<Option<(Vec<f32>, Data)>> {
+        let mut states = vec![];
+        let logits = self.read(0, ids, cancelled, |hidden| {
+            states.extend_from_slice(&cpu::view::<f32>(&host(hidden)?)?);
+            Ok(())
+        })?;
+        Ok(logits.map(|logits| (states, logits)))
     }
 
     /// Turns the only row into one for each of these ids, which it goes on with: the states of these, and the logits behind
     /// them, `[ids, vocab]`.
     pub fn branch(&mut self, ids: &[u32]) -> Result<(Data, Data)> {
         self.cache.select(&vec![0; ids.len()])?;
-        let hidden = self.model.forward(ids, None, &mut Pass::cached(self.cache.all(), 1))?; // [ids, 1, hidden]
+        let hidden = self.go_on(0..ids.len(), ids)?; // [ids, 1, hidden]
         Ok((host(&hidden)?, self.logits(&hidden)?))
     }
 
@@ -217,11 +234,7 @@ impl<'a> Batch<'a> {
 
     /// Some ids more in the only row: the logits behind each of them, `[ids, vocab]`.
     pub fn several(&mut self, ids: &[u32]) -> Result<Data> {
-        self.passes += 1;
-        if self.passes == LONG_ENOUGH {
-            self.model.settle().ok();
-        }
-        let hidden = self.model.forward(ids, None, &mut Pass::cached(self.cache.all(), ids.len()))?; // [1, ids, hidden]
+        let hidden = self.go_on(0..1, ids)?; // [1, ids, hidden]
         self.logits(&hidden)
     }
 

@@ -51,7 +51,7 @@ pub(super) fn search(
     let prompt = active.history.prompt().to_vec();
     let vocab = batch.vocab();
     let k = k.min(vocab);
-    let Some((hidden, logits)) = batch.read(&prompt, || generator.cancelled())? else {
+    let Some((hidden, logits)) = batch.states(&prompt, || generator.cancelled())? else {
         active.end(FinishReason::Cancelled, on_event)?;
         return Ok(Part { sequences: vec![(active.index, active.into_sequence())], timings });
     };
@@ -97,21 +97,12 @@ pub(super) fn search(
     Ok(Part { sequences: vec![(active.index, active.into_sequence())], timings })
 }
 
-/// The likeliest ids with their probabilities, likeliest first; those that are ruled out are none.
+/// The likeliest ids with their probabilities, likeliest first.
 fn likeliest(row: &[f32], k: usize) -> Result<Vec<(u32, f32)>> {
     sampler::checked_largest(row)?;
     let (weights, total) = sampler::weights(row);
-    let mut ids: Vec<u32> = (0..row.len() as u32).filter(|&id| row[id as usize] > f32::NEG_INFINITY).collect();
-    let falling = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
-    if ids.len() > k {
-        ids.select_nth_unstable_by(k - 1, falling);
-        ids.truncate(k);
-    }
-    ids.sort_unstable_by(falling);
-    if ids.is_empty() {
-        return Err(sampler::nothing_left());
-    }
-    Ok(ids.into_iter().map(|id| (id, (f64::from(weights[id as usize]) / total) as f32)).collect())
+    let probability = |id: u32| (id, (f64::from(weights[id as usize]) / total) as f32);
+    Ok(sampler::likeliest(row, k).into_iter().map(probability).collect())
 }
 
 /// What contrastive search cannot be combined with.

@@ -12,10 +12,15 @@ pub struct SequenceBias(
 impl Processor for SequenceBias {
     fn apply(&self, row: &mut [f32], history: &History) {
         for (run, bias) in &self.0 {
-            let Some((last, before)) = run.split_last() else { continue };
-            if let Some(x) = row.get_mut(*last as usize).filter(|_| history.ids().ends_with(before)) {
+            if let Some(x) = completing(row, history, run) {
                 *x += bias;
             }
         }
     }
+}
+
+/// The logit of a run's last id, if its others stand at the end of the text.
+pub(super) fn completing<'r>(row: &'r mut [f32], history: &History, run: &[u32]) -> Option<&'r mut f32> {
+    let (last, before) = run.split_last()?;
+    row.get_mut(*last as usize).filter(|_| history.ids().ends_with(before))
 }

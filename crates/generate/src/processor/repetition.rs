@@ -11,10 +11,15 @@ pub struct RepetitionPenalty(
 
 impl Processor for RepetitionPenalty {
     fn apply(&self, row: &mut [f32], history: &History) {
-        for &id in history.distinct() {
-            if let Some(x) = row.get_mut(id as usize) {
-                *x = if *x < 0. { *x * self.0 } else { *x / self.0 };
-            }
+        penalise(row, history.distinct(), self.0);
+    }
+}
+
+/// Divides positive and multiplies negative logits of these ids.
+pub(super) fn penalise(row: &mut [f32], ids: &[u32], penalty: f32) {
+    for &id in ids {
+        if let Some(x) = row.get_mut(id as usize) {
+            *x = if *x < 0. { *x * penalty } else { *x / penalty };
         }
     }
 }

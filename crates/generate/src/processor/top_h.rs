@@ -1,6 +1,7 @@
 //! Top-h: the likeliest ids that hold a fraction of the entropy.
 
 use super::{History, Processor};
+use crate::sampler::likeliest;
 
 /// Ids that are looked at: beyond, their entropy is as good as none.
 const MOST: usize = 100;
@@ -15,13 +16,7 @@ pub struct TopH(
 
 impl Processor for TopH {
     fn apply(&self, row: &mut [f32], _: &History) {
-        let mut ids: Vec<u32> = (0..row.len() as u32).collect();
-        let falling = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
-        if ids.len() > MOST {
-            ids.select_nth_unstable_by(MOST - 1, falling);
-            ids.truncate(MOST);
-        }
-        ids.sort_unstable_by(falling);
+        let ids = likeliest(row, MOST);
         let values: Vec<f32> = ids.iter().map(|&id| row[id as usize]).collect();
         let most = values.first().copied().unwrap_or(0.);
         let total: f64 = values.iter().map(|&x| f64::from(x - most).exp()).sum();

@@ -3,7 +3,7 @@
 use super::AttentionShape;
 use crate::page::POSITIONS;
 use crate::product::MatRef;
-use crate::simd::Simd;
+use crate::simd::{Load, Simd};
 use half::{bf16, f16};
 
 /// Where the rows of `k` or `v` lie: element `(b, t, h, d)` is at `b * batch + t * time + h * dim + d`.
@@ -124,30 +124,9 @@ impl Rows<'_> {
     }
 }
 
-/// Half a float.
-trait Narrow: Copy + Into<f32> {
-    unsafe fn load<S: Simd>(p: *const Self) -> S::F;
-}
-
-impl Narrow for bf16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const bf16) -> S::F {
-        // SAFETY: the caller's promise of LANES elements.
-        unsafe { S::load_bf16(p) }
-    }
-}
-
-impl Narrow for f16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const f16) -> S::F {
-        // SAFETY: the caller's promise of LANES elements.
-        unsafe { S::load_f16(p) }
-    }
-}
-
 /// `to[nk, dim]` from rows `apart`.
 #[inline(always)]
-unsafe fn widen<S: Simd, W: Narrow>(from: *const W, apart: usize, nk: usize, dim: usize, to: *mut f32) {
+unsafe fn widen<S: Simd, W: Load>(from: *const W, apart: usize, nk: usize, dim: usize, to: *mut f32) {
     let whole = dim - dim % S::LANES;
     for i in 0..nk {
         // SAFETY: the caller's promise.
@@ -157,7 +136,7 @@ unsafe fn widen<S: Simd, W: Narrow>(from: *const W, apart: usize, nk: usize, dim
                 S::store(to.add(d), W::load::<S>(from.add(d)));
             }
             for d in whole..dim {
-                *to.add(d) = (*from.add(d)).into();
+                *to.add(d) = (*from.add(d)).value();
             }
         }
     }

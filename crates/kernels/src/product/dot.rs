@@ -6,7 +6,7 @@
 
 use super::MatRef;
 use crate::isa::Isa;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, Load, Simd, dispatch};
 use crate::threads::{self, Shared};
 use half::{bf16, f16};
 
@@ -63,51 +63,9 @@ impl Kernel for Stretch<'_, '_> {
     }
 }
 
-/// A kind of weight that loads as f32.
-trait Weight: Copy {
-    unsafe fn load<S: Simd>(p: *const Self) -> S::F;
-    fn value(self) -> f32;
-}
-
-impl Weight for f32 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const f32) -> S::F {
-        // SAFETY: the caller's promise of LANES elements.
-        unsafe { S::load(p) }
-    }
-    #[inline(always)]
-    fn value(self) -> f32 {
-        self
-    }
-}
-
-impl Weight for bf16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const bf16) -> S::F {
-        // SAFETY: the caller's promise of LANES elements.
-        unsafe { S::load_bf16(p) }
-    }
-    #[inline(always)]
-    fn value(self) -> f32 {
-        self.to_f32()
-    }
-}
-
-impl Weight for f16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const f16) -> S::F {
-        // SAFETY: the caller's promise of LANES elements.
-        unsafe { S::load_f16(p) }
-    }
-    #[inline(always)]
-    fn value(self) -> f32 {
-        self.to_f32()
-    }
-}
-
 impl Stretch<'_, '_> {
     #[inline(always)]
-    unsafe fn rows<S: Simd, W: Weight>(&self, w: *const W) {
+    unsafe fn rows<S: Simd, W: Load>(&self, w: *const W) {
         let p = self.p;
         let mut j = self.from;
         // SAFETY: columns from..to and rows 0..m exist.
@@ -147,7 +105,7 @@ impl Stretch<'_, '_> {
 
     /// R rows of `x` by C rows of `w`.
     #[inline(always)]
-    unsafe fn block<S: Simd, W: Weight, const R: usize, const C: usize>(&self, w: *const W, i: usize, j: usize) {
+    unsafe fn block<S: Simd, W: Load, const R: usize, const C: usize>(&self, w: *const W, i: usize, j: usize) {
         let (k, n) = (self.p.k, self.p.n);
         let whole = k - k % S::LANES;
         // SAFETY: rows i..i + R of x and j..j + C of w exist, each k long.

@@ -9,7 +9,7 @@
 use super::blocks::{STRETCH, rows_to_bf16};
 use super::dot::Dot;
 use crate::amx::{self, BYTES, SIDE};
-use crate::packed::{DEPTH, Factor, Side, TILE};
+use crate::packed::{DEPTH, Factor, Lines, Side, TILE};
 use crate::product::{Blocks, MatRef};
 use crate::room::Room;
 use crate::threads::{self, Shared};
@@ -164,14 +164,12 @@ impl Product<'_, '_> {
         unsafe {
             let mut results = Results::start::<R, C>(p.bias.map(|bias| &bias[rows.clone()]));
             let x = self.x.as_ptr().cast::<u8>();
+            // Each row that is unpacked asks for as much of those below.
+            let below = Lines { first: next.as_ptr(), pieces: 1, apart: 0, bytes: next.len() };
+            let mut below = below.cut(rows.len() * k.div_ceil(STRETCH));
             for from in (0..k).step_by(STRETCH) {
                 let to = k.min(from + STRETCH);
-                // Each row that is unpacked asks for as much of those below.
-                let lines = next.len() / 64;
-                let asked = |row: usize| lines * (from * rows.len() + (to - from) * row) / (k * rows.len());
-                rows_to_bf16(w, k, rows.clone(), from..to, wide, R * SIDE, |row| {
-                    ask(next.as_ptr(), asked(row)..asked(row + 1));
-                });
+                rows_to_bf16(w, k, rows.clone(), from..to, wide, R * SIDE, || below.ask());
                 let (a, b) = (wide.cast::<u8>().cast_const(), x.wrapping_add(from / DEPTH * BYTES));
                 amx::add_bf16::<R, C>(amx::Factors {
                     a: [a, a.wrapping_add(BYTES)],

@@ -49,7 +49,7 @@ pub(crate) unsafe fn rows_to_bf16(
     at: Range<usize>,
     to: *mut bf16,
     apart: usize,
-    each: impl Fn(usize),
+    each: impl FnMut(),
 ) {
     // SAFETY: the caller's promise.
     unsafe { with_codes!(blocks.kind(), rows_of(blocks.bytes(), k, rows, at, to, apart, each)) }
@@ -63,13 +63,13 @@ unsafe fn rows_of<K: Codes>(
     at: Range<usize>,
     to: *mut bf16,
     apart: usize,
-    each: impl Fn(usize),
+    mut each: impl FnMut(),
 ) {
     for (i, row) in rows.enumerate() {
         let row = blocks[(row * k + at.start) / K::BLOCK * K::BYTES..].as_ptr();
         // SAFETY: the caller's promise.
         unsafe { stretch::<K>(row, at.len(), to.add(i * PIECE), apart * PIECE) };
-        each(i);
+        each();
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use phyla_kernels::roofline::Roofline;
 use phyla_models::{Arch, Model};
-use phyla_nn::{Kept, Reads, RelativeSpec, SublayerSpec};
+use phyla_nn::{CacheSpec, Kept, Reads, RelativeSpec, SublayerSpec};
 use phyla_ops::{Param, Precision};
 
 /// What a step must do, and nothing that it could leave out.
@@ -46,7 +46,7 @@ impl Work {
         let products = products(model, rows);
         let operations = 2. * (products.body + products.head) + attention(&model.arch, past);
         let (precision, stored) = kind(model);
-        let kept = kept.unwrap_or(if precision == Precision::F32 { Kept::F32 } else { Kept::Bf16 });
+        let kept = kept.unwrap_or(CacheSpec::exactly(precision));
         let cache = seen(&model.arch, past) * kept.bytes(kept.block()) as f64 / kept.block() as f64;
         Self { operations: rows as f64 * operations, bytes: products.bytes + rows as f64 * cache, precision, stored }
     }
