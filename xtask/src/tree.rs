@@ -84,12 +84,13 @@ fn walk(root: &Path, below: &str, files: &mut Vec<TextFile>) -> Result<()> {
         };
         let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
         let kind = entry.file_type()?;
+        // Where the tree is one of several of a repository, a file says where the rest of it lies.
         if kind.is_dir() {
             let skipped = name == "target" || (name.starts_with('.') && !HIDDEN.contains(&name.as_str()));
             if !skipped {
                 walk(root, &path, files)?;
             }
-        } else if kind.is_file() && entry.metadata().is_ok_and(|data| data.len() <= LARGEST_TEXT) {
+        } else if kind.is_file() && name != ".git" && entry.metadata().is_ok_and(|data| data.len() <= LARGEST_TEXT) {
             let bytes = match fs::read(entry.path()) {
                 Ok(bytes) => bytes,
                 // Written and removed again since the folder was listed, as a build or an editor does.
@@ -118,6 +119,7 @@ mod tests {
             fs::write(path, "//! a\n").unwrap();
         }
         fs::write(root.join("binary.md"), [0xff, 0xfe]).unwrap();
+        fs::write(root.join("crates/.git"), "gitdir: elsewhere").unwrap();
         let tree = Tree::read(&root);
         fs::remove_dir_all(&root).unwrap();
         let tree = tree.unwrap();

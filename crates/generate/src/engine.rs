@@ -15,6 +15,7 @@ use phyla_data::tokenizer::Tokenizer;
 use phyla_models::Model;
 
 use crate::sequence::Active;
+use crate::watch::{Watch, Watcher};
 use crate::{Error, Event, GenerationConfig, Result, Sequence, Session, Settings, StopStrings};
 use batch::Batch;
 use beam::Search;
@@ -28,6 +29,7 @@ pub struct Generator<'a> {
     tokenizer: Option<&'a Tokenizer>,
     cancel: Option<&'a AtomicBool>,
     assistant: Option<&'a Model>,
+    watch: Watcher<'a>,
 }
 
 /// What came of it.
@@ -91,7 +93,7 @@ impl Timings {
 impl<'a> Generator<'a> {
     /// Without a tokenizer there are ids but no text, and no stop strings.
     pub fn new(model: &'a Model, tokenizer: Option<&'a Tokenizer>) -> Self {
-        Self { model, tokenizer, cancel: None, assistant: None }
+        Self { model, tokenizer, cancel: None, assistant: None, watch: Watcher::default() }
     }
 
     /// Ends every sequence once `cancel` is true, which is looked at before each token.
@@ -103,6 +105,11 @@ impl<'a> Generator<'a> {
     /// What is generated stays the same; prompts are answered one after the other.
     pub fn assisted_by(self, assistant: &'a Model) -> Self {
         Self { assistant: Some(assistant), ..self }
+    }
+
+    /// Tells `watch` what every step weighs, picks and keeps. What is generated stays the same.
+    pub fn watched_by(self, watch: &'a Watch<'a>) -> Self {
+        Self { watch: Watcher(Some(watch)), ..self }
     }
 
     /// Continues each of `prompts` or, with a model that has an encoder, answers them, calling `on_event` for every
@@ -149,12 +156,13 @@ impl<'a> Generator<'a> {
         let sources: Vec<&[u32]> = prompts.iter().filter_map(|prompt| prompt.source.as_deref()).collect();
         let positions = prompts.iter().map(|prompt| prompt.positions()).max().unwrap_or(0);
         let cache = settings.cache.spec(positions);
-        let batch = if sources.is_empty() || self.cancelled() {
+        let mut batch = if sources.is_empty() || self.cancelled() {
             Batch::new(self.model, prompts.len(), cache)
         } else {
             read = sources.iter().map(|source| source.len()).sum();
             Batch::attending(self.model, source::encode(self.model, &sources)?, cache)
         };
+        batch.watch = self.watch;
         let mut part = if let (Some(contrast), [prompt]) = (settings.contrast, prompts) {
             let active = self.sequence(prompt, 0, settings, stops)?;
             contrast::search(self, settings, contrast, active, batch, on_event)?
@@ -202,7 +210,8 @@ impl<'a> Generator<'a> {
         let prompts = self.prompts(&[prompt.to_vec()], &settings, seed)?;
         let sequences = self.sequences(&prompts.iter().collect::<Vec<_>>(), &settings, &stops)?;
         let cache = settings.cache.spec(prompts[0].positions());
-        let (batch, known) = Batch::resume(self.model, std::mem::take(session), &prompts[0].ids, cache);
+        let (mut batch, known) = Batch::resume(self.model, std::mem::take(session), &prompts[0].ids, cache);
+        batch.watch = self.watch;
         let run = Run::new(self, &settings, sequences, batch, on_event);
         let (part, cache) = settings.running(|| run.finish(Instant::now(), known))?;
         let sequences: Vec<Sequence> = part.sequences.into_iter().map(|(_, sequence)| sequence).collect();
@@ -276,7 +285,7 @@ impl<'a> Generator<'a> {
         let (index, rng) = (prompt.index * settings.returns + number, prompt.stream.split(number as u64));
         let text = self.tokenizer.map(|tokenizer| (tokenizer, stops));
         let history = prompt.history();
-        Active::new((index, prompt.index), history, rng, prompt.limit, text)
+        Active::new([index, prompt.index, number], history, rng, prompt.limit, text)
     }
 
     fn cancelled(&self) -> bool {

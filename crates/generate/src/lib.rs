@@ -39,6 +39,7 @@ pub mod sampler;
 mod sequence;
 mod session;
 mod stop;
+mod watch;
 
 pub use config::{
     CacheDtype, CacheImplementation, CacheSettings, DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, EarlyStopping,
@@ -49,3 +50,4 @@ pub use error::{Error, Result};
 pub use sequence::{Event, FinishReason, Sequence};
 pub use session::Session;
 pub use stop::StopStrings;
+pub use watch::{At, BeamCandidate, Fate, Moment, Stage, Watch, Weighed, Why};

@@ -46,6 +46,9 @@ use crate::Settings;
 
 /// Changes the logits of one sequence in place; minus infinity rules an id out.
 pub trait Processor {
+    /// The setting that asks for it, by its name in `generation_config.json`.
+    fn name(&self) -> &'static str;
+
     /// `row` holds one logit for each id of the vocabulary.
     fn apply(&self, row: &mut [f32], history: &History);
 }

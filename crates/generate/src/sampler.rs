@@ -31,6 +31,12 @@ fn sound(x: f32) -> bool {
     x <= f32::MAX
 }
 
+/// Number `step` of a stream of draws, whatever was drawn before: at least 0, below 1.
+pub fn uniform(rng: &Rng, step: u64) -> f64 {
+    let [a, b, ..] = rng.block(step);
+    ((u64::from(a) << 32 | u64::from(b)) >> 11) as f64 * (1. / (1u64 << 53) as f64)
+}
+
 /// The id of the largest logit, the lowest of equals.
 ///
 /// # Errors
@@ -42,17 +48,15 @@ pub fn greedy(row: &[f32]) -> Result<u32> {
 
 /// Draws an id with the probabilities `softmax(row)`.
 ///
-/// The draw is number `step` of the stream `rng`, whatever was drawn before; exponentials are f32, sums f64, in the
-/// order of ids.
+/// Where the probabilities of all ids lie side by side, in their order, it is the one that [`uniform`] falls upon: number
+/// `step` of the stream `rng`, whatever was drawn before. Exponentials are f32, sums f64.
 ///
 /// # Errors
 /// As [`greedy`].
 pub fn draw(row: &[f32], rng: &Rng, step: u64) -> Result<u32> {
     checked_largest(row)?;
     let (weights, total) = weights(row);
-    let [a, b, ..] = rng.block(step);
-    let uniform = (u64::from(a) << 32 | u64::from(b)) >> 11;
-    let mut left = uniform as f64 * (1. / (1u64 << 53) as f64) * total;
+    let mut left = uniform(rng, step) * total;
     let mut last = 0;
     for (id, &weight) in weights.iter().enumerate() {
         if weight > 0. {

@@ -5,6 +5,7 @@ use phyla_kernels::rng::Rng;
 
 use crate::processor::History;
 use crate::stop::{StopStrings, Text};
+use crate::watch::At;
 use crate::{Result, Settings};
 
 /// Why a sequence ended.
@@ -89,6 +90,8 @@ pub(crate) struct Active<'a> {
     pub index: usize,
     /// Index of its prompt.
     pub prompt: usize,
+    /// Its number among those of its prompt.
+    pub number: usize,
     /// Prompt and new ids.
     pub history: History,
     /// Its stream of draws.
@@ -103,14 +106,19 @@ pub(crate) struct Active<'a> {
 impl<'a> Active<'a> {
     /// A sequence that begins with `prompt`; `rng` is its own.
     pub fn new(
-        (index, prompt): (usize, usize),
+        [index, prompt, number]: [usize; 3],
         history: History,
         rng: Rng,
         limit: usize,
         text: Option<(&'a Tokenizer, &'a StopStrings)>,
     ) -> Result<Self> {
         let text = text.map(|(tokenizer, stops)| Text::after(history.prompt(), tokenizer, stops)).transpose()?;
-        Ok(Self { index, prompt, history, rng, limit, finish: None, text })
+        Ok(Self { index, prompt, number, history, rng, limit, finish: None, text })
+    }
+
+    /// Where its next id is picked.
+    pub fn at(&self) -> At {
+        At { prompt: self.prompt, branch: self.number, step: self.history.new_ids().len() }
     }
 
     /// Takes the next id.

@@ -7,6 +7,7 @@ use phyla_models::Model;
 use phyla_nn::{Cache, CacheRows, CacheSpec, Memory, Pass, RopeScaling, SublayerSpec, Takeover};
 use phyla_ops::{Data, Tensor, cpu};
 
+use crate::watch::{Moment, Watcher};
 use crate::{Result, Session};
 
 /// Tokens of a prompt that are read in one pass: enough to be bound by arithmetic, few enough to bound the memory of
@@ -37,6 +38,8 @@ pub(super) struct Batch<'a> {
     invariant: usize,
     /// Passes behind the prompts.
     passes: usize,
+    /// Is told of every pass.
+    pub watch: Watcher<'a>,
 }
 
 impl<'a> Batch<'a> {
@@ -79,6 +82,7 @@ impl<'a> Batch<'a> {
             length_dependent,
             invariant: model.invariant_rows(),
             passes: 0,
+            watch: Watcher::default(),
         }
     }
 
@@ -130,7 +134,12 @@ impl<'a> Batch<'a> {
     fn forward(&mut self, rows: Range<usize>, ids: &[u32]) -> Result<Tensor> {
         let time = ids.len() / rows.len().max(1);
         let rows = CacheRows { cache: &mut self.cache, rows };
-        Ok(self.model.forward(ids, None, &mut Pass::cached(rows, time))?)
+        let hidden = self.model.forward(ids, None, &mut Pass::cached(rows, time))?;
+        if self.watch.is_there() {
+            let positions = self.cache.lengths().iter().sum();
+            self.watch.tell(Moment::Read { ids: ids.len(), positions, bytes: self.cache.bytes() });
+        }
+        Ok(hidden)
     }
 
     /// [`Batch::forward`] behind the prompts.

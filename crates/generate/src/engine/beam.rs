@@ -18,6 +18,7 @@ use super::{Generator, Part, Prompt, Timings};
 use crate::processor::{Processor, chain};
 use crate::sequence::Active;
 use crate::stop::Text;
+use crate::watch::Stage;
 use crate::{Error, Event, FinishReason, Result, Sequence, Settings, StopStrings, sampler};
 use beams::Beams;
 
@@ -45,7 +46,7 @@ impl<'a, 'e> Search<'a, 'e> {
         batch: Batch<'a>,
         on_event: &'e mut dyn FnMut(Event),
     ) -> Self {
-        let beams = prompts.iter().map(|prompt| Beams::new(prompt, settings)).collect();
+        let beams = prompts.iter().map(|prompt| Beams::new(prompt, settings, generator.watch)).collect();
         let (chain, timings) = (chain(settings), Timings::default());
         let (moves, sequences) = (vec![], vec![]);
         Self { generator, settings, stops, chain, beams, batch, moves, sequences, timings, on_event }
@@ -119,7 +120,9 @@ impl<'a, 'e> Search<'a, 'e> {
     fn score(&mut self, rows: &[usize], logits: &Data, each: usize) -> Result<()> {
         let vocab = self.batch.vocab();
         for (logits, row) in cpu::view::<f32>(logits)?.chunks_exact(vocab).zip(rows) {
-            if self.beams[row / each].runs(row % each) && !self.settings.remove_invalid {
+            let Some(at) = self.beams[row / each].at(row % each) else { continue };
+            self.generator.watch.scores(at, Stage::Logits, logits);
+            if !self.settings.remove_invalid {
                 sampler::checked_largest(logits)?;
             }
         }

@@ -12,6 +12,7 @@ use super::batch::Batch;
 use super::{Generator, Part, Timings};
 use crate::processor::chain;
 use crate::sequence::Active;
+use crate::watch::{Moment, Stage, Weighed, Why};
 use crate::{Error, Event, FinishReason, Result, Settings, sampler};
 
 /// The states of a sequence, each of length 1.
@@ -69,17 +70,22 @@ pub(super) fn search(
             active.end(FinishReason::Time, on_event)?;
             break;
         }
-        chain.iter().for_each(|processor| processor.apply(&mut row, &active.history));
+        let at = active.at();
+        generator.watch.scores(at, Stage::Logits, &row);
+        generator.watch.process(at, &chain, &mut row, &active.history);
         let candidates = likeliest(&row, k)?;
         let ids: Vec<u32> = candidates.iter().map(|(id, _)| *id).collect();
         let (hidden, logits) = batch.branch(&ids)?;
         let hidden = cpu::view::<f32>(&hidden)?;
-        let score = |(i, (_, p)): (usize, &(u32, f32))| {
-            (1. - alpha) * p - alpha * states.likeness(&hidden[i * states.width..][..states.width])
+        let weigh = |(i, &(id, probability)): (usize, &(u32, f32))| {
+            let likeness = states.likeness(&hidden[i * states.width..][..states.width]);
+            Weighed { id, probability, likeness, score: (1. - alpha) * probability - alpha * likeness }
         };
+        let weighed: Vec<Weighed> = candidates.iter().enumerate().map(weigh).collect();
         // Of equals the first, which is the likeliest.
-        let scores = candidates.iter().enumerate().map(score).enumerate();
+        let scores = weighed.iter().map(|weighed| weighed.score).enumerate();
         let best = scores.reduce(|best, next| if next.1 > best.1 { next } else { best }).map_or(0, |(i, _)| i);
+        generator.watch.tell(Moment::Picked { at, id: ids[best], why: Why::Contrast { weighed: &weighed } });
         states.extend(&hidden[best * states.width..][..states.width]);
         row.clear();
         row.extend_from_slice(&cpu::view::<f32>(&logits)?[best * vocab..][..vocab]);

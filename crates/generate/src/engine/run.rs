@@ -10,6 +10,7 @@ use super::draft::Speculation;
 use super::{Generator, Part, Timings};
 use crate::processor::{Processor, chain};
 use crate::sequence::Active;
+use crate::watch::{Moment, Stage, Why};
 use crate::{Event, FinishReason, Result, Settings, sampler};
 
 /// Some prompts of a call.
@@ -141,7 +142,7 @@ impl<'a, 'e> Run<'a, 'e> {
         // Each with the bits that it would have had alone.
         let logits = phyla_ops::in_any_company(|| self.batch.several(&ids))?;
         let logits = cpu::view::<f32>(&logits)?;
-        let mut right = 0;
+        let (at, mut right) = (self.sequences[0].at(), 0);
         for (i, logits) in logits.chunks_exact(vocab).enumerate() {
             self.extend(0, logits)?;
             self.timings.tokens += 1;
@@ -153,6 +154,7 @@ impl<'a, 'e> Run<'a, 'e> {
         }
         // What was read and did not come is forgotten.
         self.batch.forget(held + 1 + right);
+        self.generator.watch.tell(Moment::Guessed { at, ids: &guessed, right });
         speculation.learn(guessed.len(), right);
         self.speculation = Some(speculation);
         self.timings.steps += 1;
@@ -162,20 +164,25 @@ impl<'a, 'e> Run<'a, 'e> {
     /// Picks the next id of a sequence from its logits.
     fn extend(&mut self, sequence: usize, logits: &[f32]) -> Result<()> {
         let active = &mut self.sequences[sequence];
+        let (at, watch) = (active.at(), self.generator.watch);
+        watch.scores(at, Stage::Logits, logits);
         let row = if self.chain.is_empty() {
+            watch.scores(at, Stage::Choice, logits);
             logits
         } else {
             self.row.clear();
             self.row.extend_from_slice(logits);
-            for processor in &self.chain {
-                processor.apply(&mut self.row, &active.history);
-            }
+            watch.process(at, &self.chain, &mut self.row, &active.history);
             &self.row
         };
-        let id = match self.settings.sampling {
-            None => sampler::greedy(row)?,
-            Some(_) => sampler::draw(row, &active.rng, active.history.new_ids().len() as u64)?,
+        let (id, why) = match self.settings.sampling {
+            None => (sampler::greedy(row)?, Why::Likeliest),
+            Some(_) => {
+                let uniform = sampler::uniform(&active.rng, at.step as u64);
+                (sampler::draw(row, &active.rng, at.step as u64)?, Why::Drawn { uniform })
+            }
         };
+        watch.tell(Moment::Picked { at, id, why });
         active.accept(id, self.settings, self.on_event)
     }
 

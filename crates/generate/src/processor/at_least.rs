@@ -11,6 +11,10 @@ pub struct AtLeast<P> {
 }
 
 impl<P: Processor> Processor for AtLeast<P> {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         let mut most: Vec<(usize, f32)> = Vec::with_capacity(self.ids + 1);
         for (id, &x) in row.iter().enumerate() {

@@ -10,6 +10,10 @@ pub struct BadWords(
 );
 
 impl Processor for BadWords {
+    fn name(&self) -> &'static str {
+        "bad_words_ids"
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         for run in &self.0 {
             if let Some(x) = bias::completing(row, history, run) {

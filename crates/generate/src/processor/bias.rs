@@ -10,6 +10,10 @@ pub struct SequenceBias(
 );
 
 impl Processor for SequenceBias {
+    fn name(&self) -> &'static str {
+        "sequence_bias"
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         for (run, bias) in &self.0 {
             if let Some(x) = completing(row, history, run) {

@@ -11,6 +11,10 @@ pub struct Epsilon(
 );
 
 impl Processor for Epsilon {
+    fn name(&self) -> &'static str {
+        "epsilon_cutoff"
+    }
+
     fn apply(&self, row: &mut [f32], _: &History) {
         let (values, total) = weights(row);
         cut(row, &values, f64::from(self.0) * total);
@@ -25,6 +29,10 @@ pub struct Eta(
 );
 
 impl Processor for Eta {
+    fn name(&self) -> &'static str {
+        "eta_cutoff"
+    }
+
     fn apply(&self, row: &mut [f32], _: &History) {
         let (values, total) = weights(row);
         let possible = values.iter().map(|&value| f64::from(value) / total).filter(|&p| p > 0.);

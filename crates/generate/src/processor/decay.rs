@@ -14,6 +14,10 @@ pub struct LengthDecay {
 }
 
 impl Processor for LengthDecay {
+    fn name(&self) -> &'static str {
+        "exponential_decay_length_penalty"
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         let Some(since) = history.new_ids().len().checked_sub(self.start).filter(|&since| since > 0) else { return };
         let grown = (f64::from(self.factor).powi(since.try_into().unwrap_or(i32::MAX)) - 1.) as f32;

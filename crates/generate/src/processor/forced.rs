@@ -10,6 +10,10 @@ pub struct ForcedBos(
 );
 
 impl Processor for ForcedBos {
+    fn name(&self) -> &'static str {
+        "forced_bos_token_id"
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         if history.ids().len() == 1 {
             leave(row, &[self.0]);
@@ -25,6 +29,10 @@ pub struct ForcedEos(
 );
 
 impl Processor for ForcedEos {
+    fn name(&self) -> &'static str {
+        "forced_eos_token_id"
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         if history.new_ids().len() + 1 == history.limit() {
             leave(row, &self.0);

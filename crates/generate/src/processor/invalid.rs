@@ -8,6 +8,10 @@ use super::{History, Processor};
 pub struct RemoveInvalid;
 
 impl Processor for RemoveInvalid {
+    fn name(&self) -> &'static str {
+        "remove_invalid_values"
+    }
+
     fn apply(&self, row: &mut [f32], _: &History) {
         for x in row {
             *x = if x.is_nan() { 0. } else { x.clamp(f32::MIN, f32::MAX) };

@@ -10,6 +10,10 @@ pub struct MinP(
 );
 
 impl Processor for MinP {
+    fn name(&self) -> &'static str {
+        "min_p"
+    }
+
     fn apply(&self, row: &mut [f32], _: &History) {
         // p(i) < f · p(max) is exp(x(i) - max) < f: no sum needed.
         let most = crate::sampler::largest(row);

@@ -10,6 +10,10 @@ pub struct NoRepeatNgram(
 );
 
 impl Processor for NoRepeatNgram {
+    fn name(&self) -> &'static str {
+        "no_repeat_ngram_size"
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         rule_out(row, history.ids(), history.ids(), self.0);
     }

@@ -12,6 +12,14 @@ pub struct OccurrencePenalty {
 }
 
 impl Processor for OccurrencePenalty {
+    fn name(&self) -> &'static str {
+        match (self.frequency != 0., self.presence != 0.) {
+            (true, true) => "frequency_penalty, presence_penalty",
+            (true, false) => "frequency_penalty",
+            (false, _) => "presence_penalty",
+        }
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         let mut ids = history.new_ids().to_vec();
         ids.sort_unstable();

@@ -9,6 +9,10 @@ use super::{History, Processor};
 pub struct Renormalize;
 
 impl Processor for Renormalize {
+    fn name(&self) -> &'static str {
+        "renormalize_logits"
+    }
+
     fn apply(&self, row: &mut [f32], _: &History) {
         // Where nothing is left there is nothing to share out, and a logarithm of it would be no number.
         if crate::sampler::largest(row) > f32::NEG_INFINITY {

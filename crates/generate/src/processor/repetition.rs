@@ -10,6 +10,10 @@ pub struct RepetitionPenalty(
 );
 
 impl Processor for RepetitionPenalty {
+    fn name(&self) -> &'static str {
+        "repetition_penalty"
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         penalise(row, history.distinct(), self.0);
     }

@@ -11,6 +11,10 @@ pub struct SourcePenalty(
 );
 
 impl Processor for SourcePenalty {
+    fn name(&self) -> &'static str {
+        "encoder_repetition_penalty"
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         let mut ids = history.source().to_vec();
         ids.sort_unstable();
@@ -27,6 +31,10 @@ pub struct NoSourceNgram(
 );
 
 impl Processor for NoSourceNgram {
+    fn name(&self) -> &'static str {
+        "encoder_no_repeat_ngram_size"
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         ngram::rule_out(row, history.source(), history.ids(), self.0);
     }

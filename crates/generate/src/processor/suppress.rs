@@ -10,6 +10,10 @@ pub struct Suppress(
 );
 
 impl Processor for Suppress {
+    fn name(&self) -> &'static str {
+        "suppress_tokens"
+    }
+
     fn apply(&self, row: &mut [f32], _: &History) {
         rule_out(row, &self.0);
     }
@@ -25,6 +29,10 @@ pub struct BeginSuppress {
 }
 
 impl Processor for BeginSuppress {
+    fn name(&self) -> &'static str {
+        "begin_suppress_tokens"
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         let forced = usize::from(self.forced && history.prompt().len() == 1);
         if history.new_ids().len() == forced {
@@ -45,6 +53,10 @@ pub struct MinLength {
 }
 
 impl Processor for MinLength {
+    fn name(&self) -> &'static str {
+        if self.new > 0 { "min_new_tokens" } else { "min_length" }
+    }
+
     fn apply(&self, row: &mut [f32], history: &History) {
         let new = history.new_ids().len();
         if new < self.new || history.prompt().len() + new < self.all {

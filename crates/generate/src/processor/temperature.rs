@@ -10,6 +10,10 @@ pub struct Temperature(
 );
 
 impl Processor for Temperature {
+    fn name(&self) -> &'static str {
+        "temperature"
+    }
+
     fn apply(&self, row: &mut [f32], _: &History) {
         for x in row {
             *x /= self.0;

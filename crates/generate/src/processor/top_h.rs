@@ -15,6 +15,10 @@ pub struct TopH(
 );
 
 impl Processor for TopH {
+    fn name(&self) -> &'static str {
+        "top_h"
+    }
+
     fn apply(&self, row: &mut [f32], _: &History) {
         let ids = likeliest(row, MOST);
         let values: Vec<f32> = ids.iter().map(|&id| row[id as usize]).collect();

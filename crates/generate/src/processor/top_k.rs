@@ -10,6 +10,10 @@ pub struct TopK(
 );
 
 impl Processor for TopK {
+    fn name(&self) -> &'static str {
+        "top_k"
+    }
+
     fn apply(&self, row: &mut [f32], _: &History) {
         let k = self.0.max(1);
         if k >= row.len() {

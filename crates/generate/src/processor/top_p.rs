@@ -13,6 +13,10 @@ pub struct TopP(
 );
 
 impl Processor for TopP {
+    fn name(&self) -> &'static str {
+        "top_p"
+    }
+
     fn apply(&self, row: &mut [f32], _: &History) {
         let (values, total) = weights(row);
         let nucleus = f64::from(self.0) * total;

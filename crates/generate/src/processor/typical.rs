@@ -13,6 +13,10 @@ pub struct Typical {
 }
 
 impl Processor for Typical {
+    fn name(&self) -> &'static str {
+        "typical_p"
+    }
+
     fn apply(&self, row: &mut [f32], _: &History) {
         let (values, total) = weights(row);
         let most = crate::sampler::largest(row);

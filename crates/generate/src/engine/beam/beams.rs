@@ -8,6 +8,7 @@ use super::Stopped;
 use super::best::{Best, Candidate};
 use crate::config::EarlyStopping;
 use crate::processor::{History, Processor};
+use crate::watch::{At, BeamCandidate, Fate, Moment, Stage, Watcher};
 use crate::{Result, Settings, sampler};
 
 /// A prompt's search.
@@ -30,6 +31,7 @@ pub(super) struct Beams<'a> {
     stream: Rng,
     /// New ids of each running beam.
     length: usize,
+    watch: Watcher<'a>,
 }
 
 /// A running beam.
@@ -51,7 +53,7 @@ pub(super) struct Finished {
 
 impl<'a> Beams<'a> {
     /// The prompt alone, in row 0.
-    pub fn new(prompt: &'a Prompt, settings: &'a Settings) -> Self {
+    pub fn new(prompt: &'a Prompt, settings: &'a Settings, watch: Watcher<'a>) -> Self {
         let history = prompt.history();
         // As many as can end, and as many again to go on with.
         let best = Best::new(settings.beams * (1 + settings.eos.len().max(1)));
@@ -67,12 +69,14 @@ impl<'a> Beams<'a> {
             candidates: vec![],
             stream: prompt.stream.split("beams"),
             length: 0,
+            watch,
         }
     }
 
-    /// Whether a beam runs in this row.
-    pub fn runs(&self, row: usize) -> bool {
-        !self.done && self.running.iter().any(|beam| beam.row == row)
+    /// Where the beam that runs in this row is to go on, if one does.
+    pub fn at(&self, row: usize) -> Option<At> {
+        let running = self.running.iter().filter(|_| !self.done).position(|beam| beam.row == row);
+        running.map(|rank| At { prompt: self.prompt.index, branch: rank, step: self.length })
     }
 
     /// The newest id of a row; any where none runs.
@@ -82,9 +86,10 @@ impl<'a> Beams<'a> {
 
     /// Takes the log-probabilities of a row's next id.
     pub fn offer(&mut self, row: usize, scores: &mut [f32], chain: &[Box<dyn Processor>]) {
-        let running = self.running.iter().enumerate().filter(|_| !self.done);
-        let Some((rank, beam)) = running.into_iter().find(|(_, beam)| beam.row == row) else { return };
-        chain.iter().for_each(|processor| processor.apply(scores, &beam.history));
+        let Some(at) = self.at(row) else { return };
+        let (rank, beam) = (at.branch, &self.running[at.branch]);
+        self.watch.scores(at, Stage::LogProbabilities, scores);
+        self.watch.process(at, chain, scores, &beam.history);
         match self.settings.sampling {
             None => self.best.offer(rank, beam.score, scores),
             Some(_) => self.best.draw(rank, beam.score, scores, &self.stream.split(self.length as u64)),
@@ -100,6 +105,7 @@ impl<'a> Beams<'a> {
         self.length += 1;
         std::mem::swap(&mut self.running, &mut self.before);
         let mut candidates = std::mem::take(&mut self.candidates);
+        let mut told = self.told(&candidates);
         let (mut rank, mut ended) = (0, Ok(()));
         candidates.retain(|candidate| {
             // Those beyond the number of beams are there to go on with; were they to end they would not be good enough.
@@ -109,7 +115,10 @@ impl<'a> Beams<'a> {
             });
             if ends && rank < self.settings.beams {
                 let ids = [self.before[candidate.beam].history.new_ids(), &[candidate.id]].concat();
-                self.keep(ids, candidate.score);
+                let score = self.keep(ids, candidate.score);
+                if let Some(told) = told.get_mut(rank) {
+                    told.fate = Fate::Finished(score);
+                }
             }
             rank += 1;
             !ends
@@ -118,11 +127,30 @@ impl<'a> Beams<'a> {
         // Draws come in the order in which they were drawn.
         candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
         candidates.iter().take(self.settings.beams).for_each(|candidate| self.go_on(candidate));
+        self.tell(told, &candidates);
         self.settle(&candidates, first, moves);
         self.candidates = candidates;
         self.spare.append(&mut self.before);
         self.done = self.running.is_empty() || !self.can_improve();
         Ok(())
+    }
+
+    /// What is to be told of these, if anyone listens; what becomes of them is still open.
+    fn told(&self, candidates: &[Candidate]) -> Vec<BeamCandidate> {
+        let told = |c: &Candidate| BeamCandidate { parent: c.beam, id: c.id, score: c.score, fate: Fate::Dropped };
+        candidates.iter().filter(|_| self.watch.is_there()).map(told).collect()
+    }
+
+    /// Tells what becomes of all candidates; the first of `others`, which have not ended, run.
+    fn tell(&self, mut told: Vec<BeamCandidate>, others: &[Candidate]) {
+        for (rank, runs) in others.iter().take(self.settings.beams).enumerate() {
+            let same = told.iter_mut().find(|told| (told.parent, told.id) == (runs.beam, runs.id));
+            if let Some(told) = same {
+                told.fate = Fate::Runs(rank);
+            }
+        }
+        let (prompt, step) = (self.prompt.index, self.length - 1);
+        self.watch.tell(Moment::Beams { prompt, step, candidates: &told });
     }
 
     fn ends(&self, candidate: &Candidate, stopped: &Stopped) -> Result<bool> {
@@ -133,12 +161,13 @@ impl<'a> Beams<'a> {
         stopped.by(history.prompt(), history.new_ids(), candidate.id)
     }
 
-    /// Puts a finished beam among the others.
-    fn keep(&mut self, ids: Vec<u32>, score: f32) {
+    /// Puts a finished beam among the others; returns its score.
+    fn keep(&mut self, ids: Vec<u32>, score: f32) -> f32 {
         let score = score / self.divisor(ids.len());
         let at = self.finished.partition_point(|other| other.score >= score);
         self.finished.insert(at, Finished { ids, score });
         self.finished.truncate(self.settings.beams);
+        score
     }
 
     /// `length ^ length_penalty`.
