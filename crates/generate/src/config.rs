@@ -108,6 +108,10 @@ pub struct GenerationConfig {
     pub num_assistant_tokens: Option<usize>,
     /// `constant`, or else their number follows from how many were right. Default: `heuristic`.
     pub num_assistant_tokens_schedule: Option<String>,
+    /// An assistant's guess that is less likely than this is the last of a pass; 0 is off. Default: 0.4.
+    pub assistant_confidence_threshold: Option<f32>,
+    /// Let the model's own first layers, so many, guess what follows.
+    pub assistant_early_exit: Option<usize>,
     /// Whether an answer may not depend, to the bit, on what else is in the call. Over weights that are not quantised it never
     /// does; over quantised ones several answers together are faster without. Default: false.
     pub deterministic: Option<bool>,
@@ -187,6 +191,10 @@ impl GenerationConfig {
             max_matching_ngram_size: user.max_matching_ngram_size.or(model.max_matching_ngram_size),
             num_assistant_tokens: user.num_assistant_tokens.or(model.num_assistant_tokens),
             num_assistant_tokens_schedule: user.num_assistant_tokens_schedule.or(model.num_assistant_tokens_schedule),
+            assistant_confidence_threshold: user
+                .assistant_confidence_threshold
+                .or(model.assistant_confidence_threshold),
+            assistant_early_exit: user.assistant_early_exit.or(model.assistant_early_exit),
             deterministic: user.deterministic.or(model.deterministic),
             max_cache_len: user.max_cache_len.or(model.max_cache_len),
         }

@@ -17,6 +17,8 @@ use phyla_models::Model;
 use crate::sequence::Active;
 use crate::watch::{Watch, Watcher};
 use crate::{Error, Event, GenerationConfig, Result, Sequence, Session, Settings, StopStrings};
+pub use draft::Assistant;
+
 use batch::Batch;
 use beam::Search;
 use prompt::Prompt;
@@ -28,7 +30,7 @@ pub struct Generator<'a> {
     model: &'a Model,
     tokenizer: Option<&'a Tokenizer>,
     cancel: Option<&'a AtomicBool>,
-    assistant: Option<&'a Model>,
+    assistant: Option<Assistant<'a>>,
     watch: Watcher<'a>,
 }
 
@@ -101,10 +103,10 @@ impl<'a> Generator<'a> {
         Self { cancel: Some(cancel), ..self }
     }
 
-    /// Lets a smaller model of the same tokenizer guess what follows, so that several ids are had in one pass of the large one.
-    /// What is generated stays the same; prompts are answered one after the other.
-    pub fn assisted_by(self, assistant: &'a Model) -> Self {
-        Self { assistant: Some(assistant), ..self }
+    /// Lets another guess what follows, so that several ids are had in one pass of the model. What is generated stays the
+    /// same; prompts are answered one after the other.
+    pub fn assisted_by(self, assistant: impl Into<Assistant<'a>>) -> Self {
+        Self { assistant: Some(assistant.into()), ..self }
     }
 
     /// Tells `watch` what every step weighs, picks and keeps. What is generated stays the same.
@@ -226,22 +228,8 @@ impl<'a> Generator<'a> {
     fn settings(&self, config: &GenerationConfig) -> Result<Settings> {
         let mut settings = Settings::try_from(config)?;
         settings.speculates |= self.assistant.is_some();
-        if settings.speculates && (settings.beams > 1 || settings.returns > 1) {
-            return Err(Error::Settings(format!(
-                "speculation follows one sequence of a prompt, found num_beams {} and num_return_sequences {}",
-                settings.beams, settings.returns
-            )));
-        }
         contrast::check(&settings)?;
-        if let Some(assistant) = self.assistant {
-            let (ours, theirs) = (self.model.arch.vocab(), assistant.arch.vocab());
-            if assistant.arch.source().is_some() || !assistant.arch.main().causal || ours != theirs {
-                return Err(Error::Settings(format!(
-                    "the assistant is a decoder with the model's {ours} tokens, found {} with {theirs}",
-                    assistant.family.model_type
-                )));
-            }
-        }
+        draft::check(self, &settings)?;
         Ok(settings)
     }
 

@@ -34,6 +34,7 @@
 mod config;
 mod engine;
 mod error;
+mod ngrams;
 pub mod processor;
 pub mod sampler;
 mod sequence;
@@ -45,8 +46,9 @@ pub use config::{
     CacheDtype, CacheImplementation, CacheSettings, DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, EarlyStopping,
     GenerationConfig, KEYS, Key, Settings,
 };
-pub use engine::{Generation, Generator, Timings};
+pub use engine::{Assistant, Generation, Generator, Timings};
 pub use error::{Error, Result};
+pub use ngrams::Ngrams;
 pub use sequence::{Event, FinishReason, Sequence};
 pub use session::Session;
 pub use stop::StopStrings;

@@ -2,7 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use candle_core::{DType, Device};
-use phyla_generate::{Generation, GenerationConfig, Generator, Session};
+use phyla_data::tokenizer::{BpeSettings, Tokenizer, train_bpe};
+use phyla_generate::{Assistant, Generation, GenerationConfig, Generator, Ngrams, Session};
 use phyla_models::{LoadOptions, Model, fresh, load};
 use serde_json::{Value, json};
 
@@ -113,6 +114,7 @@ fn a_models_guesses_change_no_id_and_a_twins_are_all_right() {
             let config = GenerationConfig {
                 num_assistant_tokens: Some(5),
                 num_assistant_tokens_schedule: Some(schedule.into()),
+                assistant_confidence_threshold: Some(0.),
                 ..settings(way)
             };
             let twin = run(Generator::new(&large, None).assisted_by(&large), &config);
@@ -127,6 +129,145 @@ fn a_models_guesses_change_no_id_and_a_twins_are_all_right() {
             let stranger = run(Generator::new(&large, None).assisted_by(&other), &config);
             assert_eq!(stranger.sequences, plain.sequences, "{way}");
         }
+    }
+}
+
+#[test]
+fn a_models_first_layers_guess_and_change_no_id() {
+    let model = model(json!({ "num_attention_heads": 2, "num_hidden_layers": 4 }), 3);
+    for way in WAYS {
+        let plain = run(Generator::new(&model, None), &settings(way));
+        for (layers, sure) in [(1, 0.), (3, 0.), (3, 0.4)] {
+            let config = GenerationConfig {
+                assistant_early_exit: Some(layers),
+                assistant_confidence_threshold: Some(sure),
+                ..settings(way)
+            };
+            let skipped = run(Generator::new(&model, None), &config);
+            assert_eq!(skipped.sequences, plain.sequences, "{way} {layers}");
+            assert!(skipped.timings.drafted > 0, "{way} {layers}");
+        }
+    }
+    for layers in [4, 9] {
+        let config = GenerationConfig { assistant_early_exit: Some(layers), ..settings("{}") };
+        let error = Generator::new(&model, None).generate(&prompts(), &config, 0, &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains(&format!("found {layers} of 4 in llama")), "{error}");
+    }
+}
+
+#[test]
+fn an_unsure_assistant_guesses_less() {
+    let (large, other) = (model(json!({ "num_attention_heads": 2 }), 3), model(json!({ "num_attention_heads": 2 }), 4));
+    let guessed = |sure: f32| {
+        let config = GenerationConfig {
+            num_assistant_tokens_schedule: Some("constant".into()),
+            assistant_confidence_threshold: Some(sure),
+            ..settings("{}")
+        };
+        let timings = run(Generator::new(&large, None).assisted_by(&other), &config).timings;
+        timings.drafted as f64 / timings.steps as f64
+    };
+    let (always, never) = (guessed(0.), guessed(1.));
+    assert!(always > 5. && never <= 1., "{always} {never}");
+}
+
+#[test]
+fn counts_of_earlier_texts_guess_and_change_no_id() {
+    let model = model(json!({ "num_attention_heads": 2 }), 3);
+    for way in WAYS {
+        let plain = run(Generator::new(&model, None), &settings(way));
+        let ngrams = Ngrams::new(97);
+        let first = run(Generator::new(&model, None).assisted_by(&ngrams), &settings(way));
+        assert_eq!(first.sequences, plain.sequences, "{way}");
+        assert!(!ngrams.is_empty());
+        // What has been written before is foreseen, up to the seven ids of a pass.
+        let second = run(Generator::new(&model, None).assisted_by(&ngrams), &settings(way));
+        assert_eq!(second.sequences, plain.sequences, "{way}");
+        assert!(second.timings.accepted > first.timings.accepted, "{way}: {:?} {:?}", first.timings, second.timings);
+        assert!(3 * second.timings.steps < plain.timings.tokens, "{way}: {:?}", second.timings);
+    }
+    let fewer = Ngrams::new(96);
+    let error = Generator::new(&model, None).assisted_by(&fewer);
+    let error = error.generate(&prompts(), &settings("{}"), 0, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("of a vocabulary of 96, and the model's has 97 tokens"), "{error}");
+}
+
+const TALE: &str = "The fox ran over the hill. The fox saw a héron by the lake, and the héron saw the fox. \
+                    \"Where do you run?\" said the héron. \"Over the hill,\" said the fox.";
+
+#[test]
+fn an_assistant_of_another_tokenizer_is_told_the_text_in_its_own_tokens() {
+    let characters = Tokenizer::characters(TALE).unwrap();
+    let settings_of = BpeSettings { vocab_size: 300, ..BpeSettings::default() };
+    let pieces = train_bpe([Ok(TALE)], &settings_of, &mut |_| {}).unwrap();
+    let with = |tokenizer: &Tokenizer, seed| {
+        model(json!({ "num_attention_heads": 2, "vocab_size": tokenizer.vocab_size() }), seed)
+    };
+    let (large, small) = (with(&pieces, 3), with(&characters, 4));
+    let prompts: Vec<Vec<u32>> =
+        ["The fox", "said the h", "a héron by"].map(|text| pieces.encode(text, false).unwrap()).into();
+    for way in WAYS {
+        let run = |generator: Generator| generator.generate(&prompts, &settings(way), 11, &mut |_| {}).unwrap();
+        let plain = run(Generator::new(&large, Some(&pieces)));
+        let told = run(Generator::new(&large, Some(&pieces)).assisted_by(Assistant::Translated(&small, &characters)));
+        assert_eq!(told.sequences, plain.sequences, "{way}");
+        assert!(told.timings.drafted > 0, "{way}");
+    }
+    // Told in the same tokens, of which each is a character, a twin is right.
+    let way = settings(r#"{ "assistant_confidence_threshold": 0 }"#);
+    let twin = Generator::new(&small, Some(&characters)).assisted_by(Assistant::Translated(&small, &characters));
+    let prompts = [characters.encode("The fox", false).unwrap(), characters.encode("a héron by", false).unwrap()];
+    let twin = twin.generate(&prompts, &way, 11, &mut |_| {}).unwrap().timings;
+    assert!(twin.accepted + 14 >= twin.drafted && twin.steps < 30, "{twin:?}");
+    let error = Generator::new(&large, None).assisted_by(Assistant::Translated(&small, &characters));
+    let error = error.generate(&prompts, &settings("{}"), 0, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("needs the model's own"), "{error}");
+}
+
+/// Drawn with guesses, two ids have the probabilities that the model gives them, whoever guesses.
+#[test]
+fn drawn_ids_are_distributed_as_without_guesses() {
+    const VOCAB: usize = 7;
+    const DRAWS: usize = 20_000;
+    let of = |seed| model(json!({ "num_attention_heads": 2, "vocab_size": VOCAB, "hidden_size": 32 }), seed);
+    let (large, small) = (of(5), of(6));
+    let prompt = [3u32, 1, 4];
+    let next = |ids: &[u32]| -> Vec<f64> {
+        let hidden =
+            large.forward(ids, None, &mut phyla_nn::Pass::cached(phyla_nn::Cache::new(1).all(), ids.len())).unwrap();
+        let logits = large.logits(&hidden).unwrap().into_data().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let last = &logits[logits.len() - VOCAB..];
+        let exp: Vec<f64> = last.iter().map(|&x| f64::from(x / 0.8).exp()).collect();
+        let sum: f64 = exp.iter().sum();
+        exp.iter().map(|x| x / sum).collect()
+    };
+    let first = next(&prompt);
+    let expected: Vec<f64> = (0..VOCAB)
+        .flat_map(|a| next(&[&prompt[..], &[a as u32]].concat()).into_iter().map(move |p| (a, p)))
+        .map(|(a, p)| first[a] * p * DRAWS as f64)
+        .collect();
+    let config = settings(r#"{ "do_sample": true, "temperature": 0.8, "top_k": 0 }"#);
+    let config = GenerationConfig { max_new_tokens: Some(3), ..config };
+    let ngrams = Ngrams::new(VOCAB);
+    ngrams.learn(&[3, 1, 4, 1, 4, 1, 5, 1, 4, 1]);
+    let exit = GenerationConfig { assistant_early_exit: Some(1), ..config.clone() };
+    let plain = Generator::new(&large, None);
+    for (name, generator, config) in [
+        ("model", plain.assisted_by(&small), &config),
+        ("ngrams", plain.assisted_by(&ngrams), &config),
+        ("layers", plain, &exit),
+    ] {
+        let (mut counts, mut accepted) = (vec![0f64; VOCAB * VOCAB], 0);
+        for seed in 0..DRAWS as u64 {
+            let generation = generator.generate(&[prompt.to_vec()], config, seed, &mut |_| {}).unwrap();
+            let ids = &generation.sequences[0].ids;
+            counts[ids[0] as usize * VOCAB + ids[1] as usize] += 1.;
+            accepted += generation.timings.accepted;
+        }
+        let chi: f64 = counts.iter().zip(&expected).map(|(found, e)| (found - e) * (found - e) / e).sum();
+        // 48 degrees of freedom: 85 is passed once in a thousand times.
+        assert!(chi < 85., "{name}: {chi}");
+        assert!(accepted > 0, "{name}");
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Pass<'a> {
     pub hidden_states: Option<Vec<Tensor>>,
     /// Keep only the layers' inputs and compute them again in the backward pass.
     pub checkpointing: bool,
+    /// So many layers run, from the first; all without a word.
+    pub layers: Option<usize>,
     /// Index of the layer that runs now: its slot in the cache.
     pub layer: usize,
 }
@@ -97,6 +99,7 @@ impl<'a> Pass<'a> {
             randomness: None,
             hidden_states: None,
             checkpointing: false,
+            layers: None,
             layer: 0,
         }
     }
@@ -286,6 +289,7 @@ impl<'a> Pass<'a> {
             randomness: self.randomness.clone(),
             hidden_states: None,
             checkpointing: false,
+            layers: None,
             layer: self.layer,
         }
     }

@@ -28,10 +28,11 @@ impl Stack {
         Ok(Self { layers, conv })
     }
 
-    /// `x[batch, time, hidden]` through all layers.
+    /// `x[batch, time, hidden]` through all layers, or the first of them that the pass asks for.
     pub fn forward(&self, x: Tensor, pass: &mut Pass) -> Result<Tensor> {
         let mut x = x;
-        for (i, layer) in self.layers.iter().enumerate() {
+        let layers = pass.layers.unwrap_or(self.layers.len());
+        for (i, layer) in self.layers.iter().enumerate().take(layers) {
             pass.layer = i;
             if let Some(states) = &mut pass.hidden_states {
                 states.push(x.clone());

@@ -12,6 +12,7 @@ pub mod global;
 pub mod init;
 pub mod inspect;
 mod model;
+mod ngrams;
 mod output;
 pub mod predict;
 mod progress;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::DType;
 use phyla_data::tokenizer::Tokenizer;
-use phyla_generate::{Event, Generation, GenerationConfig, Generator};
+use phyla_generate::{Event, Generation, GenerationConfig, Generator, Ngrams};
 use phyla_models::checkpoint::CheckpointError;
 use phyla_models::gguf::Gguf;
 use phyla_models::hub::Hub;
@@ -41,8 +41,27 @@ pub struct Session {
     pub folder: PathBuf,
     /// Time to load all of it.
     pub load: Duration,
-    /// A smaller model of the same tokenizer that guesses what follows: the same text, sooner.
-    pub assistant: Option<Model>,
+    /// Who guesses what follows: the same text, sooner.
+    pub assistant: Option<Assistant>,
+}
+
+/// Who guesses what follows.
+#[derive(Debug)]
+pub enum Assistant {
+    /// A smaller model; with its tokenizer where that is another one, whose texts are told again.
+    Model(Box<Model>, Option<Box<Tokenizer>>),
+    /// Counts of what has followed what.
+    Ngrams(Ngrams),
+}
+
+impl Assistant {
+    fn guesser(&self) -> phyla_generate::Assistant<'_> {
+        match self {
+            Self::Model(model, None) => phyla_generate::Assistant::Model(model),
+            Self::Model(model, Some(tokenizer)) => phyla_generate::Assistant::Translated(model, tokenizer),
+            Self::Ngrams(ngrams) => phyla_generate::Assistant::Ngrams(ngrams),
+        }
+    }
 }
 
 /// What a forward pass gives.
@@ -89,22 +108,15 @@ impl Session {
         Ok(Self { model, tokenizer, config, warnings, folder, load: start.elapsed(), assistant: None })
     }
 
-    /// Lets another model guess what follows.
-    ///
-    /// # Errors
-    /// If its tokenizer is another one.
-    pub fn assisted_by(self, assistant: Session) -> Result<Self, Error> {
-        if let (Some(ours), Some(theirs)) = (&self.tokenizer, &assistant.tokenizer) {
-            let differs = |id: &u32| ours.id_to_token(*id) != theirs.id_to_token(*id);
-            if let Some(id) = (0..self.model.arch.vocab() as u32).find(differs) {
-                return Err(Error::Task(format!(
-                    "the assistant has another tokenizer: token {id} is {:?} there, and {:?} here",
-                    theirs.id_to_token(id).unwrap_or_default(),
-                    ours.id_to_token(id).unwrap_or_default()
-                )));
-            }
-        }
-        Ok(Self { assistant: Some(assistant.model), load: self.load + assistant.load, ..self })
+    /// Lets another model guess what follows; one with another tokenizer is told the text again in its own tokens.
+    pub fn assisted_by(self, assistant: Session) -> Self {
+        let theirs = assistant.tokenizer.filter(|theirs| {
+            let same =
+                |id: u32| self.tokenizer.as_ref().is_some_and(|ours| ours.id_to_token(id) == theirs.id_to_token(id));
+            !(0..self.model.arch.vocab() as u32).all(same)
+        });
+        let model = Assistant::Model(Box::new(assistant.model), theirs.map(Box::new));
+        Self { assistant: Some(model), load: self.load + assistant.load, ..self }
     }
 
     /// One pass over a batch, nothing recorded: what the heads give and `last_hidden_state`, by their names in
@@ -142,7 +154,7 @@ impl Session {
         let config = self.config.clone().merge(settings);
         let mut generator = Generator::new(&self.model, self.tokenizer.as_ref());
         if let Some(assistant) = &self.assistant {
-            generator = generator.assisted_by(assistant);
+            generator = generator.assisted_by(assistant.guesser());
         }
         Ok(generator.generate(prompts, &config, seed, on_event)?)
     }

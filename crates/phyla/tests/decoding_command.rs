@@ -66,14 +66,25 @@ fn guesses_change_no_id_and_are_counted() {
     let path = folder.path();
     let run = |settings: &[&str]| answer(path, &[&["--max-new-tokens", "60"], settings].concat());
     let plain = run(&[]);
-    assert_eq!(plain["speculation"], json!({ "drafted": 0, "accepted": 0 }));
-    for settings in [&["--prompt-lookup-num-tokens", "6"][..], &["--assistant-model", "model"]] {
+    assert_eq!(plain["speculation"], json!({ "drafted": 0, "accepted": 0, "passes": 59 }));
+    let counted = ["--ngram-cache", "n.grams"];
+    for settings in [
+        &["--prompt-lookup-num-tokens", "6"][..],
+        &["--assistant-model", "model"],
+        &["--assistant-early-exit", "1"],
+        &counted,
+    ] {
         let guessed = run(settings);
         assert_eq!(guessed["sequences"], plain["sequences"], "{settings:?}");
         assert!(guessed["speculation"]["drafted"].as_u64().unwrap() > 0, "{settings:?}");
     }
     let twin = run(&["--assistant-model", "model"]);
-    assert!(twin["speculation"]["accepted"].as_u64().unwrap() > 40, "{twin}");
+    assert!(twin["speculation"]["accepted"].as_u64().unwrap() > 5, "{twin}");
+    // The file has learnt the answer.
+    assert!(run(&counted)["speculation"]["passes"].as_u64().unwrap() < 30);
+    fs::write(path.join("n.grams"), "nonsense").unwrap();
+    let output = phyla(path, &[&GENERATE[..], &counted].concat());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("this is no file of n-grams"));
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub const KEYS: &[Key] = &[
     key("max_matching_ngram_size", "N", "The longest run of last tokens that is looked for [default: 2]"),
     key("num_assistant_tokens", "N", "Tokens that an assistant guesses at once, at most 7"),
     key("num_assistant_tokens_schedule", "NAME", "constant, or heuristic: as many as it pays to guess"),
+    key("assistant_confidence_threshold", "P", "An assistant's guess less likely than this is its last [default: 0.4]"),
+    key("assistant_early_exit", "N", "Let the model's own first N layers guess: the same text"),
     key("cache_implementation", "NAME", "dynamic (it grows), static (taken at once) or quantized (4 bits)"),
     key(
         "cache_dtype",

@@ -30,9 +30,8 @@ const SILENT: &[&str] = &[
     "output_scores",
     "output_logits",
     "low_memory",
-    // Settings of assisted decoding, which another key turns on.
+    // About ways of assisting that are not ours: a text is told anew to an assistant of another tokenizer, as a whole.
     "is_assistant",
-    "assistant_confidence_threshold",
     "assistant_lookbehind",
     "target_lookbehind",
 ];
@@ -48,7 +47,6 @@ const NEUTRAL: &[(&str, &str)] = &[
     ("token_healing", "false"),
     ("guidance_scale", "1.0"),
     ("watermarking_config", "null"),
-    ("assistant_early_exit", "null"),
     ("assistant_ensemble_weight", "null"),
     ("speculation_type", "null"),
 ];
@@ -202,6 +200,8 @@ impl GenerationConfig {
             "max_matching_ngram_size" => self.max_matching_ngram_size = Some(count(key, value)?),
             "num_assistant_tokens" => self.num_assistant_tokens = Some(count(key, value)?),
             "num_assistant_tokens_schedule" => self.num_assistant_tokens_schedule = Some(schedule(key, value)?),
+            "assistant_confidence_threshold" => self.assistant_confidence_threshold = Some(number(key, value)?),
+            "assistant_early_exit" => self.assistant_early_exit = Some(count(key, value)?),
             "deterministic" => self.deterministic = Some(truth(key, value)?),
             "max_cache_len" => self.max_cache_len = Some(count(key, value)?),
             _ => return Ok(false),

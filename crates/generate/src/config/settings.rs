@@ -86,6 +86,10 @@ pub struct Settings {
     pub assistant_tokens: usize,
     /// See `assistant_tokens`.
     pub assistant_adapts: bool,
+    /// A guess of an assistant that is less likely than this is the last; 0 is off.
+    pub assistant_confidence: f32,
+    /// So many of the model's own layers guess.
+    pub early_exit: Option<usize>,
     /// Contrastive search: the weight of the penalty, and how many ids are weighed; `None` is off.
     pub contrast: Option<(f32, usize)>,
     /// Whether ids are guessed.
@@ -198,8 +202,15 @@ impl TryFrom<&GenerationConfig> for Settings {
             lookup_ngram: counted("max_matching_ngram_size", config.max_matching_ngram_size)?.unwrap_or(2),
             assistant_tokens: counted("num_assistant_tokens", config.num_assistant_tokens)?.unwrap_or(20),
             assistant_adapts: config.num_assistant_tokens_schedule.as_deref() != Some("constant"),
+            assistant_confidence: within(
+                "assistant_confidence_threshold",
+                config.assistant_confidence_threshold.unwrap_or(0.4),
+                0.,
+                1.,
+            )?,
+            early_exit: counted("assistant_early_exit", config.assistant_early_exit)?,
             contrast: contrast(config)?,
-            speculates: lookup.is_some(),
+            speculates: lookup.is_some() || config.assistant_early_exit.is_some(),
         })
     }
 }

@@ -38,7 +38,7 @@ impl<'a, 'e> Run<'a, 'e> {
         on_event: &'e mut dyn FnMut(Event),
     ) -> Self {
         let (chain, timings) = (chain(settings), Timings::default());
-        let speculation = Speculation::new(settings, generator.assistant).filter(|_| sequences.len() == 1);
+        let speculation = Speculation::new(settings, generator).filter(|_| sequences.len() == 1);
         Self { generator, settings, chain, sequences, batch, timings, speculation, row: vec![], on_event }
     }
 
@@ -64,6 +64,7 @@ impl<'a, 'e> Run<'a, 'e> {
         self.timings.decode = start.elapsed() - self.timings.prefill;
         if let Some(speculation) = &self.speculation {
             (self.timings.drafted, self.timings.accepted) = (speculation.drafted, speculation.accepted);
+            self.sequences.iter().for_each(|active| speculation.remember(&active.history));
         }
         let sequences = self.sequences.into_iter().map(|active| (active.index, active.into_sequence())).collect();
         Ok((Part { sequences, timings: self.timings }, self.batch.into_cache()))

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::error::usage;
 use super::model::{Dtype, QuantizeArgs};
+use super::ngrams::NgramArgs;
 use super::output;
 use super::sampling::Sampling;
 
@@ -19,6 +20,7 @@ use super::sampling::Sampling;
   phyla generate --model runs/quickstart/model --prompt \"One day, a little fox\"
   phyla generate --model models/small --prompt @letter.txt --temperature 0.8 --top-p 0.95 --seed 3
   phyla generate --model models/small --prompt @code.rs --prompt-lookup-num-tokens 7
+  phyla generate --model models/small --prompt @code.rs --ngram-cache code.ngrams --ngram-text lib.rs
   echo \"Once upon a time\" | phyla generate --model models/small --prompt - --json
 
 Without options the model's own generation_config.json decides. Text goes to standard output as it is
@@ -36,9 +38,12 @@ pub struct Args {
     #[arg(long, value_name = "1,2,3", value_delimiter = ',', conflicts_with = "prompt")]
     ids: Option<Vec<u32>>,
 
-    /// A smaller model of the same tokenizer, which guesses what follows: the same text, sooner
+    /// A smaller model, which guesses what follows: the same text, sooner. Best of the same tokenizer
     #[arg(long, value_name = "DIR|HUB_ID")]
     assistant_model: Option<String>,
+
+    #[command(flatten)]
+    ngrams: NgramArgs,
 
     #[command(flatten)]
     sampling: Sampling,
@@ -65,8 +70,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let user = args.sampling.config()?;
     let open = |model: &str| super::model::session(model, args.device, args.dtype, args.bits);
     let session = match &args.assistant_model {
-        Some(assistant) => open(&args.model)?.assisted_by(open(assistant)?)?,
-        None => open(&args.model)?,
+        Some(assistant) => open(&args.model)?.assisted_by(open(assistant)?),
+        None => args.ngrams.assist(open(&args.model)?)?,
     };
     let prompt = prompt(args, &session, text.as_deref())?;
     let streams = !args.json
@@ -84,6 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(error) = failed {
         return Err(error).context("cannot write to standard output");
     }
+    args.ngrams.keep(&session)?;
     let silent: usize = generation.sequences.iter().map(|sequence| sequence.silent).sum();
     if silent > 0 {
         tracing::warn!("{silent} of the ids that were written have no token in this tokenizer, and no text");
@@ -145,7 +151,7 @@ fn as_json(prompt: &[u32], session: &Session, generation: &Generation) -> anyhow
             "first_token": timings.first_token.as_secs_f64(),
             "per_token": timings.per_token().as_secs_f64(),
         },
-        "speculation": { "drafted": timings.drafted, "accepted": timings.accepted },
+        "speculation": { "drafted": timings.drafted, "accepted": timings.accepted, "passes": timings.steps },
     }))
 }
 
