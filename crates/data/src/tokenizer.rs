@@ -1,5 +1,6 @@
 //! A tokenizer as it lies in a Hugging Face folder: text to ids and back, and its own files kept for saving.
 
+mod bytes;
 mod detailed;
 mod files;
 mod gguf;

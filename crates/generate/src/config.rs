@@ -115,6 +115,18 @@ pub struct GenerationConfig {
     /// Whether an answer may not depend, to the bit, on what else is in the call. Over weights that are not quantised it never
     /// does; over quantised ones several answers together are faster without. Default: false.
     pub deterministic: Option<bool>,
+    /// Whether [`crate::Outputs`] hold what the processors leave of each step's logits. Default: false.
+    pub output_scores: Option<bool>,
+    /// Whether they hold the logits themselves. Default: false.
+    pub output_logits: Option<bool>,
+    /// Whether they hold the weights of all attention. Default: false.
+    pub output_attentions: Option<bool>,
+    /// Whether they hold the layers' states. Default: false.
+    pub output_hidden_states: Option<bool>,
+    /// Whether they hold how likely each id was, as in OpenAI's interface. Default: only with `top_logprobs`.
+    pub logprobs: Option<bool>,
+    /// With so many of the likeliest ids of its step.
+    pub top_logprobs: Option<usize>,
     /// The positions of a static cache, at least; it has as many as the call needs in any case.
     pub max_cache_len: Option<usize>,
 }
@@ -196,6 +208,12 @@ impl GenerationConfig {
                 .or(model.assistant_confidence_threshold),
             assistant_early_exit: user.assistant_early_exit.or(model.assistant_early_exit),
             deterministic: user.deterministic.or(model.deterministic),
+            output_scores: user.output_scores.or(model.output_scores),
+            output_logits: user.output_logits.or(model.output_logits),
+            output_attentions: user.output_attentions.or(model.output_attentions),
+            output_hidden_states: user.output_hidden_states.or(model.output_hidden_states),
+            logprobs: user.logprobs.or(model.logprobs),
+            top_logprobs: user.top_logprobs.or(model.top_logprobs),
             max_cache_len: user.max_cache_len.or(model.max_cache_len),
         }
     }

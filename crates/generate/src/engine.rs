@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::Model;
 
+use crate::outputs::Recorder;
 use crate::sequence::Active;
-use crate::watch::{Watch, Watcher};
+use crate::watch::{Moment, Watch, Watcher};
 use crate::{Error, Event, GenerationConfig, Result, Sequence, Session, Settings, StopStrings};
 pub use draft::Assistant;
 
@@ -135,16 +136,37 @@ impl<'a> Generator<'a> {
         let stops = self.stop_strings(&mut settings)?;
         let prompts = self.prompts(prompts, &settings, seed)?;
         let (mut sequences, mut timings) = (vec![], Timings::default());
-        settings.running(|| {
-            for part in self.parts(&prompts, &settings) {
-                let part = self.part(&part, &settings, &stops, on_event)?;
+        let ((), outputs) = self.recording(&settings, &prompts, |generator| {
+            for part in generator.parts(&prompts, &settings) {
+                let part = generator.part(&part, &settings, &stops, on_event)?;
                 sequences.extend(part.sequences);
                 timings.add(part.timings);
             }
-            Ok::<_, Error>(())
+            Ok(())
         })?;
         sequences.sort_unstable_by_key(|(index, _)| *index);
-        Ok(Generation { sequences: sequences.into_iter().map(|(_, sequence)| sequence).collect(), timings })
+        let mut sequences: Vec<Sequence> = sequences.into_iter().map(|(_, sequence)| sequence).collect();
+        outputs.give(&mut sequences)?;
+        Ok(Generation { sequences, timings })
+    }
+
+    /// Runs the model as the settings say, and records the outputs that they ask for.
+    fn recording<R>(
+        &self,
+        settings: &Settings,
+        prompts: &[Prompt],
+        run: impl FnOnce(&Generator) -> Result<R>,
+    ) -> Result<(R, Recorder)> {
+        let read = |prompt: &Prompt| prompt.source.as_ref().map_or(0, |source| source.len());
+        let recorder = Recorder::new(settings.outputs, prompts.iter().map(read).collect());
+        let both = |moment: &Moment| {
+            recorder.hear(moment);
+            self.watch.tell(*moment);
+        };
+        let watch: &Watch = &both;
+        let watch = if settings.outputs.any() { Watcher(Some(watch)) } else { self.watch };
+        let result = settings.running(|| run(&Generator { watch, ..*self }))?;
+        Ok((result, recorder))
     }
 
     fn part(
@@ -162,9 +184,14 @@ impl<'a> Generator<'a> {
             Batch::new(self.model, prompts.len(), cache)
         } else {
             read = sources.iter().map(|source| source.len()).sum();
-            Batch::attending(self.model, source::encode(self.model, &sources)?, cache)
+            let (memory, seen) = source::encode(self.model, &sources, settings.outputs)?;
+            for (row, prompt) in prompts.iter().enumerate().filter(|_| seen.is_some()) {
+                let layers = seen.as_ref().map(|seen| seen.of(row, None));
+                layers.iter().for_each(|&layers| self.watch.tell(Moment::Encoded { prompt: prompt.index, layers }));
+            }
+            Batch::attending(self.model, memory, cache)
         };
-        batch.watch = self.watch;
+        (batch.watch, batch.wanted) = (self.watch, settings.outputs);
         let mut part = if let (Some(contrast), [prompt]) = (settings.contrast, prompts) {
             let active = self.sequence(prompt, 0, settings, stops)?;
             contrast::search(self, settings, contrast, active, batch, on_event)?
@@ -210,13 +237,16 @@ impl<'a> Generator<'a> {
         }
         let stops = self.stop_strings(&mut settings)?;
         let prompts = self.prompts(&[prompt.to_vec()], &settings, seed)?;
-        let sequences = self.sequences(&prompts.iter().collect::<Vec<_>>(), &settings, &stops)?;
         let cache = settings.cache.spec(prompts[0].positions());
-        let (mut batch, known) = Batch::resume(self.model, std::mem::take(session), &prompts[0].ids, cache);
-        batch.watch = self.watch;
-        let run = Run::new(self, &settings, sequences, batch, on_event);
-        let (part, cache) = settings.running(|| run.finish(Instant::now(), known))?;
-        let sequences: Vec<Sequence> = part.sequences.into_iter().map(|(_, sequence)| sequence).collect();
+        let ((part, cache), outputs) = self.recording(&settings, &prompts, |generator| {
+            let sequences = generator.sequences(&prompts.iter().collect::<Vec<_>>(), &settings, &stops)?;
+            let (mut batch, known) = Batch::resume(generator.model, std::mem::take(session), &prompts[0].ids, cache);
+            (batch.watch, batch.wanted) = (generator.watch, settings.outputs);
+            let run = Run::new(generator, &settings, sequences, batch, on_event);
+            run.finish(Instant::now(), known)
+        })?;
+        let mut sequences: Vec<Sequence> = part.sequences.into_iter().map(|(_, sequence)| sequence).collect();
+        outputs.give(&mut sequences)?;
         // The sequence's ids as far as the cache goes: its last is not read, and reading may have been cancelled.
         let read = cache.lengths().first().copied().unwrap_or(0);
         session.ids = prompts[0].ids.iter().chain(&sequences[0].ids).copied().take(read).collect();

@@ -35,6 +35,7 @@ mod config;
 mod engine;
 mod error;
 mod ngrams;
+mod outputs;
 pub mod processor;
 pub mod sampler;
 mod sequence;
@@ -49,6 +50,7 @@ pub use config::{
 pub use engine::{Assistant, Generation, Generator, Timings};
 pub use error::{Error, Result};
 pub use ngrams::Ngrams;
+pub use outputs::{Array, Layers, Logprob, Outputs, Wanted};
 pub use sequence::{Event, FinishReason, Sequence};
 pub use session::Session;
 pub use stop::StopStrings;

@@ -3,6 +3,7 @@
 use phyla_data::tokenizer::Tokenizer;
 use phyla_kernels::rng::Rng;
 
+use crate::outputs::Outputs;
 use crate::processor::History;
 use crate::stop::{StopStrings, Text};
 use crate::watch::At;
@@ -80,6 +81,8 @@ pub struct Sequence {
     pub silent: usize,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// What the settings ask for besides.
+    pub outputs: Outputs,
     /// Of a beam search: the sum of the log-probabilities of `ids` over their number to the power `length_penalty`.
     pub score: Option<f32>,
 }
@@ -164,6 +167,7 @@ impl<'a> Active<'a> {
             silent: self.text.as_ref().map_or(0, |text| text.silent),
             text: self.text.map(Text::into_string),
             finish_reason: self.finish.unwrap_or(FinishReason::Cancelled),
+            outputs: Outputs::default(),
             score: None,
         }
     }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::outputs::Layers;
 use crate::processor::{History, Processor};
 
 /// Is told what decoding does. What a [`Moment`] borrows is gone when it returns.
@@ -60,6 +61,20 @@ pub enum Moment<'a> {
         step: usize,
         /// The best continuations of all beams, in the order in which they were chosen.
         candidates: &'a [BeamCandidate],
+    },
+    /// What the layers held of the pass behind which the next id is picked, where [`crate::Wanted`] asks for it.
+    Layers {
+        /// Of which branch.
+        at: At,
+        /// What they held.
+        layers: Layers<'a>,
+    },
+    /// The same of an encoder's layers.
+    Encoded {
+        /// Index of the prompt.
+        prompt: usize,
+        /// What they held; rows may be filled.
+        layers: Layers<'a>,
     },
     /// A pass has read ids.
     Read {

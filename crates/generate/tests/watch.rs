@@ -77,6 +77,7 @@ impl Told {
                 self.beams.push((prompt, step, candidates));
             }
             Moment::Read { ids, positions, bytes } => self.reads.push((ids, positions, bytes)),
+            Moment::Layers { .. } | Moment::Encoded { .. } => unreachable!("nobody asks for them"),
         }
     }
 

@@ -123,7 +123,7 @@ impl Attention {
             (Some(_), None) => Some(pass.relative()?.clone()),
         };
         let visible = pass.visibility(spec.window);
-        self.attend(&q, kv, bias, &visible, pass)
+        self.attend(&q, kv, bias, &visible, pass, false)
     }
 
     /// As [`Attention::forward`], with keys and values from the encoder's states, the same for all queries of a row.
@@ -139,7 +139,7 @@ impl Attention {
         let rows = k.dims()[0];
         let queries = pass.batch() * pass.time() / rows.max(1);
         let q = q.reshape((rows, queries, spec.heads, spec.head_dim))?;
-        self.attend(&q, [Keys::Whole(k), Keys::Whole(v)], None, &visible, pass)?.reshape(x.dims())
+        self.attend(&q, [Keys::Whole(k), Keys::Whole(v)], None, &visible, pass, true)?.reshape(x.dims())
     }
 
     /// `y[batch, time, heads · head_dim]` to `[batch, time, heads, head_dim]`.
@@ -160,12 +160,23 @@ impl Attention {
         bias: Option<Tensor>,
         visible: &Visibility,
         pass: &mut Pass,
+        cross: bool,
     ) -> Result<Tensor> {
         let spec = &self.spec;
         let (dropout, precision) = (pass.dropout(spec.dropout), self.precision());
         let args = AttentionArgs { bias, dropout, precision, ..AttentionArgs::scaled(spec.scale) };
+        let (rows, time) = (pass.batch(), pass.time());
+        pass.look(cross, || by_row(k.weights(q, visible, &args)?, rows, time))?;
         let y = k.attend(&v, q, visible, &args)?;
         let (batch, time) = (y.dims()[0], y.dims()[1]);
         self.o.forward(&y.reshape((batch, time, spec.heads * spec.head_dim))?)
     }
+}
+
+/// Weights of queries that stand side by side because they see the same keys, as those of rows:
+/// `[.., heads, .. · time, keys]` to `[rows, heads, time, keys]`.
+fn by_row(weights: Tensor, rows: usize, time: usize) -> Result<Tensor> {
+    let (memory, heads, queries, keys) = weights.data().dims4()?;
+    let apart = weights.data().reshape((memory, heads, queries / time.max(1), time, keys))?;
+    Ok(apart.transpose(1, 2)?.contiguous()?.reshape((rows, heads, time, keys))?.into())
 }

@@ -125,7 +125,12 @@ impl Disentangled {
         };
         let (dropout, precision) = (pass.dropout(spec.dropout), self.o.weight().precision().beside());
         let args = AttentionArgs { bias, dropout, precision, ..AttentionArgs::scaled(spec.scale) };
-        let mut y = phyla_ops::attention(&q, &k, &v, &pass.visibility(None), &args)?;
+        let visible = pass.visibility(None);
+        pass.look(false, || match &self.talking {
+            None => phyla_ops::attention_weights(&q, &k, &visible, &args),
+            Some(_) => candle_core::bail!("heads that talk mix their weights again, and these are not to be had"),
+        })?;
+        let mut y = phyla_ops::attention(&q, &k, &v, &visible, &args)?;
         if let Some(talking) = &self.talking {
             y = talking.gather(&y)?;
         }

@@ -43,7 +43,7 @@ pub use mla::{Mla, MlaSpec};
 pub use mlp::{Mlp, MlpSpec};
 pub use moe::{BalanceSpec, Moe, MoeSpec, SharedSpec};
 pub use norm::{Norm, NormSpec};
-pub use pass::{Ledger, Pass, Randomness};
+pub use pass::{Attentions, Ledger, Pass, Randomness};
 pub use phyla_ops::RelativeBuckets;
 pub use phyla_ops::activation::Act;
 pub use phyla_ops::rope::Style;

@@ -108,8 +108,8 @@ impl Mla {
         let (visible, dropout) = (pass.visibility(None), pass.dropout(spec.dropout));
         let args = AttentionArgs { dropout, precision, ..AttentionArgs::scaled(spec.scale) };
         let y = match cached && self.absorbing_is_cheaper(time, latent.sizes()[1]) {
-            true => self.absorbed(&q, &q_turned, &latent, &visible, &args)?,
-            false => self.expanded(&q, &q_turned, &latent.whole()?, &visible, &args)?,
+            true => self.absorbed([&q, &q_turned], &latent, &visible, &args, pass)?,
+            false => self.expanded([&q, &q_turned], &latent.whole()?, &visible, &args, pass)?,
         };
         self.o.forward(&y.reshape((batch, time, spec.heads * spec.v_dim))?)
     }
@@ -117,11 +117,11 @@ impl Mla {
     /// Keys and values for every head: what the latent vectors stand for.
     fn expanded(
         &self,
-        q: &Tensor,
-        q_turned: &Tensor,
+        [q, q_turned]: [&Tensor; 2],
         latent: &Tensor,
         visible: &Visibility,
         args: &AttentionArgs,
+        pass: &mut Pass,
     ) -> Result<Tensor> {
         let spec = &self.spec;
         let (batch, keys) = (latent.dims()[0], latent.dims()[1]);
@@ -129,24 +129,27 @@ impl Mla {
         let kv = self.kv_up.forward(&latent)?.reshape((batch, keys, spec.heads, spec.nope + spec.v_dim))?;
         let [k, v] = halves(&kv, spec.nope, spec.v_dim)?; // [batch, keys, heads, nope], [.., v_dim]
         let k = phyla_ops::concat_last(&[&k, &phyla_ops::broadcast_heads(&key, spec.heads)?])?;
-        phyla_ops::attention(&phyla_ops::concat_last(&[q, q_turned])?, &k, &v, visible, args)
+        let q = phyla_ops::concat_last(&[q, q_turned])?;
+        pass.look(false, || phyla_ops::attention_weights(&q, &k, visible, args))?;
+        phyla_ops::attention(&q, &k, &v, visible, args)
     }
 
     /// The same numbers without ever making keys and values: their map is folded into the queries and the result
     /// (section 2.1.2), so that all heads attend to the one latent vector of each token.
     fn absorbed(
         &self,
-        q: &Tensor,
-        q_turned: &Tensor,
+        [q, q_turned]: [&Tensor; 2],
         latent: &Keys,
         visible: &Visibility,
         args: &AttentionArgs,
+        pass: &mut Pass,
     ) -> Result<Tensor> {
         let spec = &self.spec;
         let (batch, time) = (q.dims()[0], q.dims()[1]);
         let rows = q.reshape((batch * time, spec.heads, spec.nope))?;
         let q = self.kv_up.per_head_up(&rows, 0)?.reshape((batch, time, spec.heads, spec.kv_rank))?;
         let q = phyla_ops::concat_last(&[&q, q_turned])?; // [batch, time, heads, kv_rank + rotary]
+        pass.look(false, || latent.weights(&q, visible, args))?;
         // The values are the first part of the keys, in place.
         let y = latent.attend(&latent.narrowed(spec.kv_rank)?, &q, visible, args)?;
         let y = y.reshape((batch * time, spec.heads, spec.kv_rank))?;

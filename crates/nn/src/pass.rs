@@ -22,12 +22,23 @@ pub struct Pass<'a> {
     pub index: Option<RelativeIndex>,
     /// Filled with every layer's input, when wanted.
     pub hidden_states: Option<Vec<Tensor>>,
+    /// Filled with every layer's attention weights, when wanted.
+    pub attentions: Option<Attentions>,
     /// Keep only the layers' inputs and compute them again in the backward pass.
     pub checkpointing: bool,
     /// So many layers run, from the first; all without a word.
     pub layers: Option<usize>,
     /// Index of the layer that runs now: its slot in the cache.
     pub layer: usize,
+}
+
+/// The attention weights of a pass, which attention itself never holds: computed once more, for looking at them.
+#[derive(Clone, Debug, Default)]
+pub struct Attentions {
+    /// Of each layer over its own tokens, `[batch, heads, time, keys]`; with a cache the keys are all it holds.
+    pub own: Vec<Tensor>,
+    /// Of each layer over an encoder's states, `[batch, heads, time, source]`.
+    pub cross: Vec<Tensor>,
 }
 
 /// What mixtures of experts say about the evenness of their choices.
@@ -98,6 +109,7 @@ impl<'a> Pass<'a> {
             index: None,
             randomness: None,
             hidden_states: None,
+            attentions: None,
             checkpointing: false,
             layers: None,
             layer: 0,
@@ -269,6 +281,15 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Keeps the attention weights of a layer, over an encoder's states if `cross`, where they are wanted.
+    pub(crate) fn look(&mut self, cross: bool, weights: impl FnOnce() -> Result<Tensor>) -> Result<()> {
+        if let Some(kept) = &mut self.attentions {
+            let place = if cross { &mut kept.cross } else { &mut kept.own };
+            place.push(weights()?);
+        }
+        Ok(())
+    }
+
     /// Ends the pass: the cache counts its new tokens.
     pub fn finish(&mut self) {
         let time = self.time();
@@ -288,6 +309,7 @@ impl<'a> Pass<'a> {
             index: self.index.clone(),
             randomness: self.randomness.clone(),
             hidden_states: None,
+            attentions: None,
             checkpointing: false,
             layers: None,
             layer: self.layer,

@@ -138,6 +138,19 @@ impl Call {
     }
 }
 
+/// The weights of [`attention`], which it never holds all at once: `[batch, heads, queries, keys]`. For looking at them; there is
+/// no gradient.
+///
+/// # Errors
+/// If sizes do not fit together.
+pub fn attention_weights(q: &Tensor, k: &Tensor, visible: &Visibility, args: &AttentionArgs) -> Result<Tensor> {
+    let shape = shape(q, k, k, visible)?;
+    check(shape, visible, args.bias.as_ref())?;
+    let bias = args.bias.as_ref().map(Tensor::data);
+    let weights = weights([q.data(), k.data()], bias, shape, visible, args)?;
+    Ok(weights.reshape((shape.batch, shape.heads, shape.time_q, shape.keys))?.into())
+}
+
 fn shape(q: &Tensor, k: &Tensor, v: &Tensor, visible: &Visibility) -> Result<AttentionShape> {
     let (&[batch, time_q, heads, dim], &[_, keys, kv_heads, _], &[_, _, _, v_dim]) = (q.dims(), k.dims(), v.dims())
     else {
@@ -203,22 +216,36 @@ fn strided(data: &Data) -> Result<(Data, Strided)> {
 
 /// Of `q`, `k`, `v` and perhaps the bias.
 fn reference(x: &[Data], s: AttentionShape, visible: &Visibility, args: &AttentionArgs) -> Result<Data> {
-    let (q, k, v) = (&x[0], &x[1], &x[2]);
+    let weights = weights([&x[0], &x[1]], x.get(3), s, visible, args)?;
+    let (all, v3) = (s.batch * s.heads, spread(&x[2], s, s.v_dim)?);
+    let out = weights.reshape((all, s.time_q, s.keys))?.to_dtype(v3.dtype())?.matmul(&v3)?;
+    out.reshape((s.batch, s.heads, s.time_q, s.v_dim))?.transpose(1, 2)?.contiguous()
+}
+
+/// Keys or values for every head, `[batch · heads, keys, dim]`: candle cannot differentiate products that are broadcast.
+fn spread(x: &Data, s: AttentionShape, dim: usize) -> Result<Data> {
+    let group = s.heads / s.kv_heads;
+    let x = x.transpose(1, 2)?.unsqueeze(2)?.broadcast_as((s.batch, s.kv_heads, group, s.keys, dim))?;
+    x.contiguous()?.reshape((s.batch * s.heads, s.keys, dim))
+}
+
+/// The softmax of the scores, `[batch, kv_heads, heads / kv_heads, queries, keys]`.
+fn weights(
+    [q, k]: [&Data; 2],
+    bias: Option<&Data>,
+    s: AttentionShape,
+    visible: &Visibility,
+    args: &AttentionArgs,
+) -> Result<Data> {
     let (group, device) = (s.heads / s.kv_heads, q.device());
-    // Products are of three dimensions, [batch · heads, time, dim]: candle cannot differentiate broadcast ones.
-    let all = s.batch * s.heads;
-    let spread = |x: &Data, dim: usize| {
-        let x = x.transpose(1, 2)?.unsqueeze(2)?.broadcast_as((s.batch, s.kv_heads, group, s.keys, dim))?;
-        x.contiguous()?.reshape((all, s.keys, dim))
-    };
-    let q3 = q.transpose(1, 2)?.contiguous()?.reshape((all, s.time_q, s.dim))?;
-    let (k3, v3) = (spread(k, s.dim)?, spread(v, s.v_dim)?);
+    let q3 = q.transpose(1, 2)?.contiguous()?.reshape((s.batch * s.heads, s.time_q, s.dim))?;
+    let k3 = spread(k, s, s.dim)?;
     let mut scores = (q3.matmul(&k3.t()?)?.to_dtype(plain::wide(q))? * args.scale as f64)?;
     scores = scores.reshape((s.batch, s.kv_heads, group, s.time_q, s.keys))?;
     if let Some(cap) = args.softcap {
         scores = ((scores / cap as f64)?.tanh()? * cap as f64)?;
     }
-    if let Some(bias) = x.get(3) {
+    if let Some(bias) = bias {
         let bias = bias.to_dtype(scores.dtype())?;
         scores = scores.broadcast_add(&bias.reshape(((), s.kv_heads, group, s.time_q, s.keys))?)?;
     }
@@ -238,15 +265,13 @@ fn reference(x: &[Data], s: AttentionShape, visible: &Visibility, args: &Attenti
     let scores = scores.broadcast_add(&mask)?;
     let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?.broadcast_mul(&seen)?;
-    let weights = match &args.dropout {
+    match &args.dropout {
         Some(dropout) => {
             // Rows of whole Philox blocks, beginning with one: see `Dropped`.
             let dropout = Dropout { offset: dropout.offset.next_multiple_of(4), ..dropout.clone() };
             let rows = [s.batch, s.kv_heads, group, s.time_q, s.keys.next_multiple_of(4)];
-            (&weights * dropout.mask(&rows, device)?.narrow(4, 0, s.keys)?.to_dtype(weights.dtype())?)?
+            &weights * dropout.mask(&rows, device)?.narrow(4, 0, s.keys)?.to_dtype(weights.dtype())?
         }
-        None => weights,
-    };
-    let out = weights.reshape((all, s.time_q, s.keys))?.to_dtype(v3.dtype())?.matmul(&v3)?;
-    out.reshape((s.batch, s.heads, s.time_q, s.v_dim))?.transpose(1, 2)?.contiguous()
+        None => Ok(weights),
+    }
 }

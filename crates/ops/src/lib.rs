@@ -33,7 +33,7 @@ mod weight;
 pub type Data = candle_core::Tensor;
 
 pub use activation::{activate, gated};
-pub use attention::{AttentionArgs, Visibility, attention};
+pub use attention::{AttentionArgs, Visibility, attention, attention_weights};
 pub use balance::{Balance, balance, load_balance};
 pub use checkpoint::checkpoint;
 pub use conv::{Conv1d, conv1d};

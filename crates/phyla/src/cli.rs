@@ -14,6 +14,7 @@ pub mod inspect;
 mod model;
 mod ngrams;
 mod output;
+mod outputs;
 pub mod predict;
 mod progress;
 pub mod quantize;

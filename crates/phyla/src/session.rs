@@ -152,11 +152,16 @@ impl Session {
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Generation, Error> {
         let config = self.config.clone().merge(settings);
-        let mut generator = Generator::new(&self.model, self.tokenizer.as_ref());
-        if let Some(assistant) = &self.assistant {
-            generator = generator.assisted_by(assistant.guesser());
+        Ok(self.generator().generate(prompts, &config, seed, on_event)?)
+    }
+
+    /// What generates: the model with its tokenizer and assistant.
+    pub fn generator(&self) -> Generator<'_> {
+        let generator = Generator::new(&self.model, self.tokenizer.as_ref());
+        match &self.assistant {
+            Some(assistant) => generator.assisted_by(assistant.guesser()),
+            None => generator,
         }
-        Ok(generator.generate(prompts, &config, seed, on_event)?)
     }
 }
 

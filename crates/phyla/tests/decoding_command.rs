@@ -114,3 +114,32 @@ fn what_is_wrong_with_settings_is_told() {
     let output = phyla(path, &["generate", "--model", "nowhere", "--ids", "1", "--generation-config", "broken.json"]);
     assert!(String::from_utf8(output.stderr).unwrap().contains("broken.json"));
 }
+
+#[test]
+fn what_else_a_call_gives_is_in_the_json() {
+    let folder = folder();
+    let run = |settings: &[&str]| answer(folder.path(), &[&["--max-new-tokens", "4"], settings].concat());
+    let plain = run(&[]);
+    let said = &run(&["--top-logprobs", "3", "--output-scores", "--output-hidden-states"])["sequences"][0];
+    assert_eq!(said["ids"], plain["sequences"][0]["ids"]);
+    let tokens = said["logprobs"].as_array().unwrap();
+    assert_eq!(tokens.len(), 4);
+    for (token, id) in tokens.iter().zip(said["ids"].as_array().unwrap()) {
+        // Greedy: the token is the likeliest, and there is no tokenizer to name it.
+        assert_eq!((&token["id"], &token["top_logprobs"][0]["id"], &token["token"]), (id, id, &Value::Null));
+        assert_eq!(
+            (&token["logprob"], token["top_logprobs"].as_array().unwrap().len()),
+            (&token["top_logprobs"][0]["logprob"], 3)
+        );
+        assert!(token["logprob"].as_f64().unwrap() < 0.);
+    }
+    assert_eq!((said["scores"][3].as_array().unwrap().len(), said.get("logits")), (60, None));
+    assert_eq!(said["hidden_states"][0][2]["shape"], json!([8, 32]));
+    // A number alone asks for alternatives; beams come with their scores.
+    let beams = run(&["--logprobs", "2", "--num-beams", "2", "--num-return-sequences", "2"]);
+    assert_eq!(beams["sequences"][1]["logprobs"][0]["top_logprobs"].as_array().unwrap().len(), 2);
+    assert!(beams["sequences"][0]["score"].as_f64() >= beams["sequences"][1]["score"].as_f64());
+    let output = phyla(folder.path(), &[&GENERATE[..], &["--max-new-tokens", "2", "--logprobs"]].concat());
+    let warning = String::from_utf8(output.stderr).unwrap();
+    assert!(warning.contains("logprobs: only `generate --json` prints these"), "{warning}");
+}

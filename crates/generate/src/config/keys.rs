@@ -78,5 +78,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("cache_config", "{\"nbits\":N}", "Bits of a quantised cache: 4 or 8"),
     key("max_cache_len", "N", "Positions of a static cache, at least"),
+    key("logprobs", "BOOL|N", "Tell how likely each token was (with --json), and N likeliest beside it"),
+    key("top_logprobs", "N", "Tell so many of the likeliest tokens of each step (with --json)"),
+    key("output_scores", "BOOL", "Tell what the settings leave of each step's logits (with --json)"),
+    key("output_logits", "BOOL", "Tell each step's logits (with --json)"),
+    key("output_attentions", "BOOL", "Tell all attention weights (with --json): large"),
+    key("output_hidden_states", "BOOL", "Tell what enters and leaves each layer (with --json): large"),
     key("deterministic", "BOOL", "Let no answer depend on what else is in the call, over quantised weights too"),
 ];

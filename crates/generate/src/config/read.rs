@@ -25,10 +25,6 @@ const SILENT: &[&str] = &[
     "prefill_chunk_size",
     "continuous_batching_config",
     "return_dict_in_generate",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "output_logits",
     "low_memory",
     // About ways of assisting that are not ours: a text is told anew to an assistant of another tokenizer, as a whole.
     "is_assistant",
@@ -171,6 +167,16 @@ impl GenerationConfig {
             "sequence_bias" => self.sequence_bias = Some(biases(key, value)?),
             "exponential_decay_length_penalty" => self.exponential_decay_length_penalty = Some(decay(key, value)?),
             "remove_invalid_values" => self.remove_invalid_values = Some(truth(key, value)?),
+            "output_scores" => self.output_scores = Some(truth(key, value)?),
+            "output_logits" => self.output_logits = Some(truth(key, value)?),
+            "output_attentions" => self.output_attentions = Some(truth(key, value)?),
+            "output_hidden_states" => self.output_hidden_states = Some(truth(key, value)?),
+            // A number as in OpenAI's older interface.
+            "logprobs" if value.is_number() => {
+                (self.logprobs, self.top_logprobs) = (Some(true), Some(count(key, value)?));
+            }
+            "logprobs" => self.logprobs = Some(truth(key, value)?),
+            "top_logprobs" => self.top_logprobs = Some(count(key, value)?),
             "max_time" => self.max_time = Some(number(key, value)?),
             "encoder_no_repeat_ngram_size" => self.encoder_no_repeat_ngram_size = Some(count(key, value)?),
             "top_h" => self.top_h = Some(number(key, value)?),

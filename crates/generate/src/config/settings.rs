@@ -5,7 +5,7 @@ use std::time::Duration;
 use phyla_models::Arch;
 
 use super::{CacheSettings, EarlyStopping, GenerationConfig};
-use crate::{Error, Result};
+use crate::{Error, Result, Wanted};
 
 /// Most new tokens when neither the model nor the user sets a limit; less where the model's context ends first.
 pub const DEFAULT_MAX_NEW_TOKENS: usize = 512;
@@ -92,6 +92,8 @@ pub struct Settings {
     pub early_exit: Option<usize>,
     /// Contrastive search: the weight of the penalty, and how many ids are weighed; `None` is off.
     pub contrast: Option<(f32, usize)>,
+    /// What is given besides ids and text.
+    pub outputs: Wanted,
     /// Whether ids are guessed.
     pub speculates: bool,
 }
@@ -210,6 +212,7 @@ impl TryFrom<&GenerationConfig> for Settings {
             )?,
             early_exit: counted("assistant_early_exit", config.assistant_early_exit)?,
             contrast: contrast(config)?,
+            outputs: outputs(config)?,
             speculates: lookup.is_some() || config.assistant_early_exit.is_some(),
         })
     }
@@ -259,6 +262,22 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// What is asked for besides ids and text.
+fn outputs(config: &GenerationConfig) -> Result<Wanted> {
+    let top = config.top_logprobs.unwrap_or(0);
+    if config.logprobs == Some(false) && top > 0 {
+        return Err(Error::Settings(format!("top_logprobs: {top} alternatives are asked for, and logprobs is false")));
+    }
+    let wanted = |asked: Option<bool>| asked.unwrap_or(false);
+    Ok(Wanted {
+        logits: wanted(config.output_logits),
+        scores: wanted(config.output_scores),
+        hidden_states: wanted(config.output_hidden_states),
+        attentions: wanted(config.output_attentions),
+        logprobs: (wanted(config.logprobs) || config.top_logprobs.is_some()).then_some(top),
+    })
 }
 
 /// Contrastive search, as in transformers: with a penalty, more ids than one to weigh, and nothing that draws or searches.

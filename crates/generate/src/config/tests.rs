@@ -222,7 +222,7 @@ fn ten_thousand_damaged_files() {
 #[test]
 fn every_key_in_the_list_is_read_and_each_is_listed_once() {
     let value = |kind: &str| match kind {
-        "BOOL" => json!(true),
+        "BOOL" | "BOOL|N" => json!(true),
         "N" | "K" => json!(3),
         "T" | "P" | "H" | "F" | "X" | "A" | "SECONDS" => json!(0.5),
         "ID" | "ID|[ID,...]" => json!(1),

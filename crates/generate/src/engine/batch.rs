@@ -7,8 +7,9 @@ use phyla_models::Model;
 use phyla_nn::{Cache, CacheRows, CacheSpec, Memory, Pass, RopeScaling, SublayerSpec, Takeover};
 use phyla_ops::{Data, Tensor, cpu};
 
-use crate::watch::{Moment, Watcher};
-use crate::{Result, Session};
+use crate::outputs::Seen;
+use crate::watch::{At, Moment, Watcher};
+use crate::{Result, Session, Wanted};
 
 /// Tokens of a prompt that are read in one pass: enough to be bound by arithmetic, few enough to bound the memory of
 /// the activations.
@@ -40,6 +41,9 @@ pub(super) struct Batch<'a> {
     passes: usize,
     /// Is told of every pass.
     pub watch: Watcher<'a>,
+    /// What of the layers is to be told, too, and what it was in the last pass.
+    pub wanted: Wanted,
+    seen: Option<Seen>,
 }
 
 impl<'a> Batch<'a> {
@@ -83,6 +87,8 @@ impl<'a> Batch<'a> {
             invariant: model.invariant_rows(),
             passes: 0,
             watch: Watcher::default(),
+            wanted: Wanted::default(),
+            seen: None,
         }
     }
 
@@ -117,7 +123,8 @@ impl<'a> Batch<'a> {
         mut each: impl FnMut(&Tensor) -> Result<()>,
     ) -> Result<Option<Data>> {
         // Where the rotation depends on the length, the whole prompt has to turn by its own.
-        let chunk = if self.length_dependent { ids.len().max(1) } else { CHUNK };
+        let whole = self.length_dependent || self.wanted.layers();
+        let chunk = if whole { ids.len().max(1) } else { CHUNK };
         let mut last = None;
         for ids in ids.chunks(chunk) {
             if cancelled() {
@@ -133,13 +140,24 @@ impl<'a> Batch<'a> {
     /// The states of new ids, equally many for each of these rows, `[rows, ids, hidden]`.
     fn forward(&mut self, rows: Range<usize>, ids: &[u32]) -> Result<Tensor> {
         let time = ids.len() / rows.len().max(1);
-        let rows = CacheRows { cache: &mut self.cache, rows };
-        let hidden = self.model.forward(ids, None, &mut Pass::cached(rows, time))?;
+        let mut pass = Pass::cached(CacheRows { cache: &mut self.cache, rows: rows.clone() }, time);
+        Seen::ask(&mut pass, self.wanted);
+        let hidden = self.model.forward(ids, None, &mut pass)?;
+        let kept = Seen::take(&mut pass);
+        self.seen = kept.map(|seen| seen.holding(&self.cache.lengths()[rows]));
         if self.watch.is_there() {
             let positions = self.cache.lengths().iter().sum();
             self.watch.tell(Moment::Read { ids: ids.len(), positions, bytes: self.cache.bytes() });
         }
         Ok(hidden)
+    }
+
+    /// Tells what the layers held in the last pass, where that is asked for: of number `row` of its rows, and of one token if
+    /// there were several that ids are picked behind.
+    pub fn tell_layers(&self, at: At, row: usize, token: Option<usize>) {
+        if let Some(seen) = &self.seen {
+            self.watch.tell(Moment::Layers { at, layers: seen.of(row, token) });
+        }
     }
 
     /// [`Batch::forward`] behind the prompts.

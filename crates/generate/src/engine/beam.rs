@@ -119,8 +119,9 @@ impl<'a, 'e> Search<'a, 'e> {
     /// Adds what may follow in `rows` to the choice that their prompts have.
     fn score(&mut self, rows: &[usize], logits: &Data, each: usize) -> Result<()> {
         let vocab = self.batch.vocab();
-        for (logits, row) in cpu::view::<f32>(logits)?.chunks_exact(vocab).zip(rows) {
+        for (number, (logits, row)) in cpu::view::<f32>(logits)?.chunks_exact(vocab).zip(rows).enumerate() {
             let Some(at) = self.beams[row / each].at(row % each) else { continue };
+            self.batch.tell_layers(at, number, None);
             self.generator.watch.scores(at, Stage::Logits, logits);
             if !self.settings.remove_invalid {
                 sampler::checked_largest(logits)?;

@@ -59,7 +59,7 @@ pub(super) fn search(
     timings.read = prompt.len();
     let mut states = States { width: hidden.len() / prompt.len().max(1), all: vec![] };
     states.extend(&hidden);
-    let mut row = cpu::view::<f32>(&logits)?.to_vec();
+    let (mut row, mut last) = (cpu::view::<f32>(&logits)?.to_vec(), 0);
     timings.prefill = start.elapsed();
     while active.finish.is_none() {
         if generator.cancelled() {
@@ -71,6 +71,7 @@ pub(super) fn search(
             break;
         }
         let at = active.at();
+        batch.tell_layers(at, last, None);
         generator.watch.scores(at, Stage::Logits, &row);
         generator.watch.process(at, &chain, &mut row, &active.history);
         let candidates = likeliest(&row, k)?;
@@ -90,6 +91,7 @@ pub(super) fn search(
         row.clear();
         row.extend_from_slice(&cpu::view::<f32>(&logits)?[best * vocab..][..vocab]);
         batch.keep(best)?;
+        last = best;
         active.accept(ids[best], settings, on_event)?;
         if timings.steps == 0 {
             timings.first_token = start.elapsed();

@@ -80,8 +80,9 @@ impl<'a, 'e> Run<'a, 'e> {
             let first = |prompt: usize| self.sequences[prompt * returns].history.last().unwrap_or(0);
             let (prompts, logits) = self.batch.step(group, first)?;
             let logits = cpu::view::<f32>(&logits)?;
-            for (prompt, logits) in prompts.into_iter().zip(logits.chunks_exact(vocab)) {
+            for (row, (prompt, logits)) in prompts.into_iter().zip(logits.chunks_exact(vocab)).enumerate() {
                 for sequence in prompt * returns..(prompt + 1) * returns {
+                    self.batch.tell_layers(self.sequences[sequence].at(), row, None);
                     self.extend(sequence, logits)?;
                 }
                 if prompt == 0 {
@@ -102,6 +103,7 @@ impl<'a, 'e> Run<'a, 'e> {
             let Some(logits) = self.batch.prefill(prompt, &ids, || generator.cancelled())? else { break };
             self.timings.read += ids.len();
             for sequence in first..first + returns {
+                self.batch.tell_layers(self.sequences[sequence].at(), 0, None);
                 self.extend(sequence, &cpu::view(&logits)?)?;
                 if sequence == 0 {
                     self.timings.first_token = start.elapsed();
@@ -122,8 +124,9 @@ impl<'a, 'e> Run<'a, 'e> {
             let last = |sequence: usize| self.sequences[sequence].history.last().unwrap_or(0);
             let (sequences, logits) = self.batch.step(group, last)?;
             let logits = cpu::view::<f32>(&logits)?;
-            for (sequence, logits) in sequences.into_iter().zip(logits.chunks_exact(vocab)) {
+            for (row, (sequence, logits)) in sequences.into_iter().zip(logits.chunks_exact(vocab)).enumerate() {
                 if self.sequences[sequence].finish.is_none() {
+                    self.batch.tell_layers(self.sequences[sequence].at(), row, None);
                     self.extend(sequence, logits)?;
                     self.timings.tokens += 1;
                 }
@@ -145,6 +148,7 @@ impl<'a, 'e> Run<'a, 'e> {
         let logits = cpu::view::<f32>(&logits)?;
         let (at, mut right) = (self.sequences[0].at(), 0);
         for (i, logits) in logits.chunks_exact(vocab).enumerate() {
+            self.batch.tell_layers(self.sequences[0].at(), 0, Some(i));
             self.extend(0, logits)?;
             self.timings.tokens += 1;
             let active = &self.sequences[0];

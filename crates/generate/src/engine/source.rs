@@ -3,7 +3,8 @@
 use phyla_models::{Input, Model};
 use phyla_nn::Memory;
 
-use crate::Result;
+use crate::outputs::Seen;
+use crate::{Result, Wanted};
 
 /// Below so many tokens a text's attention takes the path of decoding, whose sums come in another order.
 const LONG: usize = 9;
@@ -12,7 +13,7 @@ const LONG: usize = 9;
 ///
 /// A text's numbers do not depend on the others. Products of few rows sum in another order than those of many, so the
 /// encoder, and the decoder's layers that map its states, always see many: few short texts have more padding.
-pub(super) fn encode(model: &Model, texts: &[&[u32]]) -> Result<Memory> {
+pub(super) fn encode(model: &Model, texts: &[&[u32]], wanted: Wanted) -> Result<(Memory, Option<Seen>)> {
     let (batch, longest) = (texts.len(), texts.iter().map(|text| text.len()).max().unwrap_or(0));
     let time = longest.max(LONG).max(model.invariant_rows() / batch.max(1) + 1);
     let (mut ids, mut valid) = (vec![0; batch * time], vec![0u8; batch * time]);
@@ -26,5 +27,8 @@ pub(super) fn encode(model: &Model, texts: &[&[u32]]) -> Result<Memory> {
     let positions = (0..batch).flat_map(|_| (0..time).map(|t| first + t.min(last) as u32)).collect();
     let (attention_mask, positions) = (Some(valid), Some(positions));
     let input = Input { ids, batch, time, attention_mask, positions, ..Input::default() };
-    Ok(model.encode(&input, &mut input.source_pass(&model.arch)?)?)
+    let mut pass = input.source_pass(&model.arch)?;
+    Seen::ask(&mut pass, wanted);
+    let memory = model.encode(&input, &mut pass)?;
+    Ok((memory, Seen::take(&mut pass)))
 }

@@ -37,6 +37,11 @@ impl Keys {
         }
     }
 
+    /// The weights with which queries see these keys, `[batch, heads, queries, keys]`: see [`phyla_ops::attention_weights`].
+    pub fn weights(&self, q: &Tensor, visible: &Visibility, args: &AttentionArgs) -> Result<Tensor> {
+        phyla_ops::attention_weights(q, &self.whole()?, visible, args)
+    }
+
     /// What queries find among keys and these values: see [`phyla_ops::attention`].
     pub fn attend(&self, values: &Keys, q: &Tensor, visible: &Visibility, args: &AttentionArgs) -> Result<Tensor> {
         match (self, values) {

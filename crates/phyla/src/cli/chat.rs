@@ -61,7 +61,9 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut session = super::model::session(&args.model, args.device, args.dtype, args.bits)?;
-    session.config = std::mem::take(&mut session.config).merge(args.sampling.config()?);
+    let user = args.sampling.config()?;
+    super::outputs::warn_of_unprinted(&user);
+    session.config = std::mem::take(&mut session.config).merge(user);
     let Some(tokenizer) = &session.tokenizer else {
         return Err(usage(format!("`{}` has no tokenizer", args.model), "chat needs a folder with tokenizer files"));
     };

@@ -12,6 +12,7 @@ use super::error::usage;
 use super::model::{Dtype, QuantizeArgs};
 use super::ngrams::NgramArgs;
 use super::output;
+use super::outputs;
 use super::sampling::Sampling;
 
 /// Continue a prompt
@@ -68,6 +69,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // Before the model, which takes longer to load than a missing file takes to be missed.
     let text = args.prompt.as_deref().map(read).transpose()?;
     let user = args.sampling.config()?;
+    if !args.json {
+        outputs::warn_of_unprinted(&user);
+    }
     let open = |model: &str| super::model::session(model, args.device, args.dtype, args.bits);
     let session = match &args.assistant_model {
         Some(assistant) => open(&args.model)?.assisted_by(open(assistant)?),
@@ -140,7 +144,13 @@ fn prompt(args: &Args, session: &Session, text: Option<&str>) -> anyhow::Result<
 
 fn as_json(prompt: &[u32], session: &Session, generation: &Generation) -> anyhow::Result<()> {
     let sequences: Vec<_> = (generation.sequences.iter())
-        .map(|s| json!({ "text": s.text, "ids": s.ids, "finish_reason": s.finish_reason.as_str() }))
+        .map(|s| {
+            let mut fields = outputs::fields(s, session.tokenizer.as_ref());
+            fields.insert("text".into(), json!(s.text));
+            fields.insert("ids".into(), json!(s.ids));
+            fields.insert("finish_reason".into(), json!(s.finish_reason.as_str()));
+            fields
+        })
         .collect();
     let timings = &generation.timings;
     output::json(&json!({

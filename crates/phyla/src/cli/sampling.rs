@@ -70,7 +70,7 @@ fn value(text: &str) -> Value {
 impl clap::Args for Keys {
     fn augment_args(command: Command) -> Command {
         command.args(KEYS.iter().map(|key| {
-            let truth = key.value == "BOOL";
+            let truth = key.value.starts_with("BOOL");
             let arg = Arg::new(key.name).long(key.name.replace('_', "-")).value_name(key.value).help(key.help);
             // A switch needs no word.
             if truth { arg.num_args(0..=1).default_missing_value("true") } else { arg.allow_negative_numbers(true) }
