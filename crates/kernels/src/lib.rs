@@ -31,6 +31,7 @@ pub mod rope;
 pub mod route;
 pub mod rows;
 mod simd;
+pub mod spool;
 pub mod threads;
 mod tile;
 pub mod unfold;

@@ -47,6 +47,19 @@ pub fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), std::mem::size_of_val(values)) }
 }
 
+/// As [`view`], for writing.
+pub fn view_mut<T: Plain>(bytes: &mut [u8]) -> Option<&mut [T]> {
+    // SAFETY: as in `view`; and every value of `T` is bytes.
+    let (head, body, tail) = unsafe { bytes.align_to_mut::<T>() };
+    (head.is_empty() && tail.is_empty()).then_some(body)
+}
+
+/// As [`bytes_of`], for writing.
+pub fn bytes_of_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: as in `bytes_of`; and any bytes are values of a `Plain` type.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), std::mem::size_of_val(values)) }
+}
+
 impl MappedFile {
     /// Maps the file at `path`. Errors are those of opening and mapping; the path is in their text.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Arc<Self>> {

@@ -1,12 +1,17 @@
 //! Pages of a cache: keys, values or latent vectors of [`POSITIONS`] neighbouring positions, in floats or in blocks of few
 //! bits.
 
+use std::io;
+use std::sync::Arc;
+
 use half::bf16;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use crate::map::{self, MappedSlice};
 use crate::product::{Blocks, MatRef};
 use crate::quant::Quant;
+use crate::spool::{Slot, Spool};
 
 /// Positions of a page: what attention reads at once.
 pub const POSITIONS: usize = 64;
@@ -67,19 +72,23 @@ impl Kept {
 }
 
 /// A page.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Page {
     /// Numbers of a position.
     row: usize,
-    values: Values,
+    kept: Kept,
+    store: Store,
 }
 
-#[derive(Clone, Debug)]
-enum Values {
-    F32(Vec<f32>),
-    Bf16(Vec<bf16>),
-    F16(Vec<f16>),
-    Blocks(Quant, Vec<u8>),
+/// Where a page's numbers lie.
+#[derive(Debug)]
+enum Store {
+    /// On the heap, in words of four bytes: numbers of every kind are aligned there.
+    Heap(Vec<u32>),
+    /// In a temporary file, from which the system may take its memory.
+    Spooled(Slot),
+    /// In a file that others have written, and nobody writes.
+    File(MappedSlice),
 }
 
 impl Page {
@@ -88,25 +97,38 @@ impl Page {
     /// # Panics
     /// If those are not whole blocks.
     pub fn new(kept: Kept, row: usize) -> Self {
+        Self { row, kept, store: Store::Heap(vec![0; Self::size(kept, row) / 4]) }
+    }
+
+    /// A page in a temporary file, with whatever its place held before.
+    ///
+    /// # Errors
+    /// If the file has no room for it.
+    ///
+    /// # Panics
+    /// As [`Page::new`].
+    pub fn spooled(kept: Kept, row: usize, spool: &Arc<Spool>) -> io::Result<Self> {
+        Ok(Self { row, kept, store: Store::Spooled(spool.slot(Self::size(kept, row))?) })
+    }
+
+    /// A page that lies in a file, where nobody may write; `None` if it is not as long as a page is, or not aligned.
+    ///
+    /// # Panics
+    /// As [`Page::new`].
+    pub fn mapped(kept: Kept, row: usize, bytes: MappedSlice) -> Option<Self> {
+        let fits = bytes.bytes().len() == Self::size(kept, row) && map::view::<u32>(bytes.bytes()).is_some();
+        fits.then_some(Self { row, kept, store: Store::File(bytes) })
+    }
+
+    /// Bytes of a page: whole words, since there are 64 positions.
+    fn size(kept: Kept, row: usize) -> usize {
         assert!(row.is_multiple_of(kept.block()), "{row} numbers are not whole blocks of {}", kept.name());
-        let len = POSITIONS * row;
-        let values = match kept {
-            Kept::F32 => Values::F32(vec![0.0; len]),
-            Kept::Bf16 => Values::Bf16(vec![bf16::ZERO; len]),
-            Kept::F16 => Values::F16(vec![f16::ZERO; len]),
-            Kept::Blocks(kind) => Values::Blocks(kind, vec![0; kept.bytes(len)]),
-        };
-        Self { row, values }
+        kept.bytes(POSITIONS * row)
     }
 
     /// How it keeps its numbers.
     pub fn kept(&self) -> Kept {
-        match &self.values {
-            Values::F32(_) => Kept::F32,
-            Values::Bf16(_) => Kept::Bf16,
-            Values::F16(_) => Kept::F16,
-            Values::Blocks(kind, _) => Kept::Blocks(*kind),
-        }
+        self.kept
     }
 
     /// Numbers of a position.
@@ -116,24 +138,62 @@ impl Page {
 
     /// Bytes of its numbers.
     pub fn bytes(&self) -> usize {
-        self.kept().bytes(POSITIONS * self.row)
+        self.kept.bytes(POSITIONS * self.row)
+    }
+
+    /// Whether it may be written.
+    pub fn is_writable(&self) -> bool {
+        !matches!(self.store, Store::File(_))
+    }
+
+    /// All of it as it lies in memory, in the machine's byte order.
+    pub fn raw(&self) -> &[u8] {
+        match &self.store {
+            Store::Heap(words) => map::bytes_of(words),
+            Store::Spooled(slot) => slot.bytes(),
+            Store::File(bytes) => bytes.bytes(),
+        }
+    }
+
+    /// The same for writing; nothing of a page that may not be written.
+    fn raw_mut(&mut self) -> &mut [u8] {
+        match &mut self.store {
+            Store::Heap(words) => map::bytes_of_mut(words),
+            Store::Spooled(slot) => slot.bytes_mut(),
+            Store::File(_) => &mut [],
+        }
     }
 
     /// Its numbers, `[POSITIONS, row]`.
     pub fn view(&self) -> MatRef<'_> {
-        match &self.values {
-            Values::F32(values) => MatRef::F32(values),
-            Values::Bf16(values) => MatRef::Bf16(values),
-            Values::F16(values) => MatRef::F16(values),
-            // Made of whole blocks above.
-            Values::Blocks(kind, bytes) => Blocks::new(*kind, bytes).map_or(MatRef::F32(&[]), MatRef::Blocks),
+        // Aligned and made of whole blocks since they were made.
+        match self.kept {
+            Kept::F32 => MatRef::F32(map::view(self.raw()).unwrap_or_default()),
+            Kept::Bf16 => MatRef::Bf16(map::view(self.raw()).unwrap_or_default()),
+            Kept::F16 => MatRef::F16(map::view(self.raw()).unwrap_or_default()),
+            Kept::Blocks(kind) => Blocks::new(kind, self.raw()).map_or(MatRef::F32(&[]), MatRef::Blocks),
+        }
+    }
+
+    /// Takes all numbers of a page that keeps as many; those of another kind are rounded on the way.
+    ///
+    /// # Panics
+    /// If it keeps fewer or more, or this page lies in a file.
+    pub fn copy_from(&mut self, other: &Page) {
+        assert!(self.row == other.row, "a page of {} numbers a position takes {}", self.row, other.row);
+        if self.kept == other.kept {
+            self.raw_mut().copy_from_slice(other.raw());
+        } else {
+            let mut numbers = vec![0.0; POSITIONS * self.row];
+            other.read(0, &mut numbers);
+            self.write(0, &numbers);
         }
     }
 
     /// Writes the numbers of whole positions from position `at` on. What is not a number stays that, also in blocks.
     ///
     /// # Panics
-    /// If they are not whole positions, or more than there are.
+    /// If they are not whole positions, or more than there are; if the page lies in a file.
     pub fn write(&mut self, at: usize, numbers: &[f32]) {
         assert!(
             numbers.len().is_multiple_of(self.row.max(1)) && at * self.row + numbers.len() <= POSITIONS * self.row,
@@ -141,13 +201,14 @@ impl Page {
             numbers.len(),
             self.row
         );
-        let from = at * self.row;
-        match &mut self.values {
-            Values::F32(values) => values[from..][..numbers.len()].copy_from_slice(numbers),
-            Values::Bf16(values) => values[from..][..numbers.len()].convert_from_f32_slice(numbers),
-            Values::F16(values) => values[from..][..numbers.len()].convert_from_f32_slice(numbers),
-            Values::Blocks(kind, bytes) => {
-                let bytes = &mut bytes[Kept::Blocks(*kind).bytes(from)..][..Kept::Blocks(*kind).bytes(numbers.len())];
+        assert!(self.is_writable(), "a page of a file that was read is not written");
+        let (kept, from) = (self.kept, self.kept.bytes(at * self.row));
+        let bytes = &mut self.raw_mut()[from..][..kept.bytes(numbers.len())];
+        match kept {
+            Kept::F32 => bytes.copy_from_slice(map::bytes_of(numbers)),
+            Kept::Bf16 => map::view_mut::<bf16>(bytes).unwrap_or_default().convert_from_f32_slice(numbers),
+            Kept::F16 => map::view_mut::<f16>(bytes).unwrap_or_default().convert_from_f32_slice(numbers),
+            Kept::Blocks(kind) => {
                 kind.quantize(numbers, bytes);
                 for (block, numbers) in bytes.chunks_exact_mut(kind.bytes()).zip(numbers.chunks_exact(kind.block())) {
                     if numbers.iter().any(|number| number.is_nan()) {
@@ -162,17 +223,14 @@ impl Page {
     /// The numbers of whole positions from position `at` on.
     ///
     /// # Panics
-    /// As [`Page::write`].
+    /// As [`Page::write`], but for files.
     pub fn read(&self, at: usize, to: &mut [f32]) {
-        let from = at * self.row;
-        match &self.values {
-            Values::F32(values) => to.copy_from_slice(&values[from..][..to.len()]),
-            Values::Bf16(values) => values[from..][..to.len()].convert_to_f32_slice(to),
-            Values::F16(values) => values[from..][..to.len()].convert_to_f32_slice(to),
-            Values::Blocks(kind, bytes) => {
-                let kept = Kept::Blocks(*kind);
-                kind.dequantize(&bytes[kept.bytes(from)..][..kept.bytes(to.len())], to);
-            }
+        let bytes = &self.raw()[self.kept.bytes(at * self.row)..][..self.kept.bytes(to.len())];
+        match self.kept {
+            Kept::F32 => map::bytes_of_mut(to).copy_from_slice(bytes),
+            Kept::Bf16 => map::view::<bf16>(bytes).unwrap_or_default().convert_to_f32_slice(to),
+            Kept::F16 => map::view::<f16>(bytes).unwrap_or_default().convert_to_f32_slice(to),
+            Kept::Blocks(kind) => kind.dequantize(bytes, to),
         }
     }
 }
@@ -208,6 +266,36 @@ mod tests {
             }
             assert_eq!(page.bytes(), kept.bytes(64 * 64));
             assert_eq!(page.view().len(), 64 * 64);
+        }
+    }
+
+    #[test]
+    fn pages_hold_the_same_wherever_they_lie() {
+        let spool = Spool::new().unwrap();
+        let numbers: Vec<f32> = (0..64 * 32).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
+        for name in NAMES {
+            let kept = Kept::from_name(name).unwrap();
+            let (mut heap, mut file) = (Page::new(kept, 32), Page::spooled(kept, 32, &spool).unwrap());
+            heap.write(0, &numbers);
+            file.write(0, &numbers);
+            assert!(heap.raw() == file.raw(), "{name}");
+            let path = std::env::temp_dir().join(format!("phyla-page-{}-{name}", std::process::id()));
+            std::fs::write(&path, heap.raw()).unwrap();
+            let bytes = map::MappedFile::open(&path).unwrap();
+            std::fs::remove_file(path).unwrap();
+            let all = MappedSlice::new(bytes.clone(), 0..heap.bytes()).unwrap();
+            let mapped = Page::mapped(kept, 32, all).unwrap();
+            assert!(!mapped.is_writable() && mapped.raw() == heap.raw());
+            let short = MappedSlice::new(bytes, 0..heap.bytes() - 4).unwrap();
+            assert!(Page::mapped(kept, 32, short).is_none());
+            let mut copy = Page::spooled(kept, 32, &spool).unwrap();
+            copy.copy_from(&mapped);
+            assert!(copy.raw() == heap.raw(), "{name}");
+            let mut exact = Page::new(Kept::F32, 32);
+            exact.copy_from(&mapped);
+            let mut back = vec![0.0; 64 * 32];
+            heap.read(0, &mut back);
+            assert!(exact.view().len() == back.len() && map::bytes_of(&back) == exact.raw(), "{name}");
         }
     }
 

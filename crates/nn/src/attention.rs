@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::Result;
 use phyla_ops::{AttentionArgs, Precision, Tensor, Visibility};
 
-use crate::{Keys, Linear, LinearSpec, Norm, NormSpec, Pass, Relative, RelativeBias, RopeSpec, Scope};
+use crate::{CacheSpec, Keys, Linear, LinearSpec, Norm, NormSpec, Pass, Relative, RelativeBias, RopeSpec, Scope, Seen};
 
 /// What shapes an attention block.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,17 +113,21 @@ impl Attention {
             (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
         }
         if let Some(rope) = &spec.rope {
-            let rows = pass.rope(rope);
-            (q, k) = (phyla_ops::rope(&q, &rows)?, phyla_ops::rope(&k, &rows)?);
+            q = phyla_ops::rope(&q, &pass.rope(rope))?;
+            k = pass.rope_of_new(rope).map_or(Ok(k.clone()), |rows| phyla_ops::rope(&k, &rows))?;
         }
-        let kv = pass.extend(k, v, self.precision())?; // [batch, keys, kv_heads, head_dim]
+        let seen = Seen { exactly: CacheSpec::exactly(self.precision()), window: spec.window };
+        let [mut k, v] = pass.extend(k, v, seen)?; // [batch, keys, kv_heads, head_dim]
+        if let Some(rope) = &spec.rope {
+            k = pass.turned(k, rope)?;
+        }
         let bias = match (&spec.relative, &self.relative) {
             (None, _) => None,
             (Some(_), Some(own)) => Some(own.forward(pass)?),
             (Some(_), None) => Some(pass.relative()?.clone()),
         };
         let visible = pass.visibility(spec.window);
-        self.attend(&q, kv, bias, &visible, pass, false)
+        self.attend(&q, [k, v], bias, &visible, pass, false)
     }
 
     /// As [`Attention::forward`], with keys and values from the encoder's states, the same for all queries of a row.

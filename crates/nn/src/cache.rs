@@ -2,23 +2,30 @@
 //! different length stand side by side without padding. On the CPU they lie in pages, which rows may share.
 
 mod encoder;
+mod form;
 mod keys;
 mod paged;
+mod prefix;
 mod rows;
+mod sink;
 mod whole;
 
 pub use keys::Keys;
+pub use prefix::Prefix;
 pub use rows::Takeover;
+pub use sink::SinkSpec;
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Result};
 pub use phyla_kernels::page::Kept;
-use phyla_ops::{Data, Precision};
+use phyla_kernels::spool::Spool;
+use phyla_ops::{Data, Precision, RopeRows};
 
-use crate::Memory;
+use crate::{Memory, RopeSpec};
 use encoder::CachedMemory;
+use form::Form;
 use paged::Paged;
 use whole::Whole;
 
@@ -30,6 +37,25 @@ pub struct CacheSpec {
     pub kept: Option<Kept>,
     /// The positions of a row, where they are fixed: their memory is taken at once, and the cache never grows.
     pub positions: Option<usize>,
+    /// So many of a row's newest positions, at least, are kept as exactly as attention multiplies, whatever `kept` says: they
+    /// are rounded a page at a time, when a pass finds them among the older ones.
+    pub residual: usize,
+    /// Whether layers that look back over a window keep what lies before it, too. Else it is dropped a page at a time, and a
+    /// row cannot go back to where it would be seen again.
+    pub whole: bool,
+    /// Keep only the first tokens and the last ones.
+    pub sink: Option<SinkSpec>,
+    /// Keep pages in a temporary file, so that the system may write them out when memory is short.
+    pub offloaded: bool,
+}
+
+/// How a layer's attention looks at what is kept of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What keeps all that it multiplies.
+    pub exactly: Kept,
+    /// How many tokens a query looks back over, itself counted.
+    pub window: Option<usize>,
 }
 
 impl CacheSpec {
@@ -39,6 +65,16 @@ impl CacheSpec {
             Precision::F32 => Kept::F32,
             Precision::Bf16 | Precision::Int8 => Kept::Bf16,
         }
+    }
+
+    /// What numbers depend on: not where they are kept, nor in how much memory.
+    fn everywhere(self) -> Self {
+        Self { positions: None, offloaded: false, ..self }
+    }
+
+    /// Whether only the CPU can keep a cache so.
+    fn needs_pages(&self) -> bool {
+        self.kept.is_some() || self.sink.is_some() || self.offloaded
     }
 }
 
@@ -52,6 +88,10 @@ pub struct Cache {
     lengths: Vec<usize>,
     /// What a decoder attends to besides itself.
     memory: Option<CachedMemory>,
+    /// Where pages lie that are not in memory.
+    spool: Option<Arc<Spool>>,
+    /// Rotations of positions inside the cache, where keys are turned when they are read.
+    turns: Mutex<Vec<(Arc<RopeSpec>, RopeRows)>>,
 }
 
 /// What a layer keeps.
@@ -77,7 +117,7 @@ impl Cache {
 
     /// An empty cache of `rows` sequences.
     pub fn with(rows: usize, spec: CacheSpec) -> Self {
-        Self { spec, layers: vec![], lengths: vec![0; rows], memory: None }
+        Self { spec, lengths: vec![0; rows], ..Self::default() }
     }
 
     /// Lets its rows attend to an encoder's states: a row of them for each of its own.
@@ -111,43 +151,63 @@ impl Cache {
         layers.sum::<usize>() + self.memory.as_ref().map_or(0, CachedMemory::bytes)
     }
 
-    /// Shortens a row to `length` tokens.
-    pub fn truncate(&mut self, row: usize, length: usize) {
-        self.lengths[row] = self.lengths[row].min(length);
+    /// Shortens a row to `length` tokens, or to none if a layer has dropped what the next token would see there; returns how
+    /// many it then holds. Some 64 tokens can always be taken back.
+    pub fn truncate(&mut self, row: usize, length: usize) -> usize {
+        let length = self.lengths[row].min(length);
+        let reaches = |layer: &Layer| match layer {
+            Layer::Paged(parts) => parts.iter().all(|part| part.reaches(row, length)),
+            Layer::Whole(_) => true,
+        };
+        let length = if self.layers.iter().flatten().all(reaches) { length } else { 0 };
+        self.lengths[row] = length;
         for layer in self.layers.iter_mut().flatten() {
             if let Layer::Paged(parts) = layer {
                 parts.iter_mut().for_each(|part| part.truncate(row, length));
             }
         }
+        length
     }
 
-    /// What a layer keeps, ready for `new`: keys and values, say, which attention multiplies as `exactly`.
-    fn layer(&mut self, layer: usize, new: &[&Data], exactly: Kept) -> Result<&mut Layer> {
-        let (spec, rows) = (self.spec, self.lengths.len());
+    /// What a layer keeps, ready for `new`: keys and values, say.
+    fn layer(&mut self, layer: usize, new: &[&Data], seen: Seen) -> Result<&mut Layer> {
         if self.layers.len() <= layer {
             self.layers.resize_with(layer + 1, || None);
         }
+        if self.layers[layer].is_none() {
+            self.layers[layer] = Some(self.fresh(new, seen)?);
+        }
+        match &mut self.layers[layer] {
+            Some(layer) => Ok(layer),
+            None => candle_core::bail!("layer {layer} of a cache is missing"),
+        }
+    }
+
+    fn fresh(&mut self, new: &[&Data], seen: Seen) -> Result<Layer> {
+        let (spec, rows) = (self.spec, self.lengths.len());
         let plain = new.iter().all(|new| new.device().is_cpu() && new.dtype() == DType::F32);
-        let make = || match (plain, spec.kept) {
-            (true, kept) => {
-                let part = |new: &&Data| {
-                    let (_, _, heads, dim) = new.dims4()?;
-                    Paged::new(rows, [heads, dim], kept.unwrap_or(exactly), spec.positions)
-                };
-                Ok(Layer::Paged(new.iter().map(part).collect::<Result<_>>()?))
-            }
-            (false, None) => {
-                let part = |new: &&Data| Whole::new(rows, new, spec.positions.unwrap_or(0));
-                Ok(Layer::Whole(new.iter().map(part).collect::<Result<_>>()?))
-            }
-            (false, Some(kept)) => {
-                candle_core::bail!("only the CPU keeps a cache in {}, from activations in f32", kept.name())
-            }
-        };
-        Ok(match &mut self.layers[layer] {
-            Some(layer) => layer,
-            place => place.insert(make()?),
-        })
+        if plain {
+            let spool = self.spool()?;
+            let part = |new: &&Data| {
+                let (_, _, heads, dim) = new.dims4()?;
+                Paged::new(rows, Form::new([heads, dim], &spec, seen), spec.positions, spool.clone())
+            };
+            return Ok(Layer::Paged(new.iter().map(part).collect::<Result<_>>()?));
+        }
+        if spec.needs_pages() {
+            let kept = spec.kept.map_or("pages", Kept::name);
+            candle_core::bail!("only the CPU keeps a cache in {kept}, from activations in f32")
+        }
+        let part = |new: &&Data| Whole::new(rows, new, spec.positions.unwrap_or(0));
+        Ok(Layer::Whole(new.iter().map(part).collect::<Result<_>>()?))
+    }
+
+    /// The file for what is not kept in memory, if any.
+    fn spool(&mut self) -> Result<Option<Arc<Spool>>> {
+        if self.spec.offloaded && self.spool.is_none() {
+            self.spool = Some(Spool::new()?);
+        }
+        Ok(self.spool.clone())
     }
 }
 
@@ -158,12 +218,12 @@ impl CacheRows<'_> {
     }
 
     /// Puts what a layer keeps of new tokens (keys and values, or latent vectors), each `[rows, time, kv_heads, dim]`,
-    /// behind what `layer` holds, as `exactly` as attention multiplies it unless the cache says otherwise; returns all of
-    /// it, `[rows, longest, kv_heads, dim]`.
+    /// behind what `layer` holds, as exactly as attention multiplies it unless the cache says otherwise; returns all of
+    /// it, `[rows, longest, kv_heads, dim]`, or, of a cache that keeps the first tokens and the last, those.
     ///
     /// # Errors
     /// If sizes do not fit, or the positions of the cache are fixed and there are too few.
-    pub fn append(&mut self, layer: usize, new: &[&Data], exactly: Kept) -> Result<Vec<Keys>> {
+    pub fn append(&mut self, layer: usize, new: &[&Data], seen: Seen) -> Result<Vec<Keys>> {
         let (rows, time) = (self.rows.len(), new.first().map_or(Ok(0), |data| data.dim(1))?);
         if let Some(wrong) = new.iter().find(|data| data.dims()[..2] != [rows, time]) {
             candle_core::bail!("a cache of {rows} rows was given {time} tokens of shape {:?}", wrong.dims());
@@ -173,13 +233,26 @@ impl CacheRows<'_> {
         if let Some(positions) = self.cache.spec.positions.filter(|&positions| positions < longest) {
             candle_core::bail!("the cache has room for {positions} positions, and a row comes to {longest}");
         }
+        let sink = self.cache.spec.sink;
+        if let Some(sink) = sink.filter(|sink| time > sink.window - sink.first) {
+            candle_core::bail!(
+                "{time} tokens are read together, and behind the first {} a cache of {} keeps {}",
+                sink.first,
+                sink.window,
+                sink.window - sink.first
+            );
+        }
         let (rows, new_data) = (self.rows.clone(), new.iter().map(|new| new.contiguous()));
-        match self.cache.layer(layer, new, exactly)? {
+        match self.cache.layer(layer, new, seen)? {
             Layer::Paged(parts) if parts.len() == new.len() => {
                 for (part, new) in parts.iter_mut().zip(new_data) {
                     part.append(&new?, rows.clone(), &lengths)?;
                 }
-                parts.iter().map(|part| Ok(Keys::Paged(part.view(rows.clone(), longest)?))).collect()
+                let view = |part: &Paged| match sink {
+                    Some(sink) => Ok(Keys::Whole(part.gather(rows.clone(), &lengths, time, sink)?.into())),
+                    None => Ok(Keys::Paged(part.view(rows.clone(), longest)?)),
+                };
+                parts.iter().map(view).collect()
             }
             Layer::Whole(parts) if parts.len() == new.len() => {
                 for (part, new) in parts.iter_mut().zip(new_data) {
@@ -191,10 +264,19 @@ impl CacheRows<'_> {
         }
     }
 
-    /// Counts `time` tokens more in each row, once all layers have appended theirs.
+    /// Counts `time` tokens more in each row, once all layers have appended theirs, and drops what later ones do not see.
     pub fn advance(&mut self, time: usize) {
-        for length in &mut self.cache.lengths[self.rows.clone()] {
-            *length += time;
+        for row in self.rows.clone() {
+            self.cache.lengths[row] += time;
+            let length = self.cache.lengths[row];
+            for layer in self.cache.layers.iter_mut().flatten() {
+                if let Layer::Paged(parts) = layer {
+                    parts.iter_mut().for_each(|part| part.let_go(row, length));
+                }
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

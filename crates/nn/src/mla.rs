@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Result;
 use phyla_ops::{AttentionArgs, Tensor, Visibility};
 
-use crate::{Keys, Linear, LinearSpec, Norm, NormSpec, Pass, RopeSpec, Scope};
+use crate::{CacheSpec, Keys, Linear, LinearSpec, Norm, NormSpec, Pass, RopeSpec, Scope, Seen};
 
 /// So many queries have the same bits together as alone.
 const FEW: usize = 8;
@@ -100,11 +100,14 @@ impl Mla {
         let [q, q_turned] = halves(&q, spec.nope, spec.rotary)?;
         let q_turned = phyla_ops::rope(&q_turned, &rope)?; // [batch, time, heads, rotary]
         let [latent, key] = halves(&self.kv_down.forward(x)?, spec.kv_rank, spec.rotary)?;
-        let key = phyla_ops::rope(&key.reshape((batch, time, 1, spec.rotary))?, &rope)?;
+        let key = key.reshape((batch, time, 1, spec.rotary))?;
+        let key = pass.rope_of_new(&spec.rope).map_or(Ok(key.clone()), |rows| phyla_ops::rope(&key, &rows))?;
         let latent = self.kv_norm.forward(&latent)?.reshape((batch, time, 1, spec.kv_rank))?;
         let latent = phyla_ops::concat_last(&[&latent, &key])?; // [batch, time, 1, kv_rank + rotary]
         let precision = self.o.weight().precision().beside();
-        let (latent, cached) = pass.extend_latent(latent, precision)?; // [batch, keys, 1, kv_rank + rotary]
+        let seen = Seen { exactly: CacheSpec::exactly(precision), window: None };
+        let (latent, cached) = pass.extend_latent(latent, seen)?; // [batch, keys, 1, kv_rank + rotary]
+        let latent = self.turned(latent, pass)?;
         let (visible, dropout) = (pass.visibility(None), pass.dropout(spec.dropout));
         let args = AttentionArgs { dropout, precision, ..AttentionArgs::scaled(spec.scale) };
         let y = match cached && self.absorbing_is_cheaper(time, latent.sizes()[1]) {
@@ -112,6 +115,16 @@ impl Mla {
             false => self.expanded([&q, &q_turned], &latent.whole()?, &visible, &args, pass)?,
         };
         self.o.forward(&y.reshape((batch, time, spec.heads * spec.v_dim))?)
+    }
+
+    /// Latent vectors whose keys have been turned, if they had not been yet.
+    fn turned(&self, latent: Keys, pass: &Pass) -> Result<Keys> {
+        if pass.rope_of_new(&self.spec.rope).is_some() {
+            return Ok(latent);
+        }
+        let [latent, key] = halves(&latent.whole()?, self.spec.kv_rank, self.spec.rotary)?;
+        let key = pass.turned(Keys::Whole(key), &self.spec.rope)?.whole()?;
+        Ok(Keys::Whole(phyla_ops::concat_last(&[&latent, &key])?))
     }
 
     /// Keys and values for every head: what the latent vectors stand for.

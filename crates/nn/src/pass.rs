@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
 use phyla_kernels::rng::Rng;
-use phyla_ops::{Dropout, Precision, RelativeIndex, RopeRows, Routed, Tensor, Visibility};
+use phyla_ops::{Dropout, RelativeIndex, RopeRows, Routed, Tensor, Visibility};
 
-use crate::{CacheRows, CacheSpec, Keys, Mask, Memory, RopeSpec};
+use crate::{CacheRows, Keys, Mask, Memory, RopeSpec, Seen};
 
 /// Positions, mask, cache and randomness of one pass over `[batch, time]` tokens.
 pub struct Pass<'a> {
@@ -123,9 +123,9 @@ impl<'a> Pass<'a> {
 
     /// A pass that extends a cache by `time` tokens in each of its rows.
     pub fn cached(cache: CacheRows<'a>, time: usize) -> Self {
-        let lengths = cache.lengths();
+        let lengths = cache.seen(time);
         let positions = lengths.iter().flat_map(|&past| past as u32..(past + time) as u32).collect();
-        let mask = Mask::cached(lengths, time);
+        let mask = Mask::cached(&lengths, time);
         let batch = lengths.len();
         Self { cache: Some(cache), ..Pass::new(batch, time, positions, mask) }
     }
@@ -255,27 +255,46 @@ impl<'a> Pass<'a> {
         if let Some((_, rows)) = known.iter().find(|(s, _)| Arc::ptr_eq(s, spec)) {
             return rows.clone();
         }
-        let rows = spec.rows(&self.tokens.positions);
+        let late = self.cache.as_ref().and_then(|cache| cache.late_rope(spec, self.tokens.positions.clone()));
+        let rows = late.unwrap_or_else(|| spec.rows(&self.tokens.positions));
         known.push((spec.clone(), rows.clone()));
         rows
     }
 
-    /// With a cache: appends keys and values to it, of the precision that attention multiplies them with, and returns all
-    /// it holds; without: those given.
-    pub fn extend(&mut self, k: Tensor, v: Tensor, precision: Precision) -> Result<[Keys; 2]> {
+    /// The rotations of new keys; `None` where a cache keeps them as they are and turns them when they are read: see
+    /// [`Pass::turned`].
+    pub fn rope_of_new(&self, spec: &Arc<RopeSpec>) -> Option<RopeRows> {
+        let late = self.cache.as_ref().is_some_and(|cache| cache.cache.spec().sink.is_some());
+        (!late).then(|| self.rope(spec))
+    }
+
+    /// All keys that attention sees, turned if they have not been yet.
+    pub fn turned(&self, keys: Keys, spec: &Arc<RopeSpec>) -> Result<Keys> {
+        let [batch, count] = keys.sizes();
+        // Of each row the first ones: those that are not there are not seen.
+        let positions = || (0..batch).flat_map(|_| 0..count as u32).collect();
+        match self.cache.as_ref().and_then(|cache| cache.late_rope(spec, positions())) {
+            Some(rows) => Ok(Keys::Whole(phyla_ops::rope(&keys.whole()?, &rows)?)),
+            None => Ok(keys),
+        }
+    }
+
+    /// With a cache: appends keys and values to it, which attention looks at so, and returns all that it sees; without:
+    /// those given.
+    pub fn extend(&mut self, k: Tensor, v: Tensor, seen: Seen) -> Result<[Keys; 2]> {
         let layer = self.layer;
         let Some(cache) = &mut self.cache else { return Ok([Keys::Whole(k), Keys::Whole(v)]) };
-        match <[Keys; 2]>::try_from(cache.append(layer, &[k.data(), v.data()], CacheSpec::exactly(precision))?) {
+        match <[Keys; 2]>::try_from(cache.append(layer, &[k.data(), v.data()], seen)?) {
             Ok(both) => Ok(both),
             Err(all) => candle_core::bail!("a cache layer of {} parts was given two", all.len()),
         }
     }
 
     /// As [`Pass::extend`] for the one latent vector that a layer keeps of each token; says whether there is a cache.
-    pub fn extend_latent(&mut self, latent: Tensor, precision: Precision) -> Result<(Keys, bool)> {
+    pub fn extend_latent(&mut self, latent: Tensor, seen: Seen) -> Result<(Keys, bool)> {
         let layer = self.layer;
         let Some(cache) = &mut self.cache else { return Ok((Keys::Whole(latent), false)) };
-        match <[Keys; 1]>::try_from(cache.append(layer, &[latent.data()], CacheSpec::exactly(precision))?) {
+        match <[Keys; 1]>::try_from(cache.append(layer, &[latent.data()], seen)?) {
             Ok([latent]) => Ok((latent, true)),
             Err(all) => candle_core::bail!("a cache layer of {} parts was given one", all.len()),
         }

@@ -23,7 +23,9 @@ impl Cache {
     pub fn select(&mut self, rows: &[usize]) -> Result<()> {
         for layer in self.layers.iter_mut().flatten() {
             match layer {
-                Layer::Paged(parts) => parts.iter_mut().for_each(|part| part.select(rows, self.spec.positions)),
+                Layer::Paged(parts) => {
+                    parts.iter_mut().try_for_each(|part| part.select(rows, self.spec.positions))?;
+                }
                 Layer::Whole(parts) => parts.iter_mut().try_for_each(|part| part.select(rows))?,
             }
         }

@@ -5,7 +5,10 @@ use candle_core::{DType, Device};
 use phyla_ops::{Data, Tensor};
 
 use super::*;
-use crate::{CacheSpec, Kept, Keys, Memory};
+use crate::{CacheSpec, Kept, Keys, Memory, Seen};
+
+/// Attention in f32, without a window.
+const SEEN: Seen = Seen { exactly: Kept::F32, window: None };
 
 /// Rows of so many tokens: token `t` of row `r` is `1000 r + t` throughout. Two numbers a token.
 fn cache(spec: CacheSpec, dtype: DType, lengths: &[usize]) -> Cache {
@@ -20,13 +23,13 @@ fn append(cache: &mut Cache, row: usize, tokens: &[f32], dtype: DType) {
     let values: Vec<f32> = tokens.iter().flat_map(|&token| [token; 2]).collect();
     let new = Data::from_vec(values, (1, tokens.len(), 2, 1), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
     let mut rows = crate::CacheRows { cache, rows: row..row + 1 };
-    rows.append(0, &[&new], Kept::F32).unwrap();
+    rows.append(0, &[&new], SEEN).unwrap();
     rows.advance(tokens.len());
 }
 
 fn held(cache: &mut Cache, row: usize, dtype: DType) -> Vec<f32> {
     let nothing = Data::zeros((1, 0, 2, 1), dtype, &Device::Cpu).unwrap();
-    let keys = crate::CacheRows { cache, rows: row..row + 1 }.append(0, &[&nothing], Kept::F32).unwrap().remove(0);
+    let keys = crate::CacheRows { cache, rows: row..row + 1 }.append(0, &[&nothing], SEEN).unwrap().remove(0);
     assert_eq!(matches!(keys, Keys::Paged(_)), dtype == DType::F32);
     let data = keys.whole().unwrap().into_data();
     let values = data.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -129,7 +132,7 @@ fn a_cache_of_fixed_size_never_grows() {
     }
     append(&mut cache, 1, &[1.0; 129], DType::F32);
     let one = Data::zeros((1, 1, 2, 1), DType::F32, &Device::Cpu).unwrap();
-    let error = crate::CacheRows { cache: &mut cache, rows: 1..2 }.append(0, &[&one], Kept::F32).unwrap_err();
+    let error = crate::CacheRows { cache: &mut cache, rows: 1..2 }.append(0, &[&one], SEEN).unwrap_err();
     assert!(error.to_string().contains("room for 130 positions, and a row comes to 131"), "{error}");
 }
 
@@ -139,16 +142,16 @@ fn a_cache_keeps_what_it_is_told_to() {
         let spec = CacheSpec { kept: Kept::from_name(name), ..CacheSpec::default() };
         let mut cache = Cache::with(1, spec);
         let new = Data::ones((1, 3, 1, 64), DType::F32, &Device::Cpu).unwrap();
-        let keys = cache.all().append(0, &[&new], Kept::F32).unwrap().remove(0);
+        let keys = cache.all().append(0, &[&new], SEEN).unwrap().remove(0);
         assert_eq!(cache.bytes(), 64 * bytes, "{name}");
         let values = keys.whole().unwrap().into_data().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(values.len() == 192 && values.iter().all(|x| (x - 1.0).abs() < 0.01), "{name}");
     }
     let spec = CacheSpec { kept: Kept::from_name("q8_0"), ..CacheSpec::default() };
     let odd = Data::ones((1, 3, 1, 48), DType::F32, &Device::Cpu).unwrap();
-    let error = Cache::with(1, spec).all().append(0, &[&odd], Kept::F32).unwrap_err();
+    let error = Cache::with(1, spec).all().append(0, &[&odd], SEEN).unwrap_err();
     assert!(error.to_string().contains("heads of 48 numbers are not whole blocks"), "{error}");
-    let error = Cache::with(1, spec).all().append(0, &[&odd.to_dtype(DType::F16).unwrap()], Kept::F32).unwrap_err();
+    let error = Cache::with(1, spec).all().append(0, &[&odd.to_dtype(DType::F16).unwrap()], SEEN).unwrap_err();
     assert!(error.to_string().contains("only the CPU keeps a cache in q8_0"), "{error}");
 }
 
