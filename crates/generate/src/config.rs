@@ -5,7 +5,7 @@ mod keys;
 mod read;
 mod settings;
 
-pub use cache::{CacheDtype, CacheImplementation, CacheSettings};
+pub use cache::{CacheConfig, CacheDtype, CacheImplementation, CacheSettings};
 pub use keys::{KEYS, Key};
 pub use settings::{DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, Settings};
 
@@ -96,6 +96,8 @@ pub struct GenerationConfig {
     pub cache_implementation: Option<CacheImplementation>,
     /// What a quantised cache keeps keys and values as; in files `nbits` of `cache_config`.
     pub cache_dtype: Option<CacheDtype>,
+    /// What else `cache_config` says.
+    pub cache_config: Option<CacheConfig>,
     /// Contrastive search: of the `top_k` likeliest tokens the one whose state is least like earlier ones, so much of the choice
     /// being that; 0 is off. Default: 0.
     pub penalty_alpha: Option<f32>,
@@ -198,6 +200,7 @@ impl GenerationConfig {
             renormalize_logits: user.renormalize_logits.or(model.renormalize_logits),
             cache_implementation: user.cache_implementation.or(model.cache_implementation),
             cache_dtype: user.cache_dtype.or(model.cache_dtype),
+            cache_config: user.cache_config.or(model.cache_config),
             penalty_alpha: user.penalty_alpha.or(model.penalty_alpha),
             prompt_lookup_num_tokens: user.prompt_lookup_num_tokens.or(model.prompt_lookup_num_tokens),
             max_matching_ngram_size: user.max_matching_ngram_size.or(model.max_matching_ngram_size),

@@ -17,7 +17,7 @@ use phyla_models::Model;
 use crate::outputs::Recorder;
 use crate::sequence::Active;
 use crate::watch::{Moment, Watch, Watcher};
-use crate::{Error, Event, GenerationConfig, Result, Sequence, Session, Settings, StopStrings};
+use crate::{Error, Event, GenerationConfig, PrefixCache, Result, Sequence, Session, Settings, StopStrings};
 pub use draft::Assistant;
 
 use batch::Batch;
@@ -32,6 +32,7 @@ pub struct Generator<'a> {
     tokenizer: Option<&'a Tokenizer>,
     cancel: Option<&'a AtomicBool>,
     assistant: Option<Assistant<'a>>,
+    prefixes: Option<&'a PrefixCache>,
     watch: Watcher<'a>,
 }
 
@@ -96,7 +97,7 @@ impl Timings {
 impl<'a> Generator<'a> {
     /// Without a tokenizer there are ids but no text, and no stop strings.
     pub fn new(model: &'a Model, tokenizer: Option<&'a Tokenizer>) -> Self {
-        Self { model, tokenizer, cancel: None, assistant: None, watch: Watcher::default() }
+        Self { model, tokenizer, cancel: None, assistant: None, prefixes: None, watch: Watcher::default() }
     }
 
     /// Ends every sequence once `cancel` is true, which is looked at before each token.
@@ -108,6 +109,13 @@ impl<'a> Generator<'a> {
     /// same; prompts are answered one after the other.
     pub fn assisted_by(self, assistant: impl Into<Assistant<'a>>) -> Self {
         Self { assistant: Some(assistant.into()), ..self }
+    }
+
+    /// Reads of prompts only what `prefixes` does not know, and adds what it has read: for calls whose prompts begin alike. It
+    /// is for one model, of decoders on the CPU, and of no use to contrastive search nor to models whose rotations depend on
+    /// the length of the text.
+    pub fn remembering(self, prefixes: &'a PrefixCache) -> Self {
+        Self { prefixes: Some(prefixes), ..self }
     }
 
     /// Tells `watch` what every step weighs, picks and keeps. What is generated stays the same.
@@ -191,7 +199,7 @@ impl<'a> Generator<'a> {
             }
             Batch::attending(self.model, memory, cache)
         };
-        (batch.watch, batch.wanted) = (self.watch, settings.outputs);
+        (batch.watch, batch.wanted, batch.prefixes) = (self.watch, settings.outputs, self.prefixes);
         let mut part = if let (Some(contrast), [prompt]) = (settings.contrast, prompts) {
             let active = self.sequence(prompt, 0, settings, stops)?;
             contrast::search(self, settings, contrast, active, batch, on_event)?
@@ -241,7 +249,7 @@ impl<'a> Generator<'a> {
         let ((part, cache), outputs) = self.recording(&settings, &prompts, |generator| {
             let sequences = generator.sequences(&prompts.iter().collect::<Vec<_>>(), &settings, &stops)?;
             let (mut batch, known) = Batch::resume(generator.model, std::mem::take(session), &prompts[0].ids, cache);
-            (batch.watch, batch.wanted) = (generator.watch, settings.outputs);
+            (batch.watch, batch.wanted, batch.prefixes) = (generator.watch, settings.outputs, generator.prefixes);
             let run = Run::new(generator, &settings, sequences, batch, on_event);
             run.finish(Instant::now(), known)
         })?;
@@ -260,6 +268,14 @@ impl<'a> Generator<'a> {
         settings.speculates |= self.assistant.is_some();
         contrast::check(&settings)?;
         draft::check(self, &settings)?;
+        settings.cache.settle(&self.model.arch, settings.speculates)?;
+        if settings.cache.sink.is_some() && settings.outputs.layers() {
+            return Err(Error::Settings(
+                "output_hidden_states and output_attentions: a sink cache reads prompts in pieces, which have no such outputs of \
+                 their own; use another"
+                    .into(),
+            ));
+        }
         Ok(settings)
     }
 

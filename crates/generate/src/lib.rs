@@ -36,6 +36,7 @@ mod engine;
 mod error;
 mod ngrams;
 mod outputs;
+mod prefixes;
 pub mod processor;
 pub mod sampler;
 mod sequence;
@@ -44,13 +45,14 @@ mod stop;
 mod watch;
 
 pub use config::{
-    CacheDtype, CacheImplementation, CacheSettings, DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, EarlyStopping,
+    CacheConfig, CacheDtype, CacheImplementation, CacheSettings, DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, EarlyStopping,
     GenerationConfig, KEYS, Key, Settings,
 };
 pub use engine::{Assistant, Generation, Generator, Timings};
 pub use error::{Error, Result};
 pub use ngrams::Ngrams;
 pub use outputs::{Array, Layers, Logprob, Outputs, Wanted};
+pub use prefixes::PrefixCache;
 pub use sequence::{Event, FinishReason, Sequence};
 pub use session::Session;
 pub use stop::StopStrings;

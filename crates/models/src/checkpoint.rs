@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use phyla_kernels::map::{MappedFile, MappedSlice};
 
-pub use atomic::{AtomicDir, atomic_write};
+pub use atomic::{AtomicDir, atomic_write, atomic_write_parts};
 pub(crate) use atomic::{TempFile, folder_of, name_of};
 #[cfg(test)]
 pub(crate) use disk::fault;

@@ -4,6 +4,7 @@
 mod encoder;
 mod form;
 mod keys;
+mod layout;
 mod paged;
 mod prefix;
 mod rows;
@@ -11,6 +12,7 @@ mod sink;
 mod whole;
 
 pub use keys::Keys;
+pub use layout::PrefixLayout;
 pub use prefix::Prefix;
 pub use rows::Takeover;
 pub use sink::SinkSpec;

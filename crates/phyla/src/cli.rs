@@ -1,6 +1,7 @@
 //! The subcommands, one file each, and what they share: global options, errors and output.
 
 pub mod bench;
+mod cache;
 pub mod chat;
 pub mod embed;
 pub mod error;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::DType;
 use phyla_data::tokenizer::Tokenizer;
-use phyla_generate::{Event, Generation, GenerationConfig, Generator, Ngrams};
+use phyla_generate::{Event, Generation, GenerationConfig, Generator, Ngrams, PrefixCache};
 use phyla_models::checkpoint::CheckpointError;
 use phyla_models::gguf::Gguf;
 use phyla_models::hub::Hub;
@@ -43,6 +43,8 @@ pub struct Session {
     pub load: Duration,
     /// Who guesses what follows: the same text, sooner.
     pub assistant: Option<Assistant>,
+    /// Beginnings of prompts that are read once.
+    pub prefixes: Option<PrefixCache>,
 }
 
 /// Who guesses what follows.
@@ -105,7 +107,7 @@ impl Session {
         phyla_kernels::memory::give_back_freed();
         let (config, mut warnings) = GenerationConfig::load(&folder, &model.config)?;
         warnings.splice(0..0, report.warnings);
-        Ok(Self { model, tokenizer, config, warnings, folder, load: start.elapsed(), assistant: None })
+        Ok(Self { model, tokenizer, config, warnings, folder, load: start.elapsed(), assistant: None, prefixes: None })
     }
 
     /// Lets another model guess what follows; one with another tokenizer is told the text again in its own tokens.
@@ -117,6 +119,11 @@ impl Session {
         });
         let model = Assistant::Model(Box::new(assistant.model), theirs.map(Box::new));
         Self { assistant: Some(model), load: self.load + assistant.load, ..self }
+    }
+
+    /// Reads of prompts only what `prefixes` does not know: see [`Generator::remembering`].
+    pub fn remembering(self, prefixes: PrefixCache) -> Self {
+        Self { prefixes: Some(prefixes), ..self }
     }
 
     /// One pass over a batch, nothing recorded: what the heads give and `last_hidden_state`, by their names in
@@ -155,13 +162,16 @@ impl Session {
         Ok(self.generator().generate(prompts, &config, seed, on_event)?)
     }
 
-    /// What generates: the model with its tokenizer and assistant.
+    /// What generates: the model with its tokenizer, its assistant and what it remembers.
     pub fn generator(&self) -> Generator<'_> {
-        let generator = Generator::new(&self.model, self.tokenizer.as_ref());
-        match &self.assistant {
-            Some(assistant) => generator.assisted_by(assistant.guesser()),
-            None => generator,
+        let mut generator = Generator::new(&self.model, self.tokenizer.as_ref());
+        if let Some(assistant) = &self.assistant {
+            generator = generator.assisted_by(assistant.guesser());
         }
+        if let Some(prefixes) = &self.prefixes {
+            generator = generator.remembering(prefixes);
+        }
+        generator
     }
 }
 

@@ -69,14 +69,24 @@ pub const KEYS: &[Key] = &[
     key("num_assistant_tokens_schedule", "NAME", "constant, or heuristic: as many as it pays to guess"),
     key("assistant_confidence_threshold", "P", "An assistant's guess less likely than this is its last [default: 0.4]"),
     key("assistant_early_exit", "N", "Let the model's own first N layers guess: the same text"),
-    key("cache_implementation", "NAME", "dynamic (it grows), static (taken at once) or quantized (4 bits)"),
+    key(
+        "cache_implementation",
+        "NAME",
+        "dynamic (it grows), sliding_window, hybrid (the same), dynamic_full (windows forget nothing), static (taken at \
+         once), quantized (4 bits), offloaded (in a temporary file), offloaded_static, sink (first and last tokens)",
+    ),
     key(
         "cache_dtype",
         "KIND",
         "What keys and values are kept as: f32, bf16, f16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl; without it bf16 beside \
          weights in bf16 and quantised ones, else f32",
     ),
-    key("cache_config", "{\"nbits\":N}", "Bits of a quantised cache: 4 or 8"),
+    key(
+        "cache_config",
+        "JSON",
+        "Of a quantised cache nbits (4 or 8), q_group_size and residual_length, the newest positions that stay exact; of a \
+         sink cache window_length and num_sink_tokens",
+    ),
     key("max_cache_len", "N", "Positions of a static cache, at least"),
     key("logprobs", "BOOL|N", "Tell how likely each token was (with --json), and N likeliest beside it"),
     key("top_logprobs", "N", "Tell so many of the likeliest tokens of each step (with --json)"),

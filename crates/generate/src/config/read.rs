@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::cache::{EIGHT_BITS, FOUR_BITS};
 use super::keys::KEYS;
-use super::{CacheDtype, EarlyStopping, GenerationConfig};
+use super::{CacheConfig, CacheDtype, EarlyStopping, GenerationConfig};
 use crate::{Error, Result};
 
 /// Keys that say nothing about how to decode here, whatever their value.
@@ -199,7 +199,10 @@ impl GenerationConfig {
             "length_penalty" => self.length_penalty = Some(number(key, value)?),
             "renormalize_logits" => self.renormalize_logits = Some(truth(key, value)?),
             "cache_implementation" => self.cache_implementation = Some(named(key, value)?),
-            "cache_config" => self.cache_dtype = bits(key, value)?.or(self.cache_dtype),
+            "cache_config" => {
+                self.cache_dtype = bits(key, value)?.or(self.cache_dtype);
+                self.cache_config = Some(cache_config(value)?);
+            }
             "cache_dtype" => self.cache_dtype = Some(named(key, value)?),
             "penalty_alpha" => self.penalty_alpha = Some(number(key, value)?),
             "prompt_lookup_num_tokens" => self.prompt_lookup_num_tokens = Some(count(key, value)?),
@@ -278,7 +281,28 @@ fn named<T: FromStr<Err = String>>(key: &str, value: &Value) -> Result<T> {
     text(key, value)?.parse().map_err(|expected: String| Error::Settings(format!("{key}: {expected}, found {value}")))
 }
 
-/// What a cache is kept as, if its configuration says so. Its other keys say how transformers computes that.
+/// What a cache's configuration says besides the bits. Keys that are not ours say how transformers computes that.
+fn cache_config(value: &Value) -> Result<CacheConfig> {
+    let said = |key: &str| value.get(key).filter(|value| !value.is_null());
+    let counted = |key: &str| said(key).map(|value| count(&format!("cache_config: {key}"), value)).transpose();
+    if let Some(size) = said("q_group_size") {
+        let group = count("cache_config: q_group_size", size)?;
+        // Ours are of 32: smaller ones than asked for are more exact, larger ones less.
+        if group < BLOCK {
+            return Err(wrong("cache_config: q_group_size", "at least 32, the numbers of a block", size));
+        }
+    }
+    Ok(CacheConfig {
+        residual_length: counted("residual_length")?,
+        window_length: counted("window_length")?,
+        num_sink_tokens: counted("num_sink_tokens")?,
+    })
+}
+
+/// Numbers that share a scale.
+const BLOCK: usize = 32;
+
+/// What a cache is kept as, if its configuration says so.
 fn bits(key: &str, value: &Value) -> Result<Option<CacheDtype>> {
     let Value::Object(config) = value else { return Err(wrong(key, "an object", value)) };
     match config.get("nbits") {

@@ -198,7 +198,7 @@ impl TryFrom<&GenerationConfig> for Settings {
             early_stopping: config.early_stopping.unwrap_or_default(),
             length_penalty: within("length_penalty", config.length_penalty.unwrap_or(1.), f32::MIN, f32::MAX)?,
             renormalize: config.renormalize_logits.unwrap_or(false),
-            cache: CacheSettings::from(config),
+            cache: CacheSettings::try_from(config)?,
             deterministic: config.deterministic.unwrap_or(false),
             lookup,
             lookup_ngram: counted("max_matching_ngram_size", config.max_matching_ngram_size)?.unwrap_or(2),

@@ -62,7 +62,8 @@ fn wrong_values_name_their_key() {
         (json!({ "bad_words_ids": [[1, "a"]] }), "bad_words_ids: expected token ids from 0, found \"a\""),
         (
             json!({ "cache_implementation": "fast" }),
-            "cache_implementation: expected dynamic, static or quantized, found \"fast\"",
+            "cache_implementation: expected dynamic, sliding_window, hybrid, dynamic_full, static, quantized, offloaded, \
+             offloaded_static or sink, found \"fast\"",
         ),
         (json!({ "sequence_bias": [[[1, 2], 3.0], [4, 1.0]] }), "sequence_bias: expected lists of token ids, found 4"),
         (
@@ -74,6 +75,14 @@ fn wrong_values_name_their_key() {
             "num_assistant_tokens_schedule: expected constant, heuristic or heuristic_transient, found \"often\"",
         ),
         (json!({ "cache_config": { "nbits": 2 } }), "cache_config: nbits: expected 4 or 8, found 2"),
+        (
+            json!({ "cache_config": { "q_group_size": 16 } }),
+            "cache_config: q_group_size: expected at least 32, the numbers of a block, found 16",
+        ),
+        (
+            json!({ "cache_config": { "residual_length": -1 } }),
+            "cache_config: residual_length: expected a whole number from 0, found -1",
+        ),
         (
             json!({ "cache_dtype": "q2_k" }),
             "cache_dtype: expected one of f32, bf16, f16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl, found \"q2_k\"",
@@ -232,7 +241,7 @@ fn every_key_in_the_list_is_read_and_each_is_listed_once() {
         "[N,F]" => json!([2, 1.5]),
         "TEXT|[TEXT,...]" => json!("x"),
         "KIND" => json!("q8_0"),
-        "{\"nbits\":N}" => json!({ "nbits": 4 }),
+        "JSON" => json!({ "nbits": 4, "residual_length": 64 }),
         "true|false|never" => json!("never"),
         _ => json!("a kind of value that this test does not know"),
     };

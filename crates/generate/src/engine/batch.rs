@@ -9,7 +9,7 @@ use phyla_ops::{Data, Tensor, cpu};
 
 use crate::outputs::Seen;
 use crate::watch::{At, Moment, Watcher};
-use crate::{Result, Session, Wanted};
+use crate::{Error, PrefixCache, Result, Session, Wanted};
 
 /// Tokens of a prompt that are read in one pass: enough to be bound by arithmetic, few enough to bound the memory of
 /// the activations.
@@ -44,6 +44,10 @@ pub(super) struct Batch<'a> {
     /// What of the layers is to be told, too, and what it was in the last pass.
     pub wanted: Wanted,
     seen: Option<Seen>,
+    /// Beginnings of texts that have been read before.
+    pub prefixes: Option<&'a PrefixCache>,
+    /// Ids of prompts that have been read.
+    pub read: usize,
 }
 
 impl<'a> Batch<'a> {
@@ -62,10 +66,12 @@ impl<'a> Batch<'a> {
         let (known, spec) = (session.shared(prompt), session.cache.spec());
         let mut batch = Self::over(model, session.cache);
         let roomy = spec.positions.is_some() == cache.positions.is_some() && spec.positions >= cache.positions;
-        if known == 0 || batch.length_dependent || batch.rows() != 1 || spec.kept != cache.kept || !roomy {
+        let same = CacheSpec { positions: None, ..spec } == CacheSpec { positions: None, ..cache };
+        if known == 0 || batch.length_dependent || batch.rows() != 1 || !same || !roomy {
             return (Self::new(model, 1, cache), 0);
         }
-        batch.cache.truncate(0, known);
+        // Nothing, if what the next id sees has been dropped.
+        let known = batch.cache.truncate(0, known);
         (batch, known)
     }
 
@@ -76,6 +82,8 @@ impl<'a> Batch<'a> {
                 matches!(rope.scaling, RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. })
             }))
         });
+        // Positions inside the cache do not grow with the text.
+        let length_dependent = length_dependent && cache.spec().sink.is_none();
         Self {
             model,
             cache,
@@ -89,6 +97,8 @@ impl<'a> Batch<'a> {
             watch: Watcher::default(),
             wanted: Wanted::default(),
             seen: None,
+            prefixes: None,
+            read: 0,
         }
     }
 
@@ -111,7 +121,23 @@ impl<'a> Batch<'a> {
     ///
     /// Row by row: a prompt's numbers then depend on nothing but itself.
     pub fn prefill(&mut self, row: usize, ids: &[u32], cancelled: impl Fn() -> bool) -> Result<Option<Data>> {
-        self.read(row, ids, cancelled, |_| Ok(()))
+        let empty = self.cache.lengths()[row] == 0;
+        // Where layers are looked at, all ids are.
+        let prefixes = self.prefixes.filter(|_| empty && !self.length_dependent && !self.wanted.layers());
+        let known = prefixes.map_or(Ok(0), |prefixes| prefixes.begin(ids, &mut self.cache, row))?;
+        let logits = self.read(row, &ids[known..], cancelled, |_| Ok(()))?;
+        if let (Some(prefixes), Some(_)) = (prefixes, &logits) {
+            prefixes.remember(ids, &self.cache, row);
+        }
+        Ok(logits)
+    }
+
+    /// Remembers what a row holds, which is the beginning of these ids.
+    pub fn remember(&self, row: usize, ids: &[u32]) {
+        let held = self.cache.lengths()[row];
+        if let (Some(prefixes), Some(ids)) = (self.prefixes.filter(|_| !self.length_dependent), ids.get(..held)) {
+            prefixes.remember(ids, &self.cache, row);
+        }
     }
 
     /// The same, with a look at the states of each chunk of it, `[1, tokens, hidden]`.
@@ -124,13 +150,18 @@ impl<'a> Batch<'a> {
     ) -> Result<Option<Data>> {
         // Where the rotation depends on the length, the whole prompt has to turn by its own.
         let whole = self.length_dependent || self.wanted.layers();
-        let chunk = if whole { ids.len().max(1) } else { CHUNK };
+        let chunk = match self.cache.spec().sink {
+            Some(sink) => CHUNK.min(sink.together()),
+            None if whole => ids.len().max(1),
+            None => CHUNK,
+        };
         let mut last = None;
         for ids in ids.chunks(chunk) {
             if cancelled() {
                 return Ok(None);
             }
             let hidden = self.forward(row..row + 1, ids)?;
+            self.read += ids.len();
             each(&hidden)?;
             last = Some(hidden.narrow(1, ids.len() - 1, 1)?); // [1, 1, hidden]
         }
@@ -266,8 +297,17 @@ impl<'a> Batch<'a> {
     }
 
     /// Forgets what the only row has behind its first `length` ids.
-    pub fn forget(&mut self, length: usize) {
-        self.cache.truncate(0, length);
+    ///
+    /// # Errors
+    /// If the cache has dropped what the next id would see: more is taken back than a few ids.
+    pub fn forget(&mut self, length: usize) -> Result<()> {
+        let (held, left) = (self.length(), self.cache.truncate(0, length));
+        if left < length.min(held) {
+            return Err(Error::Tensor(candle_core::Error::msg(format!(
+                "a cache of {held} tokens cannot go back to {length}: what lies before its windows has been dropped"
+            ))));
+        }
+        Ok(())
     }
 
     /// Ids that the only row holds.

@@ -90,7 +90,7 @@ impl<'a, 'e> Search<'a, 'e> {
         for prompt in 0..self.beams.len() {
             let ids = &self.beams[prompt].prompt.ids;
             let Some(logits) = self.batch.prefill(prompt, ids, || generator.cancelled())? else { return Ok(false) };
-            self.timings.read += ids.len();
+            self.timings.read = self.batch.read;
             self.score(&[prompt], &logits, 1)?;
         }
         Ok(true)

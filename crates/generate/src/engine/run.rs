@@ -62,6 +62,11 @@ impl<'a, 'e> Run<'a, 'e> {
             self.step()?;
         }
         self.timings.decode = start.elapsed() - self.timings.prefill;
+        if self.generator.prefixes.is_some_and(|prefixes| prefixes.answers()) {
+            for (row, &sequence) in self.batch.sequences().iter().enumerate() {
+                self.batch.remember(row, self.sequences[sequence].history.ids());
+            }
+        }
         if let Some(speculation) = &self.speculation {
             (self.timings.drafted, self.timings.accepted) = (speculation.drafted, speculation.accepted);
             self.sequences.iter().for_each(|active| speculation.remember(&active.history));
@@ -101,7 +106,7 @@ impl<'a, 'e> Run<'a, 'e> {
             let ids = self.sequences[first].history.prompt()[known..].to_vec();
             let generator = self.generator;
             let Some(logits) = self.batch.prefill(prompt, &ids, || generator.cancelled())? else { break };
-            self.timings.read += ids.len();
+            self.timings.read = self.batch.read;
             for sequence in first..first + returns {
                 self.batch.tell_layers(self.sequences[sequence].at(), 0, None);
                 self.extend(sequence, &cpu::view(&logits)?)?;
@@ -158,7 +163,7 @@ impl<'a, 'e> Run<'a, 'e> {
             right += 1;
         }
         // What was read and did not come is forgotten.
-        self.batch.forget(held + 1 + right);
+        self.batch.forget(held + 1 + right)?;
         self.generator.watch.tell(Moment::Guessed { at, ids: &guessed, right });
         speculation.learn(guessed.len(), right);
         self.speculation = Some(speculation);

@@ -17,9 +17,21 @@ type Result<T> = std::result::Result<T, CheckpointError>;
 /// # Errors
 /// [`CheckpointError::Io`]; the old file is then intact and no temporary file stays.
 pub fn atomic_write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    atomic_write_parts(path, [bytes])
+}
+
+/// The same of bytes that lie in several pieces.
+///
+/// # Errors
+/// As [`atomic_write`].
+pub fn atomic_write_parts<'b>(path: impl AsRef<Path>, parts: impl IntoIterator<Item = &'b [u8]>) -> Result<()> {
     let path = path.as_ref();
     let mut file = TempFile::create(folder_of(path), name_of(path)?)?;
-    file.write_at(0, bytes)?;
+    let mut at = 0;
+    for part in parts {
+        file.write_at(at, part)?;
+        at += part.len() as u64;
+    }
     file.sync()?;
     file.rename(path)?;
     disk::sync_dir(folder_of(path))

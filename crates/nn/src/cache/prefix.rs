@@ -38,6 +38,16 @@ impl Prefix {
         self.spec
     }
 
+    /// Whether a text that goes on behind the first `length` tokens finds all that it sees.
+    pub fn reaches(&self, length: usize) -> bool {
+        length <= self.length && self.layers.iter().flatten().all(|part| part.row.reaches(&part.form, length))
+    }
+
+    /// Its pages as they lie in memory: layer by layer, part by part, one after the other.
+    pub fn raw(&self) -> impl Iterator<Item = &[u8]> {
+        self.layers.iter().flatten().flat_map(|part| part.row.pages.iter().flatten()).map(|page| page.raw())
+    }
+
     /// Its pages and their bytes: by address, so that those which several have in common can be counted once.
     pub fn pages(&self) -> HashMap<*const Page, usize> {
         let parts = self.layers.iter().flatten();
@@ -68,9 +78,8 @@ impl Cache {
             candle_core::bail!("row {row} of a cache holds {} tokens, and cannot begin anew", self.lengths[row]);
         }
         let length = length.min(prefix.length);
-        let reaches = prefix.layers.iter().flatten().all(|part| part.row.reaches(&part.form, length));
         let fits = self.spec.everywhere() == prefix.spec && self.spec.positions.is_none_or(|room| length <= room);
-        if !reaches || !fits || self.memory.is_some() {
+        if !prefix.reaches(length) || !fits || self.memory.is_some() {
             return Ok(0);
         }
         let (rows, positions) = (self.lengths.len(), self.spec.positions);

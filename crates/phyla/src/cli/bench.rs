@@ -14,11 +14,11 @@ mod train;
 use std::path::PathBuf;
 
 use clap::{Subcommand, value_parser};
-use phyla_generate::CacheDtype;
 use phyla_kernels::roofline;
 use phyla_kernels::threads::threads;
 use serde_json::json;
 
+use super::cache::CacheArgs;
 use super::model::{Dtype, QuantizeArgs};
 use super::output;
 use report::roofline_json;
@@ -59,7 +59,10 @@ Weights are kept in f32; with --dtype bf16 the products read a bf16 copy of the 
     Prefill(Prefill),
     /// Writing token after token greedily, with a cache
     #[command(after_help = "Example:
-  phyla bench decode --model models/small --prompt-tokens 64 --new-tokens 64 --threads 2")]
+  phyla bench decode --model models/small --prompt-tokens 64 --new-tokens 64 --threads 2
+  phyla bench decode --model models/small --new-tokens 10000 --cache-implementation sliding_window
+
+cache_bytes is what the cache holds in the end, cache_bytes_most what it ever held.")]
     Decode(Decode),
     /// Turning texts into vectors, from the text on: tokens, states, their mean
     #[command(after_help = "Example:
@@ -141,9 +144,8 @@ struct Decode {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one())]
     new_tokens: u64,
 
-    /// What keys and values are kept as: f32, bf16, f16, q8_0, q4_0 or another kind of blocks of 32
-    #[arg(long, value_name = "KIND")]
-    cache_dtype: Option<CacheDtype>,
+    #[command(flatten)]
+    cache: CacheArgs,
 
     /// How many times all that is done
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]

@@ -16,6 +16,7 @@ use phyla_metrics::tags::Scheme;
 use phyla_metrics::{bleu, chrf};
 use phyla_models::Task;
 
+use super::cache::CacheArgs;
 use super::error::usage;
 use super::progress::Progress;
 use super::shared::{BatchArgs, ModelArgs, TableArgs, count};
@@ -31,6 +32,7 @@ use super::translate::Decoding;
   phyla eval --model models/chinese-qa --data cmrc2018_dev.json --lang zh
   phyla eval --model models/en-de --source test.en --reference test.de --beams 4
   phyla eval --model models/gpt2 --data wiki.test.txt --stride 512
+  phyla eval --model models/small --data wiki.test.txt --cache-dtype q8_0
   phyla eval --model models/embedder --task similarity --data sts-dev.csv --format tsv \\
       --column label=4 --column text=5 --column text_b=6
 
@@ -44,7 +46,8 @@ What is measured follows from the model's head:
   multiple choice          accuracy
   sequence to sequence     BLEU and chrF with their signatures, as sacrebleu; exact match
   language model           perplexity and bits per byte, in windows that slide over each text; a masked one
-                           guesses one of --mask-every tokens at a time from all others
+                           guesses one of --mask-every tokens at a time from all others; with an option of
+                           the cache, 64 tokens at a time through one
   no head, or --task       Spearman and Pearson correlation of the labels of pairs of texts with the
     similarity             cosines of their vectors, which are those of phyla embed
 
@@ -120,6 +123,9 @@ pub struct Args {
     /// Perplexity of a masked model: one of so many tokens is hidden at a time
     #[arg(long, value_name = "N", default_value_t = MASK_EVERY, value_parser = count())]
     mask_every: usize,
+
+    #[command(flatten)]
+    cache: CacheArgs,
 
     #[command(flatten)]
     batch: BatchArgs,
@@ -254,7 +260,10 @@ fn evaluate(
         labels: args.labels.clone(),
     };
     if measured == Measured::Perplexity {
-        let measure = Measure::new(session, args.batch.max_len, args.stride, args.mask_every)?;
+        let mut measure = Measure::new(session, args.batch.max_len, args.stride, args.mask_every)?;
+        if args.cache.given() {
+            measure = measure.through(args.cache.settings(&session.model)?)?;
+        }
         return Ok(evaluate::perplexity(session, texts(args)?, &measure, &options, progress)?);
     }
     let table = table(args)?;

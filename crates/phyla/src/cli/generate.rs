@@ -1,11 +1,12 @@
 //! `phyla generate`: continues a prompt, word by word as it comes.
 
 use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use phyla::Session;
 use phyla::device::Choice;
-use phyla_generate::{Event, Generation};
+use phyla_generate::{Event, Generation, PrefixCache};
 use serde_json::json;
 
 use super::error::usage;
@@ -43,6 +44,18 @@ pub struct Args {
     #[arg(long, value_name = "DIR|HUB_ID")]
     assistant_model: Option<String>,
 
+    /// Keep what was read of the prompt in this file: a later prompt that begins alike reads only what differs
+    #[arg(long, value_name = "FILE")]
+    prompt_cache: Option<PathBuf>,
+
+    /// Keep the answer there, too
+    #[arg(long, requires = "prompt_cache")]
+    prompt_cache_all: bool,
+
+    /// Use that file as it is, and do not write it
+    #[arg(long, requires = "prompt_cache", conflicts_with = "prompt_cache_all")]
+    prompt_cache_ro: bool,
+
     #[command(flatten)]
     ngrams: NgramArgs,
 
@@ -78,6 +91,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => args.ngrams.assist(open(&args.model)?)?,
     };
     let prompt = prompt(args, &session, text.as_deref())?;
+    let session = match &args.prompt_cache {
+        Some(file) => remembering(args, file, session)?,
+        None => session,
+    };
+    let known = session.prefixes.as_ref().map(PrefixCache::latest);
     let streams = !args.json
         && session.tokenizer.is_some()
         && user.num_return_sequences.or(session.config.num_return_sequences).unwrap_or(1) == 1;
@@ -94,6 +112,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return Err(error).context("cannot write to standard output");
     }
     args.ngrams.keep(&session)?;
+    if let (Some(file), Some(prefixes), Some(known)) = (&args.prompt_cache, &session.prefixes, known) {
+        tracing::debug!("{} of {} ids of the prompt were read", generation.timings.read, prompt.len());
+        if !args.prompt_cache_ro && prefixes.latest() != known {
+            prefixes.save(file, &session.model)?;
+        }
+    }
     let silent: usize = generation.sequences.iter().map(|sequence| sequence.silent).sum();
     if silent > 0 {
         tracing::warn!("{silent} of the ids that were written have no token in this tokenizer, and no text");
@@ -112,6 +136,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return as_json(&prompt, &session, &generation);
     }
     if streams { output::stdout(|out| writeln!(out)) } else { as_text(&generation) }
+}
+
+/// With what the file knows of prompts.
+fn remembering(args: &Args, file: &Path, session: Session) -> anyhow::Result<Session> {
+    let prefixes = PrefixCache::new(usize::MAX);
+    let prefixes = if args.prompt_cache_all { prefixes.with_answers() } else { prefixes };
+    if !prefixes.load(file, &session.model)? && args.prompt_cache_ro {
+        return Err(usage(
+            format!("there is no prompt cache `{}`", file.display()),
+            "leave --prompt-cache-ro away, and it is written",
+        ));
+    }
+    Ok(session.remembering(prefixes))
 }
 
 fn read(prompt: &str) -> anyhow::Result<String> {
@@ -161,6 +198,7 @@ fn as_json(prompt: &[u32], session: &Session, generation: &Generation) -> anyhow
             "first_token": timings.first_token.as_secs_f64(),
             "per_token": timings.per_token().as_secs_f64(),
         },
+        "prompt_ids_read": timings.read,
         "speculation": { "drafted": timings.drafted, "accepted": timings.accepted, "passes": timings.steps },
     }))
 }

@@ -1,8 +1,10 @@
 //! How well a language model predicts a text: windows that slide over it, each token predicted once.
 
 use phyla_data::tokenizer::Tokenizer;
+use phyla_generate::CacheSettings;
 use phyla_metrics::likelihood::Likelihood;
 use phyla_models::{Model, Task};
+use phyla_nn::{Cache, Pass};
 use phyla_ops::CrossEntropy;
 use phyla_ops::loss::IGNORE;
 
@@ -34,7 +36,12 @@ pub struct Measure<'a> {
     stride: usize,
     /// Of a masked language model: its mask, and how many tokens there are for each hidden one.
     mask: Option<(u32, usize)>,
+    /// How keys and values are kept, if windows are to be read through a cache.
+    cache: Option<CacheSettings>,
 }
+
+/// Tokens that are read together through a cache: what they see of the others is as the cache keeps it.
+const TOGETHER: usize = 64;
 
 impl<'a> Measure<'a> {
     /// Windows of `window` tokens, by default as many as the model can take up to 1,024, each `stride` tokens after the
@@ -69,7 +76,18 @@ impl<'a> Measure<'a> {
                 Some((mask, mask_every))
             }
         };
-        Ok(Self { model, tokenizer, window, stride, mask })
+        Ok(Self { model, tokenizer, window, stride, mask, cache: None })
+    }
+
+    /// Reads windows as decoding would, through a cache of this kind: for what it costs in quality to keep less.
+    ///
+    /// # Errors
+    /// A masked language model, which has no cache.
+    pub fn through(self, cache: CacheSettings) -> Result<Self, Error> {
+        if self.mask.is_some() {
+            return Err(Error::Task("a masked language model reads texts whole, without a cache".into()));
+        }
+        Ok(Self { cache: Some(cache), ..self })
     }
 
     /// The tokens of a window, and the distance between two.
@@ -142,6 +160,10 @@ impl<'a> Measure<'a> {
     /// # Errors
     /// A failure of the model.
     pub fn nats(&self, runner: &Runner, windows: &[Window]) -> Result<f64, Error> {
+        if let Some(cache) = &self.cache {
+            let each = |window| phyla_ops::no_grad(|| self.cached(window, cache));
+            return windows.iter().map(each).sum();
+        }
         let rows: Vec<&Row> = windows.iter().map(|window| &window.row).collect();
         let sums = runner.each(&rows, |input, batch| {
             let hidden = states(self.model, input)?;
@@ -156,5 +178,21 @@ impl<'a> Measure<'a> {
             Ok((0..batch.len()).map(|at| if at == 0 { sum } else { 0. }).collect())
         })?;
         Ok(sums.iter().sum())
+    }
+
+    /// The same of one window, read through a cache.
+    fn cached(&self, window: &Window, settings: &CacheSettings) -> Result<f64, Error> {
+        let ids = &window.row.ids;
+        let spec = settings.spec(ids.len());
+        let together = spec.sink.map_or(TOGETHER, |sink| sink.together().min(TOGETHER));
+        let (mut cache, mut sum) = (Cache::with(1, spec), 0.);
+        for (ids, targets) in ids.chunks(together).zip(window.targets.chunks(together)) {
+            let hidden = self.model.forward(ids, None, &mut Pass::cached(cache.all(), ids.len()))?;
+            if targets.iter().any(|&target| target != IGNORE) {
+                let loss = self.model.loss(&hidden, targets, CrossEntropy { label_smoothing: 0., scale: 1. })?;
+                sum += f64::from(loss.data().to_scalar::<f32>()?);
+            }
+        }
+        Ok(sum)
     }
 }

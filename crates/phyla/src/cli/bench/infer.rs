@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use phyla_generate::CacheDtype;
 use phyla_models::{Dropouts, Input, Model};
-use phyla_nn::{Cache, CacheSpec, Pass};
+use phyla_nn::{Cache, Pass};
 use phyla_ops::cpu;
 
 use super::limit::Work;
@@ -53,10 +52,10 @@ pub fn decode(args: &Decode) -> anyhow::Result<()> {
     }
     check(&model, prompt + WARM_UP + new)?;
     let ids = subject.ids(&model, rows * prompt);
-    let spec = CacheSpec { kept: args.cache_dtype.map(|CacheDtype(kept)| kept), positions: None };
+    let spec = args.cache.settings(&model)?.spec(prompt + WARM_UP + new);
     // As whoever writes long texts finds them.
     model.settle()?;
-    let mut steps = vec![];
+    let (mut steps, mut most, mut held) = (vec![], 0, 0);
     for _ in 0..args.steps {
         let mut cache = Cache::with(rows, spec);
         let mut next = last_ids(&model, &mut cache, &ids)?;
@@ -66,9 +65,17 @@ pub fn decode(args: &Decode) -> anyhow::Result<()> {
             if step >= WARM_UP {
                 steps.push(start.elapsed().as_secs_f64());
             }
+            held = cache.bytes();
+            most = held.max(most);
         }
     }
-    let settings = vec![("batch", rows), ("prompt_tokens", prompt), ("new_tokens", new)];
+    let settings = vec![
+        ("batch", rows),
+        ("prompt_tokens", prompt),
+        ("new_tokens", new),
+        ("cache_bytes", held),
+        ("cache_bytes_most", most),
+    ];
     let work = Work::decoding(&model, rows, prompt + WARM_UP + new / 2, spec.kept);
     Measured { name: "decode", settings, steps, tokens: rows, work, before }.show(subject, &model)
 }
@@ -76,8 +83,18 @@ pub fn decode(args: &Decode) -> anyhow::Result<()> {
 /// Puts new ids, `[rows, time]`, behind those in the cache and gives each row's most probable next id.
 fn last_ids(model: &Model, cache: &mut Cache, ids: &[u32]) -> anyhow::Result<Vec<u32>> {
     let rows = cache.lengths().len();
-    let time = ids.len() / rows;
-    let hidden = model.forward(ids, None, &mut Pass::cached(cache.all(), time))?;
+    let mut time = ids.len() / rows;
+    let mut ids = ids.to_vec();
+    // A cache that keeps the last tokens only takes few at a time.
+    if let Some(piece) = cache.spec().sink.map(|sink| sink.together()) {
+        while time > piece {
+            let part: Vec<u32> = ids.chunks(time).flat_map(|row| &row[..piece]).copied().collect();
+            model.forward(&part, None, &mut Pass::cached(cache.all(), piece))?;
+            ids = ids.chunks(time).flat_map(|row| &row[piece..]).copied().collect();
+            time -= piece;
+        }
+    }
+    let hidden = model.forward(&ids, None, &mut Pass::cached(cache.all(), time))?;
     let last = hidden.narrow(1, time - 1, 1)?; // [rows, 1, hidden]
     let logits = model.logits(&last)?.data().to_device(&candle_core::Device::Cpu)?.contiguous()?;
     let logits = cpu::view::<f32>(&logits)?;
