@@ -70,7 +70,7 @@ fn where_a_cache_lies_and_what_it_drops_changes_no_id() {
 #[test]
 fn an_assistant_with_windows_guesses_as_one_without() {
     let [large, _] = windowed();
-    let way = json!({ "max_new_tokens": 150 });
+    let way = json!({ "max_new_tokens": 150, "assistant_confidence_threshold": 0.0 });
     let run =
         |generator: Generator| generator.generate(&[text(100, 7)], &settings(way.clone()), 3, &mut |_| {}).unwrap();
     let alone = run(Generator::new(&large, None));
@@ -339,7 +339,7 @@ fn answers_are_remembered_where_that_is_asked_for() {
     let config = settings(json!({ "max_new_tokens": 20 }));
     let first = generator.generate(&[text(50, 1)], &config, 0, &mut |_| {}).unwrap();
     let more = [&text(50, 1)[..], &first.sequences[0].ids, &[3, 4]].concat();
-    let second = generator.generate(&[more.clone()], &config, 0, &mut |_| {}).unwrap();
+    let second = generator.generate(std::slice::from_ref(&more), &config, 0, &mut |_| {}).unwrap();
     assert_eq!(second.timings.read, 3);
     let fresh = Generator::new(&model, None).generate(&[more], &config, 0, &mut |_| {}).unwrap();
     assert_eq!(second.sequences, fresh.sequences);

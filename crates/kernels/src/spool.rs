@@ -181,7 +181,7 @@ mod tests {
         }
         assert!(slots.iter().enumerate().all(|(i, slot)| slot.bytes().iter().all(|byte| *byte == i as u8)));
         let taken = spool.bytes();
-        assert!(taken >= 66 << 20 && taken <= 80 << 20, "{taken}");
+        assert!((66 << 20..=80 << 20).contains(&taken), "{taken}");
         slots.truncate(10);
         slots.extend((0..60).map(|_| spool.slot(1 << 20).unwrap()));
         assert_eq!(spool.bytes(), taken);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result};
 use half::{bf16, f16};
-use phyla_kernels::map::{MappedFile, MappedSlice};
+use phyla_kernels::map::{MappedFile, MappedSlice, bytes_of};
 use phyla_kernels::product::{Blocks, ByteMatrix, MatRef};
 use phyla_kernels::quant::Quant;
 
@@ -203,6 +203,22 @@ impl Weight {
                 other => candle_core::bail!("weights are f32, bf16 or f16, found {other:?}"),
             },
         }
+    }
+
+    /// A few bytes of the numbers as they are stored, spread over them: what tells one weight from another without reading
+    /// all of it. None of those in int8, whose layout follows the machine.
+    pub fn sample(&self, words: usize) -> Result<Vec<u8>> {
+        self.with(|numbers| {
+            let bytes = match numbers {
+                MatRef::F32(numbers) => bytes_of(numbers),
+                MatRef::Bf16(numbers) => bytes_of(numbers),
+                MatRef::F16(numbers) => bytes_of(numbers),
+                MatRef::Blocks(blocks) => blocks.bytes(),
+                MatRef::Bytes(_) => &[],
+            };
+            let word = |i: usize| bytes[bytes.len() / words.max(1) * i..].iter().take(4).copied();
+            Ok((0..words).flat_map(word).collect())
+        })
     }
 
     /// The numbers as an f32 tensor: shared if they are one already, else a copy.

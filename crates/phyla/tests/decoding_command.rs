@@ -88,6 +88,68 @@ fn guesses_change_no_id_and_are_counted() {
 }
 
 #[test]
+fn a_prompt_cache_spares_what_was_read() {
+    let folder = folder();
+    let path = folder.path();
+    let ids = |more: &[u32]| -> String {
+        let all = (0..40).map(|i| i * 7 % 53).chain(more.iter().copied());
+        all.map(|id| id.to_string()).collect::<Vec<_>>().join(",")
+    };
+    let run = |ids: &str, more: &[&str]| -> (Value, u64) {
+        let args = [&["generate", "--model", "model", "--ids", ids, "--max-new-tokens", "6", "--json"], more].concat();
+        let answer: Value = serde_json::from_str(&said(path, &args)).unwrap();
+        (answer["sequences"].clone(), answer["prompt_ids_read"].as_u64().unwrap())
+    };
+    let cache = ["--prompt-cache", "p.cache"];
+    let ro = [&cache[..], &["--prompt-cache-ro"]].concat();
+    let output = phyla(path, &[&["generate", "--model", "model", "--ids", "1"], &ro[..]].concat());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("there is no prompt cache `p.cache`"));
+    let (plain, _) = run(&ids(&[1]), &[]);
+    assert_eq!(run(&ids(&[1]), &cache), (plain.clone(), 41));
+    assert_eq!(run(&ids(&[1]), &cache), (plain.clone(), 1));
+    // Another end: it is read, and not kept where the file is only read.
+    let (other, _) = run(&ids(&[2, 3]), &[]);
+    assert_eq!(run(&ids(&[2, 3]), &ro), (other.clone(), 2));
+    assert_eq!(run(&ids(&[2, 3]), &ro), (other, 2));
+    // With the answer, but for its last id, which nobody has read.
+    let answer: Vec<u32> = serde_json::from_value(plain[0]["ids"].clone()).unwrap();
+    let all = [&cache[..], &["--prompt-cache-all"]].concat();
+    assert_eq!(run(&ids(&[1]), &all), (plain, 1));
+    assert_eq!(run(&ids(&[&[1], &answer[..], &[9]].concat()), &all).1, 2);
+    // Another model's, and one that is cut.
+    let other = ["init", "--config", "c.json", "--output", "other", "--seed", "6"];
+    said(path, &other);
+    let output = phyla(path, &[&["generate", "--model", "other", "--ids", "1"], &cache[..]].concat());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("another model has written it"));
+    let bytes = fs::read(path.join("p.cache")).unwrap();
+    fs::write(path.join("p.cache"), &bytes[..bytes.len() / 2]).unwrap();
+    let output = phyla(path, &[&GENERATE[..], &cache].concat());
+    assert!(!output.status.success());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("in the middle of its pages"));
+    assert_eq!(fs::read(path.join("p.cache")).unwrap().len(), bytes.len() / 2, "it is left as it was");
+}
+
+#[test]
+fn a_bench_tells_what_the_cache_holds() {
+    let folder = folder();
+    let path = folder.path();
+    let bytes = |more: &[&str]| -> [u64; 2] {
+        let args = ["bench", "decode", "--model", "model", "--prompt-tokens", "70", "--new-tokens", "100", "--json"];
+        let told: Value = serde_json::from_str(&said(path, &[&args, more].concat())).unwrap();
+        ["cache_bytes", "cache_bytes_most"].map(|name| told[name].as_u64().unwrap())
+    };
+    // Keys and values of 64 positions in two layers, of 32 numbers.
+    let page = 2 * 2 * 64 * 32;
+    assert_eq!(bytes(&[]), [page * 4 * 3; 2]);
+    assert_eq!(bytes(&["--cache-dtype", "q8_0"]), [page * 34 / 32 * 3; 2]);
+    assert_eq!(bytes(&["--cache-implementation", "offloaded"]), [page * 4 * 3; 2]);
+    let sink = ["--cache-implementation", "sink", "--cache-config", r#"{"window_length":40}"#];
+    assert_eq!(bytes(&sink)[0], page * 4 * 3);
+    let output = phyla(path, &["bench", "decode", "--model", "model", "--cache-implementation", "sliding_window"]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("look back all the way"));
+}
+
+#[test]
 fn what_is_wrong_with_settings_is_told() {
     let folder = folder();
     let path = folder.path();
@@ -101,6 +163,8 @@ fn what_is_wrong_with_settings_is_told() {
         &["--sequence-bias", "[[1,2]]"],
         &["--cache-dtype", "q3_k"],
         &["--cache-implementation", "fast"],
+        &["--cache-implementation", "sink"],
+        &["--cache-implementation", "sink", "--cache-config", "{\"window_length\":4,\"num_sink_tokens\":4}"],
         &["--num-beams", "2", "--prompt-lookup-num-tokens", "3"],
         &["--generation-config", "missing.json"],
         &["--generation-config", "broken.json"],

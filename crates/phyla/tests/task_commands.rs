@@ -494,6 +494,16 @@ fn perplexity_is_that_of_every_token_in_its_window() {
     // Sums of f32 in another order.
     assert!((found["loss"].as_f64().unwrap() - loss).abs() < 1e-5 * loss, "{found} {loss}");
     assert_eq!(found["tokens"], (ids.len() - 1) as f64);
+    // Through a cache: the same where it keeps all, a little off where it rounds.
+    let through = |more: &[&str]| {
+        let loss = eval("gpt2", &[&["--max-len", "20", "--stride", "8"], more].concat())["loss"].as_f64().unwrap();
+        (loss - found["loss"].as_f64().unwrap()).abs() / loss
+    };
+    assert!(through(&["--cache-dtype", "f32"]) < 1e-5);
+    let off = through(&["--cache-dtype", "f16"]);
+    assert!(off > 1e-7 && off < 1e-3, "{off}");
+    let masked = phyla(path, &["eval", "--model", "mlm", "--data", "p.txt", "--cache-dtype", "f16"]);
+    assert!(String::from_utf8(masked.stderr).unwrap().contains("reads texts whole, without a cache"));
     let bits = nats / std::f64::consts::LN_2 / text.len() as f64;
     assert!((found["bits_per_byte"].as_f64().unwrap() - bits).abs() < 1e-5 * bits, "{found} {bits}");
 

@@ -7,9 +7,8 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use phyla_kernels::map::{MappedFile, MappedSlice, bytes_of};
+use phyla_kernels::map::{MappedFile, MappedSlice};
 use phyla_kernels::page::{Kept, POSITIONS, Page};
-use phyla_kernels::product::MatRef;
 use phyla_models::Model;
 use phyla_models::checkpoint::atomic_write_parts;
 use phyla_nn::{Cache, Pass, Prefix, PrefixLayout};
@@ -158,18 +157,7 @@ fn fingerprint(model: &Model) -> Result<String> {
     for param in model.params() {
         let weight = param.compute();
         add(format!("{} {:?} {}", param.path(), param.dims(), weight.stored()).as_bytes());
-        weight.with(|numbers| {
-            let bytes = match numbers {
-                MatRef::F32(numbers) => bytes_of(numbers),
-                MatRef::Bf16(numbers) => bytes_of(numbers),
-                MatRef::F16(numbers) => bytes_of(numbers),
-                MatRef::Blocks(blocks) => blocks.bytes(),
-                MatRef::Bytes(_) => &[],
-            };
-            (0..SAMPLE)
-                .for_each(|i| add(bytes.get(bytes.len() / SAMPLE * i..).and_then(|b| b.get(..4)).unwrap_or(b"")));
-            Ok(())
-        })?;
+        add(&weight.sample(SAMPLE)?);
     }
     Ok(format!("{hash:016x}"))
 }
