@@ -10,7 +10,7 @@ import json
 
 import torch
 from common import HERE, seed_of
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, WatermarkingConfig
 
 VOCAB = 40
 PROMPT, NEW, EOS = [3, 7, 7, 31, 0], [11, 3], [2, 5]
@@ -83,6 +83,14 @@ CASES = {
         exponential_decay_length_penalty=(0, 1.2),
         suppress_tokens=[4],
     ),
+    "watermark": dict(watermarking_config=dict(bias=1.5)),
+    "watermark_wide": dict(watermarking_config=dict(greenlist_ratio=0.3, context_width=3, hashing_key=-77)),
+    "watermark_drawn": dict(do_sample=True, top_k=9, watermarking_config=dict(greenlist_ratio=0.5, hashing_key=2**40 + 9)),
+    "watermark_short": dict(watermarking_config=dict(context_width=8)),
+    "watermark_self": dict(watermarking_config=dict(seeding_scheme="selfhash")),
+    "watermark_self_wide": dict(
+        watermarking_config=dict(seeding_scheme="selfhash", context_width=4, greenlist_ratio=0.4, hashing_key=2**45)
+    ),
     "all_hot": dict(do_sample=True, temperature=2.5, top_k=30, top_p=0.8, min_p=0.2, repetition_penalty=1.05),
 }
 
@@ -100,7 +108,8 @@ def main():
             logits[0, 4], logits[0, 9], logits[0, 12] = torch.nan, torch.inf, -torch.inf
         if name in ("top_k", "all"):
             logits[0, 10] = logits[0, 20] = logits.sort(descending=True).values[0, 4]  # ties at the border
-        config = GenerationConfig(eos_token_id=EOS, max_new_tokens=50, **settings)
+        marked = {k: WatermarkingConfig(**v) for k, v in settings.items() if k == "watermarking_config"}
+        config = GenerationConfig(eos_token_id=EOS, max_new_tokens=50, **settings | marked)
         config, _ = model._prepare_generation_config(config)
         model._prepare_special_tokens(config, device="cpu")
         config.max_length = len(PROMPT) + 50

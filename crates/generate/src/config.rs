@@ -3,11 +3,15 @@
 mod cache;
 mod keys;
 mod read;
+mod sampling;
 mod settings;
 
 pub use cache::{CacheConfig, CacheDtype, CacheImplementation, CacheSettings};
 pub use keys::{KEYS, Key};
-pub use settings::{DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, Settings};
+pub use sampling::{DEFAULT_TOP_K, Sampling};
+pub use settings::{DEFAULT_MAX_NEW_TOKENS, Settings};
+
+use crate::WatermarkingConfig;
 
 /// Settings as they are written down, in a model's `generation_config.json` or by a user; `None` is "not said".
 ///
@@ -62,6 +66,34 @@ pub struct GenerationConfig {
     pub epsilon_cutoff: Option<f32>,
     /// Drop tokens less likely than this and, the flatter the distribution, than less. Default: 0.
     pub eta_cutoff: Option<f32>,
+    /// How often XTC rules out all but the least likely of the likely ids, from 0 to 1. Default: 0.
+    pub xtc_probability: Option<f32>,
+    /// How probable an id is that XTC takes for likely. Default: 0.1.
+    pub xtc_threshold: Option<f32>,
+    /// How far the temperature goes below and above `temperature`, as the entropy does; 0 is off. Default: 0.
+    pub dynatemp_range: Option<f32>,
+    /// The power of the entropy's share by which it goes. Default: 1.
+    pub dynatemp_exponent: Option<f32>,
+    /// 2 is mirostat 2: rule out what surprises too much; 0 is off. With it `top_k` is 0 unless set. Default: 0.
+    pub mirostat: Option<usize>,
+    /// Bits that an id is to surprise by. Default: 5.
+    pub mirostat_tau: Option<f32>,
+    /// How fast mirostat learns. Default: 0.1.
+    pub mirostat_eta: Option<f32>,
+    /// DRY: what it costs to continue a run of `dry_allowed_length` ids that has been before; 0 is off. Default: 0.
+    pub dry_multiplier: Option<f32>,
+    /// By how much more for each further id of the run. Default: 1.75.
+    pub dry_base: Option<f32>,
+    /// Runs below this length cost nothing. Default: 2.
+    pub dry_allowed_length: Option<usize>,
+    /// So many last ids are looked at; 0 is off, and -1 in files all. Default: all.
+    pub dry_penalty_last_n: Option<usize>,
+    /// Texts that no run goes beyond; they need a tokenizer. Default with one: a line's end, a colon, a double quote, an asterisk.
+    pub dry_sequence_breakers: Option<Vec<String>>,
+    /// Positions, the prompt's ids or the decoder's start counted, and the id that stands there; `None` forces nothing.
+    pub forced_decoder_ids: Option<Vec<(usize, Option<u32>)>>,
+    /// Makes what is written recognisable to whoever knows these settings.
+    pub watermarking_config: Option<WatermarkingConfig>,
     /// Ids that end a sequence; in files one id or a list.
     pub eos_token_id: Option<Vec<u32>>,
     /// What an empty prompt starts from.
@@ -154,7 +186,9 @@ impl GenerationConfig {
         let shares = [user.top_p, user.min_p, user.top_h, user.typical_p, user.epsilon_cutoff, user.eta_cutoff];
         // Beside this penalty it is how many tokens are weighed.
         let weighs = user.penalty_alpha.is_some_and(|alpha| alpha > 0.);
-        let shapes = user.top_k.is_some() && !weighs || shares.iter().any(Option::is_some);
+        let others =
+            [user.xtc_probability, user.dynatemp_range].iter().any(Option::is_some) || user.mirostat == Some(2);
+        let shapes = user.top_k.is_some() && !weighs || shares.iter().any(Option::is_some) || others;
         let asks = user.temperature.map_or(shapes, |temperature| temperature > 0.);
         let limited = user.max_new_tokens.is_some() || user.max_length.is_some();
         let model = if limited { Self { max_new_tokens: None, max_length: None, ..self } } else { self };
@@ -183,6 +217,20 @@ impl GenerationConfig {
             typical_p: user.typical_p.or(model.typical_p),
             epsilon_cutoff: user.epsilon_cutoff.or(model.epsilon_cutoff),
             eta_cutoff: user.eta_cutoff.or(model.eta_cutoff),
+            xtc_probability: user.xtc_probability.or(model.xtc_probability),
+            xtc_threshold: user.xtc_threshold.or(model.xtc_threshold),
+            dynatemp_range: user.dynatemp_range.or(model.dynatemp_range),
+            dynatemp_exponent: user.dynatemp_exponent.or(model.dynatemp_exponent),
+            mirostat: user.mirostat.or(model.mirostat),
+            mirostat_tau: user.mirostat_tau.or(model.mirostat_tau),
+            mirostat_eta: user.mirostat_eta.or(model.mirostat_eta),
+            dry_multiplier: user.dry_multiplier.or(model.dry_multiplier),
+            dry_base: user.dry_base.or(model.dry_base),
+            dry_allowed_length: user.dry_allowed_length.or(model.dry_allowed_length),
+            dry_penalty_last_n: user.dry_penalty_last_n.or(model.dry_penalty_last_n),
+            dry_sequence_breakers: user.dry_sequence_breakers.or(model.dry_sequence_breakers),
+            forced_decoder_ids: user.forced_decoder_ids.or(model.forced_decoder_ids),
+            watermarking_config: user.watermarking_config.or(model.watermarking_config),
             eos_token_id: user.eos_token_id.or(model.eos_token_id),
             bos_token_id: user.bos_token_id.or(model.bos_token_id),
             stop_strings: user.stop_strings.or(model.stop_strings),

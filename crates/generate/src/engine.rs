@@ -141,7 +141,7 @@ impl<'a> Generator<'a> {
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Generation> {
         let mut settings = self.settings(config)?;
-        let stops = self.stop_strings(&mut settings)?;
+        let stops = self.resolve(&mut settings)?;
         let prompts = self.prompts(prompts, &settings, seed)?;
         let (mut sequences, mut timings) = (vec![], Timings::default());
         let ((), outputs) = self.recording(&settings, &prompts, |generator| {
@@ -243,7 +243,7 @@ impl<'a> Generator<'a> {
                 self.model.family.model_type
             )));
         }
-        let stops = self.stop_strings(&mut settings)?;
+        let stops = self.resolve(&mut settings)?;
         let prompts = self.prompts(&[prompt.to_vec()], &settings, seed)?;
         let cache = settings.cache.spec(prompts[0].positions());
         let ((part, cache), outputs) = self.recording(&settings, &prompts, |generator| {
@@ -277,6 +277,23 @@ impl<'a> Generator<'a> {
             ));
         }
         Ok(settings)
+    }
+
+    /// Makes ids of the texts among the settings, as far as they can be; stop strings are left.
+    fn resolve(&self, settings: &mut Settings) -> Result<StopStrings> {
+        settings.dry = match (settings.dry.take(), self.tokenizer) {
+            (Some(dry), Some(tokenizer)) => Some(dry.resolved(tokenizer)?),
+            (Some(dry), None) => match dry.texts.iter().flatten().next() {
+                Some(text) => {
+                    return Err(Error::Settings(format!(
+                        "dry_sequence_breakers: {text:?} needs a tokenizer, and there is none"
+                    )));
+                }
+                None => Some(dry),
+            },
+            (None, _) => None,
+        };
+        self.stop_strings(settings)
     }
 
     /// Stop strings; those that are one special token of the vocabulary become ids, since special tokens have no text.

@@ -43,10 +43,11 @@ mod sequence;
 mod session;
 mod stop;
 mod watch;
+mod watermark;
 
 pub use config::{
     CacheConfig, CacheDtype, CacheImplementation, CacheSettings, DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, EarlyStopping,
-    GenerationConfig, KEYS, Key, Settings,
+    GenerationConfig, KEYS, Key, Sampling, Settings,
 };
 pub use engine::{Assistant, Generation, Generator, Timings};
 pub use error::{Error, Result};
@@ -57,3 +58,4 @@ pub use sequence::{Event, FinishReason, Sequence};
 pub use session::Session;
 pub use stop::StopStrings;
 pub use watch::{At, BeamCandidate, Fate, Moment, Stage, Watch, Weighed, Why};
+pub use watermark::{Detection, SeedingScheme, WatermarkDetector, WatermarkingConfig};

@@ -5,9 +5,12 @@ mod bad_words;
 mod bias;
 mod cutoff;
 mod decay;
+mod dry;
+mod dynatemp;
 mod forced;
 mod invalid;
 mod min_p;
+mod mirostat;
 mod ngram;
 mod occurrence;
 mod renormalize;
@@ -19,15 +22,20 @@ mod top_h;
 mod top_k;
 mod top_p;
 mod typical;
+mod watermark;
+mod xtc;
 
 pub use at_least::AtLeast;
 pub use bad_words::BadWords;
 pub use bias::SequenceBias;
 pub use cutoff::{Epsilon, Eta};
 pub use decay::LengthDecay;
-pub use forced::{ForcedBos, ForcedEos};
+pub use dry::Dry;
+pub use dynatemp::DynamicTemperature;
+pub use forced::{ForcedBos, ForcedEos, ForcedIds};
 pub use invalid::RemoveInvalid;
 pub use min_p::MinP;
+pub use mirostat::Mirostat;
 pub use ngram::NoRepeatNgram;
 pub use occurrence::OccurrencePenalty;
 pub use renormalize::Renormalize;
@@ -39,10 +47,14 @@ pub use top_h::TopH;
 pub use top_k::TopK;
 pub use top_p::TopP;
 pub use typical::Typical;
+pub use watermark::Watermark;
+pub use xtc::Xtc;
 
 use std::sync::Arc;
 
-use crate::Settings;
+use phyla_kernels::rng::Rng;
+
+use crate::{Settings, sampler};
 
 /// Changes the logits of one sequence in place; minus infinity rules an id out.
 pub trait Processor {
@@ -64,13 +76,25 @@ pub struct History {
     distinct: Vec<u32>,
     /// One bit for each id of the vocabulary.
     seen: Vec<u64>,
+    /// What processors draw from; each splits off a stream of its own.
+    rng: Rng,
+    /// Bits that the next id may surprise by, of mirostat; none before the first.
+    surprise: Option<f32>,
 }
 
 impl History {
     /// A sequence that begins with `prompt`.
     pub fn new(prompt: &[u32]) -> Self {
-        let (prompt_len, limit) = (prompt.len(), usize::MAX);
-        let mut history = Self { ids: vec![], prompt: prompt_len, limit, source: None, distinct: vec![], seen: vec![] };
+        let mut history = Self {
+            ids: vec![],
+            prompt: prompt.len(),
+            limit: usize::MAX,
+            source: None,
+            distinct: vec![],
+            seen: vec![],
+            rng: Rng::new(0),
+            surprise: None,
+        };
         for &id in prompt {
             history.push(id);
         }
@@ -87,14 +111,20 @@ impl History {
         Self { source, ..self }
     }
 
+    /// Says what its processors draw from.
+    pub fn drawing(self, rng: &Rng) -> Self {
+        Self { rng: rng.clone(), ..self }
+    }
+
     /// Becomes a copy of `other`, in the memory that it has.
     pub fn copy_from(&mut self, other: &Self) {
-        let Self { ids, prompt, limit, source, distinct, seen } = self;
+        let Self { ids, prompt, limit, source, distinct, seen, rng, surprise } = self;
         source.clone_from(&other.source);
         ids.clone_from(&other.ids);
         distinct.clone_from(&other.distinct);
         seen.clone_from(&other.seen);
-        (*prompt, *limit) = (other.prompt, other.limit);
+        rng.clone_from(&other.rng);
+        (*prompt, *limit, *surprise) = (other.prompt, other.limit, other.surprise);
     }
 
     /// Adds a new id.
@@ -140,6 +170,11 @@ impl History {
         &self.distinct
     }
 
+    /// A number from 0 to 1 for this step, drawn from the stream of this name: the same whenever it is asked for.
+    pub(crate) fn chance(&self, stream: &str) -> f64 {
+        sampler::uniform(&self.rng.split(stream), self.new_ids().len() as u64)
+    }
+
     /// The newest id.
     pub fn last(&self) -> Option<u32> {
         self.ids.last().copied()
@@ -155,6 +190,9 @@ pub fn chain(settings: &Settings) -> Vec<Box<dyn Processor>> {
     chain.push(s.repetition_penalty != 1., || RepetitionPenalty(s.repetition_penalty));
     let (frequency, presence) = (s.frequency_penalty, s.presence_penalty);
     chain.push(frequency != 0. || presence != 0., || OccurrencePenalty { frequency, presence });
+    if let Some(dry) = &s.dry {
+        chain.push(true, || dry.clone());
+    }
     chain.push(s.no_repeat_ngram > 0, || NoRepeatNgram(s.no_repeat_ngram));
     chain.push(s.encoder_no_repeat_ngram > 0, || NoSourceNgram(s.encoder_no_repeat_ngram));
     let ends = |run: &&Vec<u32>| matches!(run[..], [id] if s.eos.contains(&id));
@@ -172,8 +210,13 @@ pub fn chain(settings: &Settings) -> Vec<Box<dyn Processor>> {
     }
     chain.push(!s.suppress.is_empty(), || Suppress(s.suppress.clone()));
     let (ids, forced) = (&s.begin_suppress, s.forced_bos.is_some());
-    chain.push(!ids.is_empty(), || BeginSuppress { ids: ids.clone(), forced });
+    let later = s.forced_ids.last().map_or(0, |(position, _)| *position);
+    chain.push(!ids.is_empty(), || BeginSuppress { ids: ids.clone(), forced, later });
+    chain.push(!s.forced_ids.is_empty(), || ForcedIds(s.forced_ids.clone()));
     sampling(s, &mut chain);
+    if let Some(watermark) = &s.watermark {
+        chain.push(true, || Watermark::new(watermark.clone()));
+    }
     // Without beams nothing depends on it: neither the likeliest id nor a draw.
     chain.push(s.renormalize && s.beams > 1, || Renormalize);
     chain.0
@@ -205,7 +248,12 @@ fn sampling(settings: &Settings, chain: &mut Chain) {
     let Some(s) = settings.sampling else { return };
     // A beam needs an id to go on with besides those that end it.
     let ids = if settings.beams > 1 { settings.eos.len().max(1) + 1 } else { 1 };
-    chain.push(s.temperature != 1., || Temperature(s.temperature));
+    match s.dynamic {
+        Some((range, exponent)) => {
+            chain.push(true, || DynamicTemperature { temperature: s.temperature, range, exponent });
+        }
+        None => chain.push(s.temperature != 1., || Temperature(s.temperature)),
+    }
     if let Some(h) = s.top_h {
         chain.push(true, || TopH(h));
     }
@@ -215,6 +263,12 @@ fn sampling(settings: &Settings, chain: &mut Chain) {
     chain.push(s.typical_p < 1., || Typical { mass: s.typical_p, ids });
     chain.keep(s.epsilon > 0., ids, || Epsilon(s.epsilon));
     chain.keep(s.eta > 0., ids, || Eta(s.eta));
+    if let Some((probability, threshold)) = s.xtc {
+        chain.keep(true, ids, || Xtc { probability, threshold });
+    }
+    if let Some(mirostat) = s.mirostat {
+        chain.push(true, || mirostat);
+    }
 }
 
 #[cfg(test)]

@@ -116,6 +116,7 @@ impl<'a> Active<'a> {
         text: Option<(&'a Tokenizer, &'a StopStrings)>,
     ) -> Result<Self> {
         let text = text.map(|(tokenizer, stops)| Text::after(history.prompt(), tokenizer, stops)).transpose()?;
+        let history = history.drawing(&rng);
         Ok(Self { index, prompt, number, history, rng, limit, finish: None, text })
     }
 

@@ -51,10 +51,11 @@ fn settings(text: &str) -> GenerationConfig {
 }
 
 /// Ways to decode, whose ids may not change.
-const WAYS: [&str; 5] = [
+const WAYS: [&str; 6] = [
     "{}",
     r#"{ "repetition_penalty": 1.3, "no_repeat_ngram_size": 4 }"#,
     r#"{ "do_sample": true, "temperature": 0.7 }"#,
+    r#"{ "do_sample": true, "mirostat": 2, "mirostat_tau": 2, "xtc_probability": 0.3, "dynatemp_range": 0.4 }"#,
     r#"{ "do_sample": true, "top_k": 0, "eos_token_id": [1, 13, 40] }"#,
     r#"{ "cache_dtype": "q8_0", "do_sample": true, "temperature": 0.3 }"#,
 ];

@@ -3,6 +3,7 @@
 pub mod bench;
 mod cache;
 pub mod chat;
+pub mod detect_watermark;
 pub mod embed;
 pub mod error;
 pub mod eval;

@@ -150,6 +150,41 @@ fn a_bench_tells_what_the_cache_holds() {
 }
 
 #[test]
+fn a_watermark_is_found_by_who_knows_it() {
+    let folder = folder();
+    let path = folder.path();
+    let found = |settings: &[&str], with: &[&str]| -> Value {
+        let new = answer(path, &[&["--max-new-tokens", "120", "--do-sample", "--seed", "3"], settings].concat());
+        let ids: Vec<String> = new["sequences"][0]["ids"].as_array().unwrap().iter().map(Value::to_string).collect();
+        let ids = ids.join(",");
+        let detect = ["detect-watermark", "--model", "model", "--ids", &ids, "--json"];
+        serde_json::from_str(&said(path, &[&detect, with].concat())).unwrap()
+    };
+    let settings = r#"{ "bias": 8, "hashing_key": 77, "context_width": 2 }"#;
+    for (marked, known, expected) in [
+        (vec![], vec![], false),
+        (vec!["--watermarking-config", "{\"bias\":8}"], vec![], true),
+        (vec!["--watermarking-config", settings], vec!["--watermarking-config", settings], true),
+        (vec!["--watermarking-config", settings], vec![], false),
+    ] {
+        let found = found(&marked, &known);
+        assert_eq!(found["prediction"], json!(expected), "{marked:?} {known:?}: {found}");
+    }
+    let mut text = String::new();
+    let detect = ["detect-watermark", "--model", "model"];
+    for args in [
+        &["--ids", "7,3,9,7,3,9,7,3"][..],
+        &["--ids", "7"],
+        &["--ids", "7,99"],
+        &["--ids", "7,9", "--watermarking-config", "{ \"key\": 3 }"],
+        &["--ids", "7,9", "--watermarking-config", "{"],
+    ] {
+        text += &transcript(path, &[&detect, args].concat());
+    }
+    matches_snapshot("detect-watermark", &text);
+}
+
+#[test]
 fn what_is_wrong_with_settings_is_told() {
     let folder = folder();
     let path = folder.path();

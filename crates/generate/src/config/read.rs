@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::cache::{EIGHT_BITS, FOUR_BITS};
 use super::keys::KEYS;
 use super::{CacheConfig, CacheDtype, EarlyStopping, GenerationConfig};
-use crate::{Error, Result};
+use crate::{Error, Result, SeedingScheme, WatermarkingConfig};
 
 /// Keys that say nothing about how to decode here, whatever their value.
 const SILENT: &[&str] = &[
@@ -42,7 +42,6 @@ const NEUTRAL: &[(&str, &str)] = &[
     ("constraints", "[]"),
     ("token_healing", "false"),
     ("guidance_scale", "1.0"),
-    ("watermarking_config", "null"),
     ("assistant_ensemble_weight", "null"),
     ("speculation_type", "null"),
 ];
@@ -140,6 +139,9 @@ impl GenerationConfig {
             ("typical_p", config.typical_p.is_some_and(|p| p != 1.)),
             ("epsilon_cutoff", config.epsilon_cutoff.is_some_and(|p| p != 0.)),
             ("eta_cutoff", config.eta_cutoff.is_some_and(|p| p != 0.)),
+            ("xtc_probability", config.xtc_probability.is_some_and(|p| p != 0.)),
+            ("dynatemp_range", config.dynatemp_range.is_some_and(|range| range != 0.)),
+            ("mirostat", config.mirostat.is_some_and(|mirostat| mirostat != 0)),
         ];
         let idle: Vec<&str> = shaping.iter().filter(|(_, set)| *set).map(|(key, _)| *key).collect();
         if !idle.is_empty() && config.do_sample != Some(true) {
@@ -183,6 +185,21 @@ impl GenerationConfig {
             "typical_p" => self.typical_p = Some(number(key, value)?),
             "epsilon_cutoff" => self.epsilon_cutoff = Some(number(key, value)?),
             "eta_cutoff" => self.eta_cutoff = Some(number(key, value)?),
+            "xtc_probability" => self.xtc_probability = Some(number(key, value)?),
+            "xtc_threshold" => self.xtc_threshold = Some(number(key, value)?),
+            "dynatemp_range" => self.dynatemp_range = Some(number(key, value)?),
+            "dynatemp_exponent" => self.dynatemp_exponent = Some(number(key, value)?),
+            "mirostat" => self.mirostat = Some(count(key, value)?),
+            "mirostat_tau" => self.mirostat_tau = Some(number(key, value)?),
+            "mirostat_eta" => self.mirostat_eta = Some(number(key, value)?),
+            "dry_multiplier" => self.dry_multiplier = Some(number(key, value)?),
+            "dry_base" => self.dry_base = Some(number(key, value)?),
+            "dry_allowed_length" => self.dry_allowed_length = Some(count(key, value)?),
+            "dry_penalty_last_n" if value.as_f64() == Some(-1.) => self.dry_penalty_last_n = Some(usize::MAX),
+            "dry_penalty_last_n" => self.dry_penalty_last_n = Some(count(key, value)?),
+            "dry_sequence_breakers" => self.dry_sequence_breakers = Some(list(key, value, text)?),
+            "forced_decoder_ids" => self.forced_decoder_ids = Some(list(key, value, place)?),
+            "watermarking_config" => self.watermarking_config = Some(watermark(key, value)?),
             "eos_token_id" => self.eos_token_id = Some(list(key, value, id)?),
             "bos_token_id" => self.bos_token_id = Some(id(key, value)?),
             "stop_strings" => self.stop_strings = Some(list(key, value, text)?),
@@ -322,6 +339,46 @@ fn biases(key: &str, value: &Value) -> Result<Vec<(Vec<u32>, f32)>> {
     match value {
         Value::Array(pairs) => pairs.iter().map(pair).collect(),
         value => Err(wrong(key, "pairs of a list of token ids and a number", value)),
+    }
+}
+
+/// A watermark; what is not said is as in transformers.
+fn watermark(key: &str, value: &Value) -> Result<WatermarkingConfig> {
+    let Value::Object(map) = value else { return Err(wrong(key, "an object", value)) };
+    let mut config = WatermarkingConfig::default();
+    for (name, value) in map {
+        let full = format!("{key}: {name}");
+        match name.as_str() {
+            "greenlist_ratio" => {
+                config.greenlist_ratio = value.as_f64().ok_or_else(|| wrong(&full, "a number", value))?
+            }
+            "bias" => config.bias = number(&full, value)?,
+            "hashing_key" => {
+                config.hashing_key = value.as_i64().ok_or_else(|| wrong(&full, "a whole number", value))?
+            }
+            "seeding_scheme" => {
+                config.seeding_scheme = match value.as_str() {
+                    Some("lefthash") => SeedingScheme::Left,
+                    Some("selfhash") => SeedingScheme::Own,
+                    _ => return Err(wrong(&full, "lefthash or selfhash", value)),
+                }
+            }
+            "context_width" => config.context_width = count(&full, value)?,
+            _ => {
+                let known = "greenlist_ratio, bias, hashing_key, seeding_scheme or context_width";
+                return Err(wrong(key, known, &Value::from(name.as_str())));
+            }
+        }
+    }
+    Ok(config)
+}
+
+/// A position and what stands there.
+fn place(key: &str, value: &Value) -> Result<(usize, Option<u32>)> {
+    match value.as_array().map(Vec::as_slice) {
+        Some([position, Value::Null]) => Ok((count(key, position)?, None)),
+        Some([position, forced]) => Ok((count(key, position)?, Some(id(key, forced)?))),
+        _ => Err(wrong(key, "pairs of a position and a token id", value)),
     }
 }
 

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use phyla_models::Arch;
 
-use super::{CacheSettings, EarlyStopping, GenerationConfig};
-use crate::{Error, Result, Wanted};
+use super::{CacheSettings, DEFAULT_TOP_K, EarlyStopping, GenerationConfig, Sampling, sampling};
+use crate::processor::Dry;
+use crate::{Error, Result, Wanted, WatermarkingConfig};
 
 /// Most new tokens when neither the model nor the user sets a limit; less where the model's context ends first.
 pub const DEFAULT_MAX_NEW_TOKENS: usize = 512;
-
-/// Draw among so many likeliest tokens, unless `top_k` says otherwise; as in transformers.
-pub const DEFAULT_TOP_K: usize = 50;
 
 /// What a [`GenerationConfig`] comes to.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +32,8 @@ pub struct Settings {
     pub frequency_penalty: f32,
     /// 0 is off.
     pub presence_penalty: f32,
+    /// What it costs to continue runs that have been before.
+    pub dry: Option<Dry>,
     /// Runs of ids, and what is added to the logit of their last one.
     pub sequence_bias: Vec<(Vec<u32>, f32)>,
     /// Free new tokens, and how fast the end grows likelier behind them.
@@ -66,6 +66,10 @@ pub struct Settings {
     pub forced_bos: Option<u32>,
     /// Of which one comes last at the limit of tokens; empty is off.
     pub forced_eos: Vec<u32>,
+    /// Positions and the ids that stand there.
+    pub forced_ids: Vec<(usize, Option<u32>)>,
+    /// Makes what is written recognisable.
+    pub watermark: Option<WatermarkingConfig>,
     /// 1 is no beam search.
     pub beams: usize,
     /// When a beam search ends.
@@ -101,42 +105,10 @@ pub struct Settings {
 /// Most beams. Each is a row of the cache, and quality falls long before (Koehn and Knowles 2017, section 3.6).
 const MOST_BEAMS: usize = 1024;
 
-/// The distribution that is drawn from.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// Divisor of the logits, above 0.
-    pub temperature: f32,
-    /// 0 is off.
-    pub top_k: usize,
-    /// 1 is off.
-    pub top_p: f32,
-    /// 0 is off.
-    pub min_p: f32,
-    /// The share of entropy that is kept.
-    pub top_h: Option<f32>,
-    /// 1 is off.
-    pub typical_p: f32,
-    /// 0 is off.
-    pub epsilon: f32,
-    /// 0 is off.
-    pub eta: f32,
-}
-
 impl TryFrom<&GenerationConfig> for Settings {
     type Error = Error;
 
     fn try_from(config: &GenerationConfig) -> Result<Self> {
-        let temperature = within("temperature", config.temperature.unwrap_or(1.), 0., f32::MAX)?;
-        let sampling = Sampling {
-            temperature,
-            top_k: config.top_k.unwrap_or(DEFAULT_TOP_K),
-            top_p: within("top_p", config.top_p.unwrap_or(1.), 0., 1.)?,
-            min_p: within("min_p", config.min_p.unwrap_or(0.), 0., 1.)?,
-            top_h: config.top_h.map(|h| within("top_h", h, f32::MIN_POSITIVE, 1.)).transpose()?,
-            typical_p: within("typical_p", config.typical_p.unwrap_or(1.), f32::MIN_POSITIVE, 1.)?,
-            epsilon: share("epsilon_cutoff", config.epsilon_cutoff)?,
-            eta: share("eta_cutoff", config.eta_cutoff)?,
-        };
         let penalty = |name: &str, value: Option<f32>| within(name, value.unwrap_or(1.), f32::MIN_POSITIVE, f32::MAX);
         let any = |name: &str, value: Option<f32>| within(name, value.unwrap_or(0.), f32::MIN, f32::MAX);
         let sequence_bias = config.sequence_bias.clone().unwrap_or_default();
@@ -173,11 +145,12 @@ impl TryFrom<&GenerationConfig> for Settings {
             max_length: counted("max_length", config.max_length)?,
             min_new_tokens: config.min_new_tokens.unwrap_or(0),
             min_length: config.min_length.unwrap_or(0),
-            sampling: (config.do_sample.unwrap_or(false) && temperature > 0.).then_some(sampling),
+            sampling: Sampling::of(config)?,
             repetition_penalty: penalty("repetition_penalty", config.repetition_penalty)?,
             encoder_repetition_penalty: penalty("encoder_repetition_penalty", config.encoder_repetition_penalty)?,
             frequency_penalty: any("frequency_penalty", config.frequency_penalty)?,
             presence_penalty: any("presence_penalty", config.presence_penalty)?,
+            dry: sampling::dry(config)?,
             sequence_bias,
             length_decay: config.exponential_decay_length_penalty,
             remove_invalid: config.remove_invalid_values.unwrap_or(false),
@@ -194,6 +167,8 @@ impl TryFrom<&GenerationConfig> for Settings {
             decoder_start: config.decoder_start_token_id,
             forced_bos: config.forced_bos_token_id,
             forced_eos: config.forced_eos_token_id.clone().unwrap_or_default(),
+            forced_ids: config.forced_decoder_ids.clone().unwrap_or_default(),
+            watermark: config.watermarking_config.clone().map(WatermarkingConfig::checked).transpose()?,
             beams,
             early_stopping: config.early_stopping.unwrap_or_default(),
             length_penalty: within("length_penalty", config.length_penalty.unwrap_or(1.), f32::MIN, f32::MAX)?,
@@ -287,16 +262,8 @@ fn contrast(config: &GenerationConfig) -> Result<Option<(f32, usize)>> {
     Ok((alpha > 0. && k > 1 && !draws).then_some((alpha, k)))
 }
 
-/// A share of probability at which less is cut off; 0 and 1 cut off nothing.
-fn share(name: &str, value: Option<f32>) -> Result<f32> {
-    Ok(match within(name, value.unwrap_or(0.), 0., 1.)? {
-        1. => 0.,
-        share => share,
-    })
-}
-
 /// `value`, if it lies in `low..=high`.
-fn within(name: &str, value: f32, low: f32, high: f32) -> Result<f32> {
+pub(super) fn within(name: &str, value: f32, low: f32, high: f32) -> Result<f32> {
     if (low..=high).contains(&value) {
         return Ok(value);
     }

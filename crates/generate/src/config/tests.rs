@@ -242,6 +242,8 @@ fn every_key_in_the_list_is_read_and_each_is_listed_once() {
         "TEXT|[TEXT,...]" => json!("x"),
         "KIND" => json!("q8_0"),
         "JSON" => json!({ "nbits": 4, "residual_length": 64 }),
+        "{\"bias\":X,...}" => json!({ "bias": 1.5, "seeding_scheme": "selfhash" }),
+        "[[N,ID],...]" => json!([[1, 4], [2, null]]),
         "true|false|never" => json!("never"),
         _ => json!("a kind of value that this test does not know"),
     };
@@ -250,6 +252,7 @@ fn every_key_in_the_list_is_read_and_each_is_listed_once() {
     for key in KEYS {
         let value = match key.name {
             "cache_implementation" => json!("static"),
+            "dry_sequence_breakers" => json!(["\n"]),
             "num_assistant_tokens_schedule" => json!("constant"),
             _ => value(key.value),
         };

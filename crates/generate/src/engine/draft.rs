@@ -9,9 +9,10 @@ mod retold;
 mod small;
 
 use super::Generator;
+use super::run::pick;
 use crate::processor::{History, Processor};
 use crate::sequence::Active;
-use crate::{Error, Ngrams, Result, Settings, sampler};
+use crate::{Error, Ngrams, Result, Settings};
 use counted::Counted;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::Model;
@@ -136,10 +137,7 @@ fn imitate(
     let mut history = active.history.clone();
     small.write(active.history.ids(), most, &settings.eos, |row| {
         chain.iter().for_each(|processor| processor.apply(row, &history));
-        let id = match settings.sampling {
-            None => sampler::greedy(row)?,
-            Some(_) => sampler::draw(row, &active.rng, history.new_ids().len() as u64)?,
-        };
+        let (id, _) = pick(row, settings, &active.rng, &mut history)?;
         history.push(id);
         Ok(id)
     })

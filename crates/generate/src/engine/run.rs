@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
+use phyla_kernels::rng::Rng;
 use phyla_nn::Cache;
 use phyla_ops::cpu;
 
 use super::batch::Batch;
 use super::draft::Speculation;
 use super::{Generator, Part, Timings};
-use crate::processor::{Processor, chain};
+use crate::processor::{History, Processor, chain};
 use crate::sequence::Active;
 use crate::watch::{Moment, Stage, Why};
 use crate::{Event, FinishReason, Result, Settings, sampler};
@@ -185,13 +186,7 @@ impl<'a, 'e> Run<'a, 'e> {
             watch.process(at, &self.chain, &mut self.row, &active.history);
             &self.row
         };
-        let (id, why) = match self.settings.sampling {
-            None => (sampler::greedy(row)?, Why::Likeliest),
-            Some(_) => {
-                let uniform = sampler::uniform(&active.rng, at.step as u64);
-                (sampler::draw(row, &active.rng, at.step as u64)?, Why::Drawn { uniform })
-            }
-        };
+        let (id, why) = pick(row, self.settings, &active.rng, &mut active.history)?;
         watch.tell(Moment::Picked { at, id, why });
         active.accept(id, self.settings, self.on_event)
     }
@@ -207,4 +202,15 @@ impl<'a, 'e> Run<'a, 'e> {
         }
         Ok(())
     }
+}
+
+/// The next id of a sequence, from what the processors have left of its logits.
+pub(super) fn pick(row: &[f32], settings: &Settings, rng: &Rng, history: &mut History) -> Result<(u32, Why<'static>)> {
+    let Some(sampling) = &settings.sampling else { return Ok((sampler::greedy(row)?, Why::Likeliest)) };
+    let step = history.new_ids().len() as u64;
+    let id = sampler::draw(row, rng, step)?;
+    if let Some(mirostat) = &sampling.mirostat {
+        mirostat.learn(row, id, history);
+    }
+    Ok((id, Why::Drawn { uniform: sampler::uniform(rng, step) }))
 }

@@ -1,4 +1,4 @@
-//! Ids that must come: one behind the start, one at the limit of tokens.
+//! Ids that must come: one behind the start, one at the limit of tokens, some at places of their own.
 
 use super::{History, Processor};
 
@@ -36,6 +36,27 @@ impl Processor for ForcedEos {
     fn apply(&self, row: &mut [f32], history: &History) {
         if history.new_ids().len() + 1 == history.limit() {
             leave(row, &self.0);
+        }
+    }
+}
+
+/// Leaves one id at each of some positions (Whisper's language and task).
+#[derive(Clone, Debug)]
+pub struct ForcedIds(
+    /// Ids of the whole text before the forced one, the prompt's or the decoder's start included, and the id; `None` forces
+    /// nothing. Of several for a position the last counts.
+    pub Vec<(usize, Option<u32>)>,
+);
+
+impl Processor for ForcedIds {
+    fn name(&self) -> &'static str {
+        "forced_decoder_ids"
+    }
+
+    fn apply(&self, row: &mut [f32], history: &History) {
+        let here = self.0.iter().rev().find(|(position, _)| *position == history.ids().len());
+        if let Some((_, Some(id))) = here {
+            leave(row, &[*id]);
         }
     }
 }

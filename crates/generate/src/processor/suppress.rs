@@ -19,13 +19,15 @@ impl Processor for Suppress {
     }
 }
 
-/// Rules ids out as the first: behind the prompt or, where one id is forced behind the start, behind that.
+/// Rules ids out as the first: behind the prompt or, where ids are forced behind the start, behind those.
 #[derive(Clone, Debug)]
 pub struct BeginSuppress {
     /// Those beyond the vocabulary are ignored.
     pub ids: Vec<u32>,
     /// Whether there is a [`super::ForcedBos`].
     pub forced: bool,
+    /// The last position of [`super::ForcedIds`].
+    pub later: usize,
 }
 
 impl Processor for BeginSuppress {
@@ -35,7 +37,7 @@ impl Processor for BeginSuppress {
 
     fn apply(&self, row: &mut [f32], history: &History) {
         let forced = usize::from(self.forced && history.prompt().len() == 1);
-        if history.new_ids().len() == forced {
+        if history.new_ids().len() == forced + self.later {
             rule_out(row, &self.ids);
         }
     }

@@ -85,7 +85,7 @@ fn forced_ids_stand_alone_at_their_place() {
     let mut history = History::new(&[0]).limited(2);
     assert_eq!(applied(&ForcedBos(2), &row, &history), [OUT, OUT, 0.]);
     assert_eq!(applied(&ForcedEos(vec![0, 1]), &row, &history), row);
-    let begin = |forced| BeginSuppress { ids: vec![1], forced };
+    let begin = |forced| BeginSuppress { ids: vec![1], forced, later: 0 };
     assert_eq!(applied(&begin(false), &row, &history), [1., OUT, 3.]);
     assert_eq!(applied(&begin(true), &row, &history), row);
     history.push(2);
@@ -186,6 +186,17 @@ struct Case {
     source: Option<Vec<u32>>,
     logits: Vec<Value>,
     expected: Vec<Option<f32>>,
+    #[serde(default)]
+    then: Vec<Step>,
+}
+
+/// A further step, of what learns.
+#[derive(Deserialize)]
+struct Step {
+    /// What was drawn in the one before.
+    drawn: u32,
+    logits: Vec<Value>,
+    expected: Vec<Option<f32>>,
 }
 
 #[test]
@@ -231,27 +242,118 @@ fn hostile_rows_do_not_break_what_shapes_the_distribution() {
     assert_eq!(applied(&RemoveInvalid, &[f32::NAN, f32::INFINITY, OUT, 1.], &none()), [0., f32::MAX, f32::MIN, 1.]);
 }
 
-#[test]
-fn chains_equal_the_reference() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/processors.json");
+/// The cases of a file, and what our chains make of each.
+fn compare(file: &str, least: usize) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(file);
     let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    assert!(cases.len() >= 40);
+    assert!(cases.len() >= least);
     for case in cases {
-        let (config, _) = GenerationConfig::from_map(&case.settings).unwrap();
-        let chain = chain(&crate::Settings::try_from(&config).unwrap());
+        let (config, warnings) = GenerationConfig::from_map(&case.settings).unwrap();
+        assert!(warnings.iter().all(|warning| warning.contains("greedy")), "{}: {warnings:?}", case.name);
+        let settings = crate::Settings::try_from(&config).unwrap();
+        let chain = chain(&settings);
         let mut history = History::new(&case.prompt).answering(case.source.map(Into::into));
         case.new.iter().for_each(|&id| history.push(id));
-        // What JSON has no numbers for is text.
-        let logit = |x: &Value| x.as_f64().map_or_else(|| x.as_str().unwrap().parse().unwrap(), |x| x as f32);
-        let mut row: Vec<f32> = case.logits.iter().map(logit).collect();
-        chain.iter().for_each(|processor| processor.apply(&mut row, &history));
-        for (id, (&ours, theirs)) in row.iter().zip(&case.expected).enumerate() {
-            // A division and some products: a rounding each, either way.
-            let same = match theirs {
-                None => ours == OUT,
-                Some(theirs) => (ours - theirs).abs() <= 6. * f32::EPSILON * theirs.abs(),
-            };
-            assert!(same, "{}: id {id}: {ours} for {theirs:?}", case.name);
+        let mut row = expect(&case.name, &chain, &history, &case.logits, &case.expected);
+        for step in case.then {
+            settings.sampling.unwrap().mirostat.unwrap().learn(&row, step.drawn, &mut history);
+            history.push(step.drawn);
+            row = expect(&case.name, &chain, &history, &step.logits, &step.expected);
         }
     }
+}
+
+fn expect(
+    name: &str,
+    chain: &[Box<dyn Processor>],
+    history: &History,
+    logits: &[Value],
+    expected: &[Option<f32>],
+) -> Vec<f32> {
+    // What JSON has no numbers for is text.
+    let logit = |x: &Value| x.as_f64().map_or_else(|| x.as_str().unwrap().parse().unwrap(), |x| x as f32);
+    let mut row: Vec<f32> = logits.iter().map(logit).collect();
+    chain.iter().for_each(|processor| processor.apply(&mut row, history));
+    for (id, (&ours, theirs)) in row.iter().zip(expected).enumerate() {
+        // A division and some products: a rounding each, either way.
+        let same = match theirs {
+            None => ours == OUT,
+            Some(theirs) => (ours - theirs).abs() <= 6. * f32::EPSILON * theirs.abs(),
+        };
+        assert!(same, "{name}: id {id}: {ours} for {theirs:?}");
+    }
+    row
+}
+
+#[test]
+fn chains_equal_the_reference() {
+    compare("processors.json", 40);
+}
+
+#[test]
+fn samplers_equal_llama_cpps() {
+    compare("samplers.json", 30);
+}
+
+#[test]
+fn chains_equal_an_older_reference() {
+    compare("processors4.json", 30);
+}
+
+#[test]
+fn xtc_acts_as_often_as_it_is_told() {
+    let row = [3f32, 2.9, 1., 0.];
+    let xtc = Xtc { probability: 0.3, threshold: 0.1 };
+    let mut acted = 0;
+    for sequence in 0..2000 {
+        let mut history = History::new(&[1]).drawing(&Rng::new(7).split(sequence));
+        let first = applied(&xtc, &row, &history);
+        // The same step has the same draw, and a further one another.
+        assert_eq!(applied(&xtc, &row, &history.clone()), first);
+        history.push(0);
+        for after in [first, applied(&xtc, &row, &history)] {
+            assert!(after == row || after == [OUT, 2.9, 1., 0.], "{after:?}");
+            acted += usize::from(after[0] == OUT);
+        }
+    }
+    // Of 4,000 draws 1,200 are expected, with a standard deviation of 29.
+    assert!((1113..=1287).contains(&acted), "{acted}");
+}
+
+#[test]
+fn no_run_goes_beyond_a_breaker() {
+    // abcXabc: `a` would follow nothing, `X` ends a run of three.
+    let history = History::new(&[0, 1, 2, 9, 0, 1, 2]);
+    let dry = |breakers: Vec<Vec<u32>>, allowed| Dry {
+        multiplier: 1.,
+        base: 2.,
+        allowed,
+        last: usize::MAX,
+        texts: None,
+        breakers,
+    };
+    let row = [0.; 10];
+    let cost = |breakers: Vec<Vec<u32>>, allowed| -applied(&dry(breakers, allowed), &row, &history)[9];
+    assert_eq!(cost(vec![], 1), 4.);
+    assert_eq!(cost(vec![], 3), 1.);
+    assert_eq!(cost(vec![], 4), 0.);
+    // The last one breaks; of one of two ids, where it begins.
+    assert_eq!(cost(vec![vec![1]], 1), 1.);
+    assert_eq!(cost(vec![vec![0]], 1), 2.);
+    assert_eq!(cost(vec![vec![0, 1]], 1), 1.);
+    assert_eq!(cost(vec![vec![1, 2]], 1), 0.);
+    assert_eq!(cost(vec![vec![2]], 1), 0.);
+    assert_eq!(cost(vec![vec![1, 5], vec![5]], 1), 4.);
+    // Texts: a token that holds one, and one that it begins in, with the ids of the rest.
+    let tokenizer = phyla_data::tokenizer::Tokenizer::from_characters("ab:*".chars()).unwrap();
+    let id = |text: &str| tokenizer.encode(text, false).unwrap();
+    let resolved = |texts: &[&str]| {
+        let texts = Some(texts.iter().map(ToString::to_string).collect());
+        Dry { texts, ..dry(vec![], 1) }.resolved(&tokenizer).unwrap().breakers
+    };
+    assert_eq!(resolved(&[":"]), [id(":")]);
+    assert_eq!(resolved(&["b:a"]), [id("b:a")]);
+    assert!(resolved(&[]).is_empty());
+    let usual = dry(vec![], 1).resolved(&tokenizer).unwrap().breakers;
+    assert!(usual.contains(&id(":")) && usual.contains(&id("*")) && !usual.contains(&id("a")));
 }

@@ -151,7 +151,8 @@ fn remembering(args: &Args, file: &Path, session: Session) -> anyhow::Result<Ses
     Ok(session.remembering(prefixes))
 }
 
-fn read(prompt: &str) -> anyhow::Result<String> {
+/// A text as it is given: itself, of a file, or of standard input.
+pub(super) fn read(prompt: &str) -> anyhow::Result<String> {
     let bytes = match (prompt, prompt.strip_prefix('@')) {
         ("-", _) => {
             let mut bytes = vec![];

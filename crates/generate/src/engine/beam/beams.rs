@@ -54,7 +54,7 @@ pub(super) struct Finished {
 impl<'a> Beams<'a> {
     /// The prompt alone, in row 0.
     pub fn new(prompt: &'a Prompt, settings: &'a Settings, watch: Watcher<'a>) -> Self {
-        let history = prompt.history();
+        let history = prompt.history().drawing(&prompt.stream);
         // As many as can end, and as many again to go on with.
         let best = Best::new(settings.beams * (1 + settings.eos.len().max(1)));
         Self {
