@@ -2,16 +2,19 @@
 
 mod cache;
 mod keys;
+mod mixing;
 mod read;
 mod sampling;
 mod settings;
 
 pub use cache::{CacheConfig, CacheDtype, CacheImplementation, CacheSettings};
 pub use keys::{KEYS, Key};
+pub use mixing::{Contrastive, DolaLayers};
 pub use sampling::{DEFAULT_TOP_K, Sampling};
 pub use settings::{DEFAULT_MAX_NEW_TOKENS, Settings};
 
 use crate::WatermarkingConfig;
+use crate::processor::PrefixAllowed;
 
 /// Settings as they are written down, in a model's `generation_config.json` or by a user; `None` is "not said".
 ///
@@ -51,7 +54,7 @@ pub struct GenerationConfig {
     /// Runs of ids and what is added to the logit of each one's last id behind its others.
     pub sequence_bias: Option<Vec<(Vec<u32>, f32)>>,
     /// Behind so many new tokens the end grows likelier, by a factor to the power of those since.
-    pub exponential_decay_length_penalty: Option<(usize, f32)>,
+    pub exponential_decay_length_penalty: Option<(usize, f64)>,
     /// Whether logits that are NaN or infinite become numbers, instead of an error. Default: false.
     pub remove_invalid_values: Option<bool>,
     /// Seconds after which every sequence ends with what it has.
@@ -92,6 +95,21 @@ pub struct GenerationConfig {
     pub dry_sequence_breakers: Option<Vec<String>>,
     /// Positions, the prompt's ids or the decoder's start counted, and the id that stands there; `None` forces nothing.
     pub forced_decoder_ids: Option<Vec<(usize, Option<u32>)>>,
+    /// Classifier-free guidance: above 1 away from a negative prompt, by this factor; 1 is off. Default: 1.
+    pub guidance_scale: Option<f32>,
+    /// DoLa: contrast the last layer with that of these which differs most.
+    pub dola_layers: Option<DolaLayers>,
+    /// Contrastive decoding: ids less likely than this share of the likeliest are ruled out. Default: 0.1.
+    pub contrastive_alpha: Option<f32>,
+    /// Contrastive decoding: the weight of what the amateur says beside what the expert says; without it the whole difference.
+    pub contrastive_beta: Option<f32>,
+    /// Divisor of the amateur's logits. Default: 1.
+    pub amateur_temperature: Option<f32>,
+    /// Whether the last token of a prompt is replaced by the likeliest one that begins with its text; needs a tokenizer. What the
+    /// text gains there is the beginning of the answer's. Default: false.
+    pub token_healing: Option<bool>,
+    /// Says which ids may come next; in no file.
+    pub prefix_allowed: Option<PrefixAllowed>,
     /// Makes what is written recognisable to whoever knows these settings.
     pub watermarking_config: Option<WatermarkingConfig>,
     /// Ids that end a sequence; in files one id or a list.
@@ -230,6 +248,13 @@ impl GenerationConfig {
             dry_penalty_last_n: user.dry_penalty_last_n.or(model.dry_penalty_last_n),
             dry_sequence_breakers: user.dry_sequence_breakers.or(model.dry_sequence_breakers),
             forced_decoder_ids: user.forced_decoder_ids.or(model.forced_decoder_ids),
+            guidance_scale: user.guidance_scale.or(model.guidance_scale),
+            dola_layers: user.dola_layers.or(model.dola_layers),
+            contrastive_alpha: user.contrastive_alpha.or(model.contrastive_alpha),
+            contrastive_beta: user.contrastive_beta.or(model.contrastive_beta),
+            amateur_temperature: user.amateur_temperature.or(model.amateur_temperature),
+            token_healing: user.token_healing.or(model.token_healing),
+            prefix_allowed: user.prefix_allowed.or(model.prefix_allowed),
             watermarking_config: user.watermarking_config.or(model.watermarking_config),
             eos_token_id: user.eos_token_id.or(model.eos_token_id),
             bos_token_id: user.bos_token_id.or(model.bos_token_id),

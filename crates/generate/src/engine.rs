@@ -4,6 +4,8 @@ mod batch;
 mod beam;
 mod contrast;
 mod draft;
+mod heal;
+mod mix;
 mod prompt;
 mod run;
 mod source;
@@ -33,6 +35,9 @@ pub struct Generator<'a> {
     cancel: Option<&'a AtomicBool>,
     assistant: Option<Assistant<'a>>,
     prefixes: Option<&'a PrefixCache>,
+    amateur: Option<&'a Model>,
+    negative: &'a [Vec<u32>],
+    decoder: &'a [u32],
     watch: Watcher<'a>,
 }
 
@@ -41,6 +46,8 @@ pub struct Generator<'a> {
 pub struct Generation {
     /// `num_return_sequences` for each prompt, in order.
     pub sequences: Vec<Sequence>,
+    /// The prompts as they were read: a beginning of sequence in place of nothing, healed ends.
+    pub prompts: Vec<Vec<u32>>,
     /// How long it took.
     pub timings: Timings,
 }
@@ -97,7 +104,17 @@ impl Timings {
 impl<'a> Generator<'a> {
     /// Without a tokenizer there are ids but no text, and no stop strings.
     pub fn new(model: &'a Model, tokenizer: Option<&'a Tokenizer>) -> Self {
-        Self { model, tokenizer, cancel: None, assistant: None, prefixes: None, watch: Watcher::default() }
+        Self {
+            model,
+            tokenizer,
+            cancel: None,
+            assistant: None,
+            prefixes: None,
+            amateur: None,
+            negative: &[],
+            decoder: &[],
+            watch: Watcher::default(),
+        }
     }
 
     /// Ends every sequence once `cancel` is true, which is looked at before each token.
@@ -116,6 +133,23 @@ impl<'a> Generator<'a> {
     /// the length of the text.
     pub fn remembering(self, prefixes: &'a PrefixCache) -> Self {
         Self { prefixes: Some(prefixes), ..self }
+    }
+
+    /// Contrastive decoding: an id counts for as much as the model finds it likelier than this smaller model of the same tokenizer
+    /// does (Li et al. 2023); the settings `contrastive_alpha`, `contrastive_beta` and `amateur_temperature` say how.
+    pub fn against(self, amateur: &'a Model) -> Self {
+        Self { amateur: Some(amateur), ..self }
+    }
+
+    /// What `guidance_scale` guides away from: a prompt in place of each of the call's, or one for all. Without one it is the last id
+    /// of the prompt.
+    pub fn guided_from(self, negative: &'a [Vec<u32>]) -> Self {
+        Self { negative, ..self }
+    }
+
+    /// Ids that the decoder of an encoder-decoder reads before it writes, behind its start.
+    pub fn decoding_from(self, ids: &'a [u32]) -> Self {
+        Self { decoder: ids, ..self }
     }
 
     /// Tells `watch` what every step weighs, picks and keeps. What is generated stays the same.
@@ -155,7 +189,7 @@ impl<'a> Generator<'a> {
         sequences.sort_unstable_by_key(|(index, _)| *index);
         let mut sequences: Vec<Sequence> = sequences.into_iter().map(|(_, sequence)| sequence).collect();
         outputs.give(&mut sequences)?;
-        Ok(Generation { sequences, timings })
+        Ok(Generation { sequences, prompts: prompts.into_iter().map(Prompt::into_read).collect(), timings })
     }
 
     /// Runs the model as the settings say, and records the outputs that they ask for.
@@ -200,6 +234,7 @@ impl<'a> Generator<'a> {
             Batch::attending(self.model, memory, cache)
         };
         (batch.watch, batch.wanted, batch.prefixes) = (self.watch, settings.outputs, self.prefixes);
+        let batch = batch.mixed(self.mix(prompts, settings));
         let mut part = if let (Some(contrast), [prompt]) = (settings.contrast, prompts) {
             let active = self.sequence(prompt, 0, settings, stops)?;
             contrast::search(self, settings, contrast, active, batch, on_event)?
@@ -248,7 +283,13 @@ impl<'a> Generator<'a> {
         let cache = settings.cache.spec(prompts[0].positions());
         let ((part, cache), outputs) = self.recording(&settings, &prompts, |generator| {
             let sequences = generator.sequences(&prompts.iter().collect::<Vec<_>>(), &settings, &stops)?;
-            let (mut batch, known) = Batch::resume(generator.model, std::mem::take(session), &prompts[0].ids, cache);
+            let before = std::mem::take(session);
+            let (batch, known) = match generator.amateur {
+                // It remembers nothing, so both read all.
+                Some(_) => (Batch::new(generator.model, 1, cache), 0),
+                None => Batch::resume(generator.model, before, &prompts[0].ids, cache),
+            };
+            let mut batch = batch.mixed(generator.mix(&[&prompts[0]], &settings));
             (batch.watch, batch.wanted, batch.prefixes) = (generator.watch, settings.outputs, generator.prefixes);
             let run = Run::new(generator, &settings, sequences, batch, on_event);
             run.finish(Instant::now(), known)
@@ -259,7 +300,11 @@ impl<'a> Generator<'a> {
         let read = cache.lengths().first().copied().unwrap_or(0);
         session.ids = prompts[0].ids.iter().chain(&sequences[0].ids).copied().take(read).collect();
         session.cache = cache;
-        Ok(Generation { sequences, timings: part.timings })
+        Ok(Generation {
+            sequences,
+            prompts: prompts.into_iter().map(Prompt::into_read).collect(),
+            timings: part.timings,
+        })
     }
 
     /// The settings of a call, with the assistant's in mind.
@@ -276,6 +321,7 @@ impl<'a> Generator<'a> {
                     .into(),
             ));
         }
+        self.check_mix(&settings)?;
         Ok(settings)
     }
 
@@ -336,7 +382,8 @@ impl<'a> Generator<'a> {
         let (index, rng) = (prompt.index * settings.returns + number, prompt.stream.split(number as u64));
         let text = self.tokenizer.map(|tokenizer| (tokenizer, stops));
         let history = prompt.history();
-        Active::new([index, prompt.index, number], history, rng, prompt.limit, text)
+        let active = Active::new([index, prompt.index, number], history, rng, prompt.limit, text)?;
+        Ok(active.gaining(&prompt.more))
     }
 
     fn cancelled(&self) -> bool {

@@ -46,14 +46,15 @@ mod watch;
 mod watermark;
 
 pub use config::{
-    CacheConfig, CacheDtype, CacheImplementation, CacheSettings, DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K, EarlyStopping,
-    GenerationConfig, KEYS, Key, Sampling, Settings,
+    CacheConfig, CacheDtype, CacheImplementation, CacheSettings, Contrastive, DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K,
+    DolaLayers, EarlyStopping, GenerationConfig, KEYS, Key, Sampling, Settings,
 };
 pub use engine::{Assistant, Generation, Generator, Timings};
 pub use error::{Error, Result};
 pub use ngrams::Ngrams;
 pub use outputs::{Array, Layers, Logprob, Outputs, Wanted};
 pub use prefixes::PrefixCache;
+pub use processor::PrefixAllowed;
 pub use sequence::{Event, FinishReason, Sequence};
 pub use session::Session;
 pub use stop::StopStrings;

@@ -1,5 +1,6 @@
 //! What happens to the logits of a step before an id is picked, in the order of transformers.
 
+mod allowed;
 mod at_least;
 mod bad_words;
 mod bias;
@@ -25,6 +26,7 @@ mod typical;
 mod watermark;
 mod xtc;
 
+pub use allowed::PrefixAllowed;
 pub use at_least::AtLeast;
 pub use bad_words::BadWords;
 pub use bias::SequenceBias;
@@ -70,6 +72,8 @@ pub trait Processor {
 pub struct History {
     ids: Vec<u32>,
     prompt: usize,
+    /// The prompt's number in its call.
+    number: usize,
     limit: usize,
     /// What the encoder has read, if there is one.
     source: Option<Arc<[u32]>>,
@@ -88,6 +92,7 @@ impl History {
         let mut history = Self {
             ids: vec![],
             prompt: prompt.len(),
+            number: 0,
             limit: usize::MAX,
             source: None,
             distinct: vec![],
@@ -106,6 +111,11 @@ impl History {
         Self { limit, ..self }
     }
 
+    /// Says which prompt of its call it continues.
+    pub fn numbered(self, number: usize) -> Self {
+        Self { number, ..self }
+    }
+
     /// Says what the encoder has read.
     pub fn answering(self, source: Option<Arc<[u32]>>) -> Self {
         Self { source, ..self }
@@ -118,13 +128,13 @@ impl History {
 
     /// Becomes a copy of `other`, in the memory that it has.
     pub fn copy_from(&mut self, other: &Self) {
-        let Self { ids, prompt, limit, source, distinct, seen, rng, surprise } = self;
+        let Self { ids, prompt, number, limit, source, distinct, seen, rng, surprise } = self;
         source.clone_from(&other.source);
         ids.clone_from(&other.ids);
         distinct.clone_from(&other.distinct);
         seen.clone_from(&other.seen);
         rng.clone_from(&other.rng);
-        (*prompt, *limit, *surprise) = (other.prompt, other.limit, other.surprise);
+        (*prompt, *number, *limit, *surprise) = (other.prompt, other.number, other.limit, other.surprise);
     }
 
     /// Adds a new id.
@@ -143,6 +153,11 @@ impl History {
     /// Prompt and answer.
     pub fn ids(&self) -> &[u32] {
         &self.ids
+    }
+
+    /// The number of its prompt in the call.
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// Most new ids.
@@ -200,6 +215,9 @@ pub fn chain(settings: &Settings) -> Vec<Box<dyn Processor>> {
     chain.push(!bad_words.is_empty(), || BadWords(bad_words));
     let (all, new) = (s.min_length, s.min_new_tokens);
     chain.push(new > 0 || all > 0, || MinLength { all, new, eos: s.eos.clone() });
+    if let Some(allowed) = &s.prefix_allowed {
+        chain.push(true, || allowed.clone());
+    }
     if let Some(id) = s.forced_bos {
         chain.push(true, || ForcedBos(id));
     }

@@ -125,6 +125,14 @@ impl<'a> Active<'a> {
         At { prompt: self.prompt, branch: self.number, step: self.history.new_ids().len() }
     }
 
+    /// Lets its text begin with what its prompt has gained.
+    pub fn gaining(mut self, more: &str) -> Self {
+        if let Some(text) = &mut self.text {
+            text.append(more);
+        }
+        self
+    }
+
     /// Takes the next id.
     pub fn accept(&mut self, id: u32, settings: &Settings, on_event: &mut dyn FnMut(Event)) -> Result<()> {
         self.history.push(id);

@@ -108,7 +108,8 @@ impl<'a> Text<'a> {
         self.give(self.text.len())
     }
 
-    fn append(&mut self, new: &str) {
+    /// Adds to the text.
+    pub fn append(&mut self, new: &str) {
         let clean = self.text.len();
         self.text.push_str(new);
         if let Some(at) = self.stops.find(&self.text, clean) {

@@ -65,15 +65,50 @@ fn sampling_is_the_same_alone_and_in_any_company() {
 }
 
 #[test]
+fn an_amateur_of_other_numbers_changes_nothing_about_that() {
+    let expert = model(json!({}));
+    let folder = tempfile::tempdir().unwrap();
+    phyla_models::save(&expert, folder.path(), DType::BF16).unwrap();
+    let (other, _) = load(folder.path(), &LoadOptions::default()).unwrap();
+    let amateur = model(json!({ "num_hidden_layers": 1 }));
+    let prompts = prompts(&(0..41).map(|i| [1, 33, 100, 7][i % 4]).collect::<Vec<_>>());
+    for (expert, amateur) in [(&other, &amateur), (&expert, &other)] {
+        let run = |prompts: &[Vec<u32>]| {
+            let generator = Generator::new(expert, None).against(amateur);
+            ids(&generator.generate(prompts, &sampling(12), 5, &mut |_| {}).unwrap().sequences)
+        };
+        let all = run(&prompts);
+        for i in [0, 1, 2, 3, 40] {
+            assert_eq!(run(&prompts[i..i + 1])[0], all[i], "prompt {i}");
+        }
+    }
+}
+
+#[test]
 fn returned_sequences_differ_and_are_the_same_in_any_number() {
     let model = model(json!({}));
-    let config = |n| GenerationConfig { num_return_sequences: Some(n), ..sampling(10) };
+    // What learns from the text, and what draws besides, learn and draw for each sequence.
+    let looks_back = GenerationConfig {
+        mirostat: Some(2),
+        mirostat_tau: Some(6.),
+        mirostat_eta: Some(0.5),
+        xtc_probability: Some(0.5),
+        xtc_threshold: Some(0.005),
+        ..sampling(10)
+    };
+    for settings in [sampling(10), looks_back] {
+        returned(&model, &settings);
+    }
+}
+
+fn returned(model: &Model, settings: &GenerationConfig) {
+    let config = |n| GenerationConfig { num_return_sequences: Some(n), ..settings.clone() };
     let prompts = prompts(&[5, 80]);
-    let eight = run(&model, &prompts, &config(8), 1);
+    let eight = run(model, &prompts, &config(8), 1);
     assert_eq!(eight.iter().map(|s| s.prompt).collect::<Vec<_>>(), [[0; 8], [1; 8]].concat());
     let distinct: std::collections::BTreeSet<_> = ids(&eight).into_iter().collect();
     assert_eq!(distinct.len(), 16);
-    let three = run(&model, &prompts, &config(3), 1);
+    let three = run(model, &prompts, &config(3), 1);
     assert_eq!(ids(&three[..3]), ids(&eight[..3]));
     assert_eq!(ids(&three[3..]), ids(&eight[8..11]));
 }

@@ -45,6 +45,12 @@ pub struct Session {
     pub assistant: Option<Assistant>,
     /// Beginnings of prompts that are read once.
     pub prefixes: Option<PrefixCache>,
+    /// A smaller model of the same tokenizer, whose opinion counts against this one's.
+    pub amateur: Option<Model>,
+    /// What `guidance_scale` guides away from: one for all prompts, or one for each.
+    pub negative: Vec<Vec<u32>>,
+    /// What the decoder of an encoder-decoder reads before it writes.
+    pub decoder_ids: Vec<u32>,
 }
 
 /// Who guesses what follows.
@@ -107,7 +113,19 @@ impl Session {
         phyla_kernels::memory::give_back_freed();
         let (config, mut warnings) = GenerationConfig::load(&folder, &model.config)?;
         warnings.splice(0..0, report.warnings);
-        Ok(Self { model, tokenizer, config, warnings, folder, load: start.elapsed(), assistant: None, prefixes: None })
+        Ok(Self {
+            model,
+            tokenizer,
+            config,
+            warnings,
+            folder,
+            load: start.elapsed(),
+            assistant: None,
+            prefixes: None,
+            amateur: None,
+            negative: vec![],
+            decoder_ids: vec![],
+        })
     }
 
     /// Lets another model guess what follows; one with another tokenizer is told the text again in its own tokens.
@@ -124,6 +142,24 @@ impl Session {
     /// Reads of prompts only what `prefixes` does not know: see [`Generator::remembering`].
     pub fn remembering(self, prefixes: PrefixCache) -> Self {
         Self { prefixes: Some(prefixes), ..self }
+    }
+
+    /// Lets another model's opinion count against this one's (contrastive decoding).
+    ///
+    /// # Errors
+    /// If its tokenizer is another one.
+    pub fn against(self, amateur: Session) -> Result<Self, Error> {
+        if let (Some(ours), Some(theirs)) = (&self.tokenizer, &amateur.tokenizer) {
+            let differs = |id: &u32| ours.id_to_token(*id) != theirs.id_to_token(*id);
+            if let Some(id) = (0..self.model.arch.vocab() as u32).find(differs) {
+                return Err(Error::Task(format!(
+                    "the amateur has another tokenizer: token {id} is {:?} there, and {:?} here",
+                    theirs.id_to_token(id).unwrap_or_default(),
+                    ours.id_to_token(id).unwrap_or_default()
+                )));
+            }
+        }
+        Ok(Self { amateur: Some(amateur.model), load: self.load + amateur.load, ..self })
     }
 
     /// One pass over a batch, nothing recorded: what the heads give and `last_hidden_state`, by their names in
@@ -165,6 +201,10 @@ impl Session {
     /// What generates: the model with its tokenizer, its assistant and what it remembers.
     pub fn generator(&self) -> Generator<'_> {
         let mut generator = Generator::new(&self.model, self.tokenizer.as_ref());
+        generator = generator.guided_from(&self.negative).decoding_from(&self.decoder_ids);
+        if let Some(amateur) = &self.amateur {
+            generator = generator.against(amateur);
+        }
         if let Some(assistant) = &self.assistant {
             generator = generator.assisted_by(assistant.guesser());
         }

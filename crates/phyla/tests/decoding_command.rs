@@ -150,6 +150,27 @@ fn a_bench_tells_what_the_cache_holds() {
 }
 
 #[test]
+fn logits_are_mixed_with_what_is_named() {
+    let folder = folder();
+    let path = folder.path();
+    said(path, &["init", "--config", "c.json", "--output", "amateur", "--seed", "6"]);
+    let ids = |settings: &[&str]| answer(path, &[&["--max-new-tokens", "24"], settings].concat())["sequences"].clone();
+    let plain = ids(&[]);
+    let mut seen = vec![plain];
+    for settings in [
+        &["--guidance-scale", "3"][..],
+        &["--guidance-scale", "3", "--negative-ids", "5,6,7"],
+        &["--dola-layers", "0,1"],
+        &["--amateur-model", "amateur"],
+        &["--amateur-model", "amateur", "--contrastive-beta", "2.5", "--amateur-temperature", "0.5"],
+    ] {
+        let mixed = ids(settings);
+        assert!(!seen.contains(&mixed), "{settings:?}");
+        seen.push(mixed);
+    }
+}
+
+#[test]
 fn a_watermark_is_found_by_who_knows_it() {
     let folder = folder();
     let path = folder.path();
@@ -190,7 +211,7 @@ fn what_is_wrong_with_settings_is_told() {
     let path = folder.path();
     fs::write(path.join("broken.json"), "{ \"top_k\": ").unwrap();
     fs::write(path.join("list.json"), "[]").unwrap();
-    fs::write(path.join("odd.json"), r#"{ "max_new_tokens": 2, "guidance_scale": 3.0, "topk": 4 }"#).unwrap();
+    fs::write(path.join("odd.json"), r#"{ "max_new_tokens": 2, "use_mtp": true, "topk": 4 }"#).unwrap();
     let mut text = String::new();
     for settings in [
         &["--typical-p", "1.5"][..],
@@ -201,6 +222,12 @@ fn what_is_wrong_with_settings_is_told() {
         &["--cache-implementation", "sink"],
         &["--cache-implementation", "sink", "--cache-config", "{\"window_length\":4,\"num_sink_tokens\":4}"],
         &["--num-beams", "2", "--prompt-lookup-num-tokens", "3"],
+        &["--guidance-scale", "2", "--dola-layers", "low"],
+        &["--negative-ids", "4"],
+        &["--negative-prompt", "no", "--guidance-scale", "2"],
+        &["--decoder-ids", "4"],
+        &["--mirostat", "1"],
+        &["--token-healing"],
         &["--generation-config", "missing.json"],
         &["--generation-config", "broken.json"],
         &["--generation-config", "list.json"],

@@ -64,6 +64,16 @@ pub const KEYS: &[Key] = &[
     key("forced_bos_token_id", "ID", "The first id behind a start of one id"),
     key("forced_eos_token_id", "ID|[ID,...]", "The last id where the limit ends an answer"),
     key("forced_decoder_ids", "[[N,ID],...]", "What stands at these positions, counted from the text's first"),
+    key("token_healing", "BOOL", "Replace the prompt's last token by the likeliest that begins with its text"),
+    key("guidance_scale", "X", "Guide away from --negative-prompt by this factor; 1 is off"),
+    key("dola_layers", "low|high|[N,...]", "DoLa: contrast the last layer with that of these which differs most"),
+    key(
+        "contrastive_alpha",
+        "P",
+        "With --amateur-model: drop tokens less likely than this share of the likeliest [default: 0.1]",
+    ),
+    key("contrastive_beta", "X", "With --amateur-model: how much it counts; without, in full"),
+    key("amateur_temperature", "T", "Divisor of the amateur's logits"),
     key(
         "watermarking_config",
         "{\"bias\":X,...}",

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::cache::{EIGHT_BITS, FOUR_BITS};
 use super::keys::KEYS;
-use super::{CacheConfig, CacheDtype, EarlyStopping, GenerationConfig};
+use super::{CacheConfig, CacheDtype, DolaLayers, EarlyStopping, GenerationConfig};
 use crate::{Error, Result, SeedingScheme, WatermarkingConfig};
 
 /// Keys that say nothing about how to decode here, whatever their value.
@@ -36,12 +36,9 @@ const SILENT: &[&str] = &[
 const NEUTRAL: &[(&str, &str)] = &[
     ("num_beam_groups", "1"),
     ("diversity_penalty", "0.0"),
-    ("dola_layers", "null"),
     ("use_mtp", "false"),
     ("force_words_ids", "[]"),
     ("constraints", "[]"),
-    ("token_healing", "false"),
-    ("guidance_scale", "1.0"),
     ("assistant_ensemble_weight", "null"),
     ("speculation_type", "null"),
 ];
@@ -199,6 +196,12 @@ impl GenerationConfig {
             "dry_penalty_last_n" => self.dry_penalty_last_n = Some(count(key, value)?),
             "dry_sequence_breakers" => self.dry_sequence_breakers = Some(list(key, value, text)?),
             "forced_decoder_ids" => self.forced_decoder_ids = Some(list(key, value, place)?),
+            "guidance_scale" => self.guidance_scale = Some(number(key, value)?),
+            "dola_layers" => self.dola_layers = Some(layers(key, value)?),
+            "contrastive_alpha" => self.contrastive_alpha = Some(number(key, value)?),
+            "contrastive_beta" => self.contrastive_beta = Some(number(key, value)?),
+            "amateur_temperature" => self.amateur_temperature = Some(number(key, value)?),
+            "token_healing" => self.token_healing = Some(truth(key, value)?),
             "watermarking_config" => self.watermarking_config = Some(watermark(key, value)?),
             "eos_token_id" => self.eos_token_id = Some(list(key, value, id)?),
             "bos_token_id" => self.bos_token_id = Some(id(key, value)?),
@@ -342,6 +345,16 @@ fn biases(key: &str, value: &Value) -> Result<Vec<(Vec<u32>, f32)>> {
     }
 }
 
+/// Which layers.
+fn layers(key: &str, value: &Value) -> Result<DolaLayers> {
+    match value {
+        Value::String(half) if half == "low" => Ok(DolaLayers::Low),
+        Value::String(half) if half == "high" => Ok(DolaLayers::High),
+        Value::Array(_) | Value::Number(_) => Ok(DolaLayers::These(list(key, value, count)?)),
+        _ => Err(wrong(key, "low, high or a list of layers", value)),
+    }
+}
+
 /// A watermark; what is not said is as in transformers.
 fn watermark(key: &str, value: &Value) -> Result<WatermarkingConfig> {
     let Value::Object(map) = value else { return Err(wrong(key, "an object", value)) };
@@ -349,9 +362,7 @@ fn watermark(key: &str, value: &Value) -> Result<WatermarkingConfig> {
     for (name, value) in map {
         let full = format!("{key}: {name}");
         match name.as_str() {
-            "greenlist_ratio" => {
-                config.greenlist_ratio = value.as_f64().ok_or_else(|| wrong(&full, "a number", value))?
-            }
+            "greenlist_ratio" => config.greenlist_ratio = exact(&full, value)?,
             "bias" => config.bias = number(&full, value)?,
             "hashing_key" => {
                 config.hashing_key = value.as_i64().ok_or_else(|| wrong(&full, "a whole number", value))?
@@ -383,9 +394,9 @@ fn place(key: &str, value: &Value) -> Result<(usize, Option<u32>)> {
 }
 
 /// Free tokens and a factor.
-fn decay(key: &str, value: &Value) -> Result<(usize, f32)> {
+fn decay(key: &str, value: &Value) -> Result<(usize, f64)> {
     match value.as_array().map(Vec::as_slice) {
-        Some([start, factor]) => Ok((count(key, start)?, number(key, factor)?)),
+        Some([start, factor]) => Ok((count(key, start)?, exact(key, factor)?)),
         _ => Err(wrong(key, "a number of tokens and a factor", value)),
     }
 }
@@ -397,7 +408,11 @@ fn count(key: &str, value: &Value) -> Result<usize> {
 }
 
 fn number(key: &str, value: &Value) -> Result<f32> {
-    value.as_f64().map(|x| x as f32).ok_or_else(|| wrong(key, "a number", value))
+    exact(key, value).map(|x| x as f32)
+}
+
+fn exact(key: &str, value: &Value) -> Result<f64> {
+    value.as_f64().ok_or_else(|| wrong(key, "a number", value))
 }
 
 fn id(key: &str, value: &Value) -> Result<u32> {

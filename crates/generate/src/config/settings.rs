@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use phyla_models::Arch;
 
-use super::{CacheSettings, DEFAULT_TOP_K, EarlyStopping, GenerationConfig, Sampling, sampling};
-use crate::processor::Dry;
+use super::{
+    CacheSettings, Contrastive, DEFAULT_TOP_K, DolaLayers, EarlyStopping, GenerationConfig, Sampling, mixing, sampling,
+};
+use crate::processor::{Dry, PrefixAllowed};
 use crate::{Error, Result, Wanted, WatermarkingConfig};
 
 /// Most new tokens when neither the model nor the user sets a limit; less where the model's context ends first.
@@ -37,7 +39,7 @@ pub struct Settings {
     /// Runs of ids, and what is added to the logit of their last one.
     pub sequence_bias: Vec<(Vec<u32>, f32)>,
     /// Free new tokens, and how fast the end grows likelier behind them.
-    pub length_decay: Option<(usize, f32)>,
+    pub length_decay: Option<(usize, f64)>,
     /// Whether logits that are no numbers become some.
     pub remove_invalid: bool,
     /// When to end, whatever is missing.
@@ -98,6 +100,18 @@ pub struct Settings {
     pub contrast: Option<(f32, usize)>,
     /// What is given besides ids and text.
     pub outputs: Wanted,
+    /// Whether prompts' ends are healed.
+    pub heal: bool,
+    /// Says which ids may come next.
+    pub prefix_allowed: Option<PrefixAllowed>,
+    /// Guides away from negative prompts by this factor; `None` is off.
+    pub guidance: Option<f32>,
+    /// The layers that DoLa may contrast the last one with.
+    pub dola: Option<DolaLayers>,
+    /// How an amateur counts, and whether anything was said of it.
+    pub contrastive: Contrastive,
+    /// See `contrastive`.
+    pub contrasts: bool,
     /// Whether ids are guessed.
     pub speculates: bool,
 }
@@ -139,6 +153,7 @@ impl TryFrom<&GenerationConfig> for Settings {
         if bad_words.iter().any(Vec::is_empty) {
             return Err(Error::Settings("bad_words_ids: an empty run of ids would forbid everything".into()));
         }
+        let (contrastive, contrasts) = Contrastive::of(config)?;
         let lookup = config.prompt_lookup_num_tokens.filter(|&tokens| tokens > 0);
         Ok(Self {
             max_new_tokens: counted("max_new_tokens", config.max_new_tokens)?,
@@ -188,6 +203,12 @@ impl TryFrom<&GenerationConfig> for Settings {
             early_exit: counted("assistant_early_exit", config.assistant_early_exit)?,
             contrast: contrast(config)?,
             outputs: outputs(config)?,
+            heal: config.token_healing.unwrap_or(false),
+            prefix_allowed: config.prefix_allowed.clone(),
+            guidance: mixing::guidance(config)?,
+            dola: config.dola_layers.clone(),
+            contrastive,
+            contrasts,
             speculates: lookup.is_some() || config.assistant_early_exit.is_some(),
         })
     }
@@ -214,7 +235,7 @@ impl Settings {
             }
             (None, None) => DEFAULT_MAX_NEW_TOKENS.min(arch.context.saturating_sub(prompt).max(1)),
         };
-        Ok(if arch.context_is_hard { asked.min(arch.context - prompt + 1) } else { asked })
+        Ok(asked.min(Self::room(prompt, arch)?))
     }
 }
 
@@ -222,6 +243,15 @@ impl Settings {
     /// Runs the model as these settings say.
     pub(crate) fn running<R>(&self, f: impl FnOnce() -> R) -> R {
         phyla_ops::no_grad(|| if self.deterministic { phyla_ops::in_any_company(f) } else { f() })
+    }
+
+    /// New tokens that a model has positions for behind a prompt, the last one needing none.
+    ///
+    /// # Errors
+    /// As [`Settings::fits`].
+    pub(crate) fn room(prompt: usize, arch: &Arch) -> Result<usize> {
+        Self::fits(prompt, arch)?;
+        Ok(if arch.context_is_hard { arch.context - prompt + 1 } else { usize::MAX })
     }
 
     /// Whether a model has positions for a prompt.

@@ -32,14 +32,13 @@ fn a_real_file_reads_without_warnings() {
 
 #[test]
 fn what_has_no_effect_is_named() {
-    let (_, warnings) = read(
-        json!({ "num_beam_groups": 4, "guidance_scale": 1.5, "temperatur": 0.3, "zzz": 1, "top_p": 0.9, "top_h": 0.5 }),
-    );
+    let (_, warnings) =
+        read(json!({ "num_beam_groups": 4, "use_mtp": true, "temperatur": 0.3, "zzz": 1, "top_p": 0.9, "top_h": 0.5 }));
     assert_eq!(
         warnings,
         [
             "num_beam_groups is 4, which is not supported yet and has no effect",
-            "guidance_scale is 1.5, which is not supported yet and has no effect",
+            "use_mtp is true, which is not supported yet and has no effect",
             "\"temperatur\" is no setting of decoding and has no effect; did you mean temperature?",
             "\"zzz\" is no setting of decoding and has no effect",
             "top_p, top_h without do_sample: decoding is greedy",
@@ -242,6 +241,7 @@ fn every_key_in_the_list_is_read_and_each_is_listed_once() {
         "TEXT|[TEXT,...]" => json!("x"),
         "KIND" => json!("q8_0"),
         "JSON" => json!({ "nbits": 4, "residual_length": 64 }),
+        "low|high|[N,...]" => json!([0, 2]),
         "{\"bias\":X,...}" => json!({ "bias": 1.5, "seeding_scheme": "selfhash" }),
         "[[N,ID],...]" => json!([[1, 4], [2, null]]),
         "true|false|never" => json!("never"),

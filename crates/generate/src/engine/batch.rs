@@ -7,6 +7,7 @@ use phyla_models::Model;
 use phyla_nn::{Cache, CacheRows, CacheSpec, Memory, Pass, RopeScaling, SublayerSpec, Takeover};
 use phyla_ops::{Data, Tensor, cpu};
 
+use super::mix::{Beside, Mix, Passed, with_layers};
 use crate::outputs::Seen;
 use crate::watch::{At, Moment, Watcher};
 use crate::{Error, PrefixCache, Result, Session, Wanted};
@@ -48,6 +49,8 @@ pub(super) struct Batch<'a> {
     pub prefixes: Option<&'a PrefixCache>,
     /// Ids of prompts that have been read.
     pub read: usize,
+    /// What its logits are mixed with.
+    mix: Option<Mix<'a>>,
 }
 
 impl<'a> Batch<'a> {
@@ -99,7 +102,38 @@ impl<'a> Batch<'a> {
             seen: None,
             prefixes: None,
             read: 0,
+            mix: None,
         }
+    }
+
+    /// Mixes its logits.
+    pub fn mixed(mut self, mix: Option<Mix<'a>>) -> Self {
+        self.mix = mix;
+        if let Some(beside) = self.beside() {
+            // What passes together here does there, too.
+            let (invariant, length_dependent) = beside.limits();
+            self.invariant = self.invariant.min(invariant);
+            self.length_dependent |= length_dependent;
+        }
+        self
+    }
+
+    /// The rows beside, if there are any.
+    fn beside(&mut self) -> Option<&mut Beside<'a>> {
+        match &mut self.mix {
+            Some(Mix::Beside(beside)) => Some(beside),
+            _ => None,
+        }
+    }
+
+    /// Up to so many rows have the same bits as each alone, and whether a token's rotation depends on the length.
+    pub fn limits(&self) -> (usize, bool) {
+        (self.invariant, self.length_dependent)
+    }
+
+    /// Ids that each row holds.
+    pub fn lengths(&self) -> &[usize] {
+        self.cache.lengths()
     }
 
     /// What has been read.
@@ -125,11 +159,25 @@ impl<'a> Batch<'a> {
         // Where layers are looked at, all ids are.
         let prefixes = self.prefixes.filter(|_| empty && !self.length_dependent && !self.wanted.layers());
         let known = prefixes.map_or(Ok(0), |prefixes| prefixes.begin(ids, &mut self.cache, row))?;
-        let logits = self.read(row, &ids[known..], cancelled, |_| Ok(()))?;
+        let logits = self.read(row, &ids[known..], &cancelled, |_| Ok(()))?;
         if let (Some(prefixes), Some(_)) = (prefixes, &logits) {
             prefixes.remember(ids, &self.cache, row);
         }
-        Ok(logits)
+        self.mixed_prefill(row, ids, logits, cancelled)
+    }
+
+    /// Lets the rows beside read the prompt, too, whose own logits are `own`.
+    fn mixed_prefill(
+        &mut self,
+        row: usize,
+        ids: &[u32],
+        own: Option<Data>,
+        cancelled: impl Fn() -> bool,
+    ) -> Result<Option<Data>> {
+        match (own, self.beside()) {
+            (Some(own), Some(beside)) => Ok(beside.prefill(row, ids, &own, cancelled)?.map(|()| own)),
+            (own, _) => Ok(own),
+        }
     }
 
     /// Remembers what a row holds, which is the beginning of these ids.
@@ -160,27 +208,37 @@ impl<'a> Batch<'a> {
             if cancelled() {
                 return Ok(None);
             }
-            let hidden = self.forward(row..row + 1, ids)?;
+            let passed = self.forward(row..row + 1, ids)?;
             self.read += ids.len();
-            each(&hidden)?;
-            last = Some(hidden.narrow(1, ids.len() - 1, 1)?); // [1, 1, hidden]
+            each(&passed.hidden)?;
+            last = Some(passed.last()?); // [1, 1, hidden]
         }
         last.map(|last| self.logits(&last)).transpose()
     }
 
     /// The states of new ids, equally many for each of these rows, `[rows, ids, hidden]`.
-    fn forward(&mut self, rows: Range<usize>, ids: &[u32]) -> Result<Tensor> {
+    fn forward(&mut self, rows: Range<usize>, ids: &[u32]) -> Result<Passed> {
         let time = ids.len() / rows.len().max(1);
         let mut pass = Pass::cached(CacheRows { cache: &mut self.cache, rows: rows.clone() }, time);
         Seen::ask(&mut pass, self.wanted);
+        let layers: &[usize] = match &self.mix {
+            Some(Mix::Layers(layers)) => layers,
+            _ => &[],
+        };
+        if !layers.is_empty() {
+            pass.hidden_states.get_or_insert_default();
+        }
         let hidden = self.model.forward(ids, None, &mut pass)?;
+        let states = pass.hidden_states.as_deref().unwrap_or_default();
+        let early = layers.iter().filter_map(|&layer| states.get(layer).cloned()).collect();
+        pass.hidden_states = pass.hidden_states.filter(|_| self.wanted.hidden_states);
         let kept = Seen::take(&mut pass);
         self.seen = kept.map(|seen| seen.holding(&self.cache.lengths()[rows]));
         if self.watch.is_there() {
             let positions = self.cache.lengths().iter().sum();
             self.watch.tell(Moment::Read { ids: ids.len(), positions, bytes: self.cache.bytes() });
         }
-        Ok(hidden)
+        Ok(Passed { hidden, early })
     }
 
     /// Tells what the layers held in the last pass, where that is asked for: of number `row` of its rows, and of one token if
@@ -192,13 +250,28 @@ impl<'a> Batch<'a> {
     }
 
     /// [`Batch::forward`] behind the prompts.
-    fn go_on(&mut self, rows: Range<usize>, ids: &[u32]) -> Result<Tensor> {
+    fn go_on(&mut self, rows: Range<usize>, ids: &[u32]) -> Result<Passed> {
         self.passes += 1;
         if self.passes == LONG_ENOUGH {
             // Weights that cannot be moved are read where they are.
             self.model.settle().ok();
         }
         self.forward(rows, ids)
+    }
+
+    /// Equally many ids more in each of these rows: the states, and the logits `[rows, ids, vocab]`.
+    fn answers(&mut self, rows: Range<usize>, ids: &[u32]) -> Result<(Tensor, Data)> {
+        let passed = self.go_on(rows.clone(), ids)?;
+        let logits = self.logits(&passed)?;
+        if let Some(beside) = self.beside() {
+            beside.go_on(rows, ids, &logits)?;
+        }
+        Ok((passed.hidden, logits))
+    }
+
+    /// The logits of the same, for rows beside others.
+    pub fn ahead(&mut self, rows: Range<usize>, ids: &[u32]) -> Result<Data> {
+        Ok(self.answers(rows, ids)?.1)
     }
 
     /// Turns every row into a block of `n` equal ones, side by side; `lasting` if the rows of a block end together.
@@ -210,7 +283,7 @@ impl<'a> Batch<'a> {
             self.ended = vec![false; rows.len()];
             (self.block, self.lasting) = (n, lasting);
         }
-        Ok(())
+        self.beside().map_or(Ok(()), |beside| beside.batch().repeat(n, lasting))
     }
 
     /// The sequence of each row.
@@ -220,12 +293,23 @@ impl<'a> Batch<'a> {
 
     /// Lets rows take over what others hold.
     pub fn take_over(&mut self, moves: &[Takeover]) -> Result<()> {
+        let held = self.cache.lengths().to_vec();
+        if let Some(beside) = self.beside() {
+            beside.take_over(moves, &held)?;
+        }
         Ok(self.cache.take_over(moves)?)
     }
 
     /// Drops rows whose sequence has ended, once they are a quarter of all: dropping copies the cache, and a row that
     /// only waits costs a row's share of arithmetic.
     pub fn retain(&mut self, runs: impl Fn(usize) -> bool) -> Result<()> {
+        self.retain_those(&runs)
+    }
+
+    fn retain_those(&mut self, runs: &dyn Fn(usize) -> bool) -> Result<()> {
+        if let Some(beside) = self.beside() {
+            beside.batch().retain_those(runs)?;
+        }
         for (ended, &sequence) in self.ended.iter_mut().zip(&self.sequences) {
             *ended = !runs(sequence);
         }
@@ -263,37 +347,41 @@ impl<'a> Batch<'a> {
     pub fn step(&mut self, rows: Range<usize>, last: impl Fn(usize) -> u32) -> Result<(Vec<usize>, Data)> {
         let sequences = self.sequences[rows.clone()].to_vec();
         let ids: Vec<u32> = sequences.iter().map(|&sequence| last(sequence)).collect();
-        let hidden = self.go_on(rows, &ids)?; // [rows, 1, hidden]
-        Ok((sequences, self.logits(&hidden)?))
+        Ok((sequences, self.ahead(rows, &ids)?))
     }
 
     /// [`Batch::prefill`] of the only row, with the states of all ids, one after the other.
     pub fn states(&mut self, ids: &[u32], cancelled: impl Fn() -> bool) -> Result<Option<(Vec<f32>, Data)>> {
         let mut states = vec![];
-        let logits = self.read(0, ids, cancelled, |hidden| {
+        let logits = self.read(0, ids, &cancelled, |hidden| {
             states.extend_from_slice(&cpu::view::<f32>(&host(hidden)?)?);
             Ok(())
         })?;
+        let logits = self.mixed_prefill(0, ids, logits, cancelled)?;
         Ok(logits.map(|logits| (states, logits)))
     }
 
     /// Turns the only row into one for each of these ids, which it goes on with: the states of these, and the logits behind
     /// them, `[ids, vocab]`.
     pub fn branch(&mut self, ids: &[u32]) -> Result<(Data, Data)> {
-        self.cache.select(&vec![0; ids.len()])?;
-        let hidden = self.go_on(0..ids.len(), ids)?; // [ids, 1, hidden]
-        Ok((host(&hidden)?, self.logits(&hidden)?))
+        self.select(&vec![0; ids.len()])?;
+        let (hidden, logits) = self.answers(0..ids.len(), ids)?; // [ids, 1, hidden]
+        Ok((host(&hidden)?, logits))
     }
 
     /// Goes on with one row alone.
     pub fn keep(&mut self, row: usize) -> Result<()> {
-        Ok(self.cache.select(&[row])?)
+        self.select(&[row])
+    }
+
+    fn select(&mut self, rows: &[usize]) -> Result<()> {
+        self.cache.select(rows)?;
+        self.beside().map_or(Ok(()), |beside| beside.batch().select(rows))
     }
 
     /// Some ids more in the only row: the logits behind each of them, `[ids, vocab]`.
     pub fn several(&mut self, ids: &[u32]) -> Result<Data> {
-        let hidden = self.go_on(0..1, ids)?; // [1, ids, hidden]
-        self.logits(&hidden)
+        self.ahead(0..1, ids)
     }
 
     /// Forgets what the only row has behind its first `length` ids.
@@ -301,6 +389,10 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// If the cache has dropped what the next id would see: more is taken back than a few ids.
     pub fn forget(&mut self, length: usize) -> Result<()> {
+        let more = self.length().saturating_sub(length);
+        if let Some(beside) = self.beside() {
+            beside.forget(more)?;
+        }
         let (held, left) = (self.length(), self.cache.truncate(0, length));
         if left < length.min(held) {
             return Err(Error::Tensor(candle_core::Error::msg(format!(
@@ -315,9 +407,14 @@ impl<'a> Batch<'a> {
         self.cache.lengths().first().copied().unwrap_or(0)
     }
 
-    /// `[rows · vocab]`, contiguous f32 in host memory; no copy on the CPU.
-    fn logits(&self, hidden: &Tensor) -> Result<Data> {
-        host(&self.model.logits(hidden)?)
+    /// `[rows · vocab]`, contiguous f32 in host memory; no copy on the CPU. Mixed with what the same pass says elsewhere.
+    fn logits(&self, passed: &Passed) -> Result<Data> {
+        let logits = host(&self.model.logits(&passed.hidden)?)?;
+        if !passed.early.is_empty() {
+            let early = passed.early.iter().map(|states| host(&self.model.logits(states)?));
+            with_layers(&logits, &early.collect::<Result<Vec<_>>>()?, self.vocab())?;
+        }
+        Ok(logits)
     }
 }
 

@@ -80,7 +80,8 @@ impl<'a, 'e> Search<'a, 'e> {
     /// What may follow each prompt; false if cancelled on the way.
     fn begin(&mut self) -> Result<bool> {
         let generator = self.generator;
-        if generator.model.arch.source().is_some() {
+        let starts = self.beams.iter().all(|beams| beams.prompt.ids.len() == 1);
+        if generator.model.arch.source().is_some() && starts {
             if generator.cancelled() {
                 return Ok(false);
             }

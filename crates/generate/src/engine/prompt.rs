@@ -7,6 +7,7 @@ use phyla_kernels::rng::Rng;
 use serde_json::Value;
 
 use super::Generator;
+use super::heal::Healed;
 use crate::processor::History;
 use crate::{Error, Result, Settings};
 
@@ -25,6 +26,10 @@ pub(super) struct Prompt {
     pub source: Option<Arc<[u32]>>,
     /// What the decoder reads first: the prompt or, behind an encoder, its start.
     pub ids: Vec<u32>,
+    /// What guidance goes away from, where there is guidance.
+    pub negative: Vec<u32>,
+    /// What its text has gained by healing.
+    pub more: String,
     /// Most new tokens.
     pub limit: usize,
     /// The draws of all its sequences.
@@ -34,7 +39,12 @@ pub(super) struct Prompt {
 impl Prompt {
     /// What a sequence of it begins with.
     pub fn history(&self) -> History {
-        History::new(&self.ids).limited(self.limit).answering(self.source.clone())
+        History::new(&self.ids).limited(self.limit).answering(self.source.clone()).numbered(self.index)
+    }
+
+    /// What the model has read as the prompt.
+    pub fn into_read(self) -> Vec<u32> {
+        self.source.map_or(self.ids, |source| source.to_vec())
     }
 
     /// Tokens that a sequence of it comes to.
@@ -47,20 +57,34 @@ impl Generator<'_> {
     /// Checks all prompts.
     pub(super) fn prompts(&self, prompts: &[Vec<u32>], settings: &Settings, seed: u64) -> Result<Vec<Prompt>> {
         let (seed, arch) = (Rng::new(seed).split("generate"), &self.model.arch);
-        let take = |(index, ids): (usize, &Vec<u32>)| {
-            let ids = self.checked(index, ids, settings)?;
+        let whole = |ids: &Vec<u32>| Healed { ids: ids.clone(), more: String::new() };
+        let prompts = match settings.heal {
+            true => settings.running(|| self.healed(prompts, settings))?,
+            false => prompts.iter().map(whole).collect(),
+        };
+        let all = prompts.len();
+        let take = |(index, Healed { ids, more }): (usize, Healed)| {
+            let ids = self.checked(index, &ids, settings)?;
             let stream = seed.split(fingerprint(&ids));
             let (source, ids) = match arch.source() {
                 Some(_) => {
                     Settings::fits(ids.len(), arch)?;
-                    (Some(ids.into()), vec![self.decoder_start(settings)?])
+                    (Some(ids.into()), self.decoder_ids(settings)?)
                 }
                 None => (None, ids),
             };
-            let limit = settings.limit(ids.len(), arch)?;
-            Ok(Prompt { index, source, ids, limit, stream })
+            let negative = self.negative(index, all, &ids, settings)?;
+            let mut limit = settings.limit(ids.len(), arch)?;
+            // What reads beside the model may come to its last position sooner.
+            if !negative.is_empty() {
+                limit = limit.min(Settings::room(negative.len(), arch)?);
+            }
+            if let Some(amateur) = self.amateur {
+                limit = limit.min(Settings::room(ids.len(), &amateur.arch)?);
+            }
+            Ok(Prompt { index, source, ids, negative, more, limit, stream })
         };
-        prompts.iter().enumerate().map(take).collect()
+        prompts.into_iter().enumerate().map(take).collect()
     }
 
     fn checked(&self, number: usize, ids: &[u32], settings: &Settings) -> Result<Vec<u32>> {
@@ -81,6 +105,36 @@ impl Generator<'_> {
             ))),
             None => Ok(ids),
         }
+    }
+
+    /// What guidance goes away from for prompt `number` of `all`; nothing without guidance.
+    fn negative(&self, number: usize, all: usize, ids: &[u32], settings: &Settings) -> Result<Vec<u32>> {
+        let negative = match self.negative {
+            _ if settings.guidance.is_none() => return Ok(vec![]),
+            // As transformers.
+            [] => return Ok(ids.last().map(|&last| vec![last]).unwrap_or_default()),
+            [one] => one,
+            several if several.len() == all => &several[number],
+            several => {
+                return Err(Error::Prompt(format!(
+                    "negative prompts: expected one, or one for each of {all} prompts, found {}",
+                    several.len()
+                )));
+            }
+        };
+        self.checked(number, negative, settings)
+    }
+
+    /// What a decoder behind an encoder reads first: its start and, unless they begin with it, what else it is given.
+    fn decoder_ids(&self, settings: &Settings) -> Result<Vec<u32>> {
+        let (start, vocab) = (self.decoder_start(settings)?, self.model.arch.vocab());
+        if let Some(id) = self.decoder.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::Prompt(format!(
+                "decoder ids: token id {id} is outside the vocabulary of {vocab}; is this the model's tokenizer?"
+            )));
+        }
+        let given = self.decoder.strip_prefix(&[start]).unwrap_or(self.decoder);
+        Ok(std::iter::once(start).chain(given.iter().copied()).collect())
     }
 
     /// What a decoder behind an encoder starts from: as the settings or `config.json` say.

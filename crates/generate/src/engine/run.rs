@@ -46,8 +46,8 @@ impl<'a, 'e> Run<'a, 'e> {
     /// Runs to the end; the first `known` ids of the prompt are in the cache already.
     pub fn finish(mut self, start: Instant, known: usize) -> Result<(Part, Cache)> {
         match self.generator.model.arch.source() {
-            Some(_) => self.begin_decoders(start)?,
-            None => self.read_prompts(start, known)?,
+            Some(_) if self.sequences.iter().all(|s| s.history.prompt().len() == 1) => self.begin_decoders(start)?,
+            _ => self.read_prompts(start, known)?,
         }
         self.batch.repeat(self.settings.returns, false)?;
         self.timings.prefill = start.elapsed();

@@ -8,7 +8,7 @@ pub struct LengthDecay {
     /// New tokens that are free.
     pub start: usize,
     /// Above 1 ends sooner.
-    pub factor: f32,
+    pub factor: f64,
     /// Ids that end a sequence.
     pub eos: Vec<u32>,
 }
@@ -20,7 +20,7 @@ impl Processor for LengthDecay {
 
     fn apply(&self, row: &mut [f32], history: &History) {
         let Some(since) = history.new_ids().len().checked_sub(self.start).filter(|&since| since > 0) else { return };
-        let grown = (f64::from(self.factor).powi(since.try_into().unwrap_or(i32::MAX)) - 1.) as f32;
+        let grown = (self.factor.powi(since.try_into().unwrap_or(i32::MAX)) - 1.) as f32;
         for &id in &self.eos {
             if let Some(x) = row.get_mut(id as usize).filter(|x| x.is_finite()) {
                 *x += x.abs() * grown;

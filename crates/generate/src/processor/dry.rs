@@ -9,7 +9,7 @@ use super::{History, Processor};
 use crate::Result;
 
 /// Takes `multiplier · base^(length - allowed)` from the logit of an id that would continue a run of `length` ids, from `allowed` on,
-/// that has been before; runs are not followed beyond a breaker.
+/// that has been before; runs are not followed beyond a breaker, and an id that is one costs nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dry {
     /// What a run of the allowed length costs.
@@ -56,7 +56,9 @@ impl Processor for Dry {
                 *known = length.max(*known);
             }
         }
-        for (id, length) in longest {
+        // What breaks runs by itself continues none.
+        let breaks = |id: u32| self.breakers.iter().any(|run| *run == [id]);
+        for (id, length) in longest.into_iter().filter(|(id, _)| !breaks(*id)) {
             if let Some(x) = row.get_mut(id as usize) {
                 *x -= self.multiplier * self.base.powf(((length - self.allowed) as f32).min(most));
             }

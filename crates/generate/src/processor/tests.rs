@@ -216,6 +216,10 @@ fn the_source_is_the_encoders_text_or_else_the_prompt() {
     let mut copy = History::new(&[]);
     copy.copy_from(&behind);
     assert_eq!(copy.source(), [1, 2]);
+    copy.copy_from(&behind.clone().drawing(&Rng::new(9)).numbered(4));
+    assert_eq!(copy.number(), 4);
+    assert_eq!(copy.chance("a"), behind.clone().drawing(&Rng::new(9)).chance("a"));
+    assert_ne!(copy.chance("a"), behind.chance("a"));
     // A run of the source whose beginning stands at the end.
     let mut history = History::new(&[0]).answering(Some([7, 1, 7, 2, 3, 7].into()));
     assert_eq!(applied(&NoSourceNgram(2), &[1.; 4], &history), [1.; 4]);
@@ -344,6 +348,9 @@ fn no_run_goes_beyond_a_breaker() {
     assert_eq!(cost(vec![vec![1, 2]], 1), 0.);
     assert_eq!(cost(vec![vec![2]], 1), 0.);
     assert_eq!(cost(vec![vec![1, 5], vec![5]], 1), 4.);
+    // It may come again itself.
+    assert_eq!(cost(vec![vec![9]], 1), 0.);
+    assert_eq!(cost(vec![vec![9, 5]], 1), 4.);
     // Texts: a token that holds one, and one that it begins in, with the ids of the rest.
     let tokenizer = phyla_data::tokenizer::Tokenizer::from_characters("ab:*".chars()).unwrap();
     let id = |text: &str| tokenizer.encode(text, false).unwrap();
@@ -356,4 +363,78 @@ fn no_run_goes_beyond_a_breaker() {
     assert!(resolved(&[]).is_empty());
     let usual = dry(vec![], 1).resolved(&tokenizer).unwrap().breakers;
     assert!(usual.contains(&id(":")) && usual.contains(&id("*")) && !usual.contains(&id("a")));
+}
+
+fn softmax(row: &[Option<f32>]) -> Vec<f64> {
+    let most = row.iter().flatten().fold(f32::NEG_INFINITY, |most, &x| most.max(x));
+    let weights: Vec<f64> = row.iter().map(|x| x.map_or(0., |x| f64::from(x - most).exp())).collect();
+    let total: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / total).collect()
+}
+
+/// Draws 20,000 times through the chain of these settings, each in a sequence of its own, and compares with these probabilities.
+fn draws_follow(name: &str, settings: &Map<String, Value>, case: &Case, expected: &[f64]) {
+    let settings = crate::Settings::try_from(&GenerationConfig::from_map(settings).unwrap().0).unwrap();
+    let chain = chain(&settings);
+    let logits: Vec<f32> = case.logits.iter().map(|x| x.as_f64().unwrap() as f32).collect();
+    let draws = 20_000;
+    let mut counts = vec![0u32; logits.len()];
+    let (mut row, stream) = (vec![], Rng::new(5).split(name));
+    let mut start = History::new(&case.prompt).answering(case.source.clone().map(Into::into));
+    case.new.iter().for_each(|&id| start.push(id));
+    for sequence in 0..draws {
+        let rng = stream.split(sequence);
+        let history = start.clone().drawing(&rng);
+        row.clone_from(&logits);
+        chain.iter().for_each(|processor| processor.apply(&mut row, &history));
+        counts[sampler::draw(&row, &rng, history.new_ids().len() as u64).unwrap() as usize] += 1;
+    }
+    // Rare ids count together; impossible ones never come.
+    let (mut chi, mut bins, mut rare) = (0., 0, (0., 0.));
+    for (id, (&count, &p)) in counts.iter().zip(expected).enumerate() {
+        let (count, expected) = (f64::from(count), p * draws as f64);
+        assert!(p > 0. || count == 0., "{name}: {id} has no probability");
+        if expected < 5. {
+            rare = (rare.0 + count, rare.1 + expected);
+        } else {
+            chi += (count - expected).powi(2) / expected;
+            bins += 1;
+        }
+    }
+    if rare.1 >= 5. {
+        chi += (rare.0 - rare.1).powi(2) / rare.1;
+        bins += 1;
+    }
+    // Below in 9,999 of 10,000 experiments (Wilson and Hilferty 1931); these are fixed by their seeds.
+    let freedom = f64::from(bins - 1);
+    let bound = match bins {
+        // All in one place, but for the rare.
+        1 => 1e-3,
+        _ => freedom * (1. - 2. / (9. * freedom) + 3.72 * (2. / (9. * freedom)).sqrt()).powi(3),
+    };
+    assert!(chi <= bound, "{name}: chi-square {chi} of {freedom} degrees of freedom");
+}
+
+#[test]
+fn draws_follow_the_references_probabilities() {
+    let mut compared = 0;
+    for file in ["processors.json", "samplers.json"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(file);
+        let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        for case in cases.iter().filter(|case| case.settings.get("do_sample").is_some()) {
+            draws_follow(&case.name, &case.settings, case, &softmax(&case.expected));
+            compared += 1;
+            if case.settings.contains_key("xtc_probability") {
+                // It acts in two of five steps.
+                let mut settings = case.settings.clone();
+                settings.insert("xtc_probability".into(), 0.4.into());
+                let logits: Vec<Option<f32>> = case.logits.iter().map(|x| x.as_f64().map(|x| x as f32)).collect();
+                let mixed = softmax(&case.expected).into_iter().zip(softmax(&logits));
+                let mixed: Vec<f64> = mixed.map(|(acts, rests)| 0.4 * acts + 0.6 * rests).collect();
+                draws_follow(&format!("{} at times", case.name), &settings, case, &mixed);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 45, "{compared}");
 }

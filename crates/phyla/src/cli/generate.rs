@@ -23,6 +23,8 @@ use super::sampling::Sampling;
   phyla generate --model models/small --prompt @letter.txt --temperature 0.8 --top-p 0.95 --seed 3
   phyla generate --model models/small --prompt @code.rs --prompt-lookup-num-tokens 7
   phyla generate --model models/small --prompt @code.rs --ngram-cache code.ngrams --ngram-text lib.rs
+  phyla generate --model models/small --prompt \"The film was\" --guidance-scale 1.5 --negative-prompt \"boring\"
+  phyla generate --model models/large --amateur-model models/small --prompt \"Once upon\"
   echo \"Once upon a time\" | phyla generate --model models/small --prompt - --json
 
 Without options the model's own generation_config.json decides. Text goes to standard output as it is
@@ -59,6 +61,22 @@ pub struct Args {
     #[command(flatten)]
     ngrams: NgramArgs,
 
+    /// Contrastive decoding: a smaller model of the same tokenizer, whose opinion counts against the model's
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    amateur_model: Option<String>,
+
+    /// What --guidance-scale guides away from; `@file` reads a file [default: the prompt's last token]
+    #[arg(long, value_name = "TEXT|@FILE")]
+    negative_prompt: Option<String>,
+
+    /// The negative prompt as token ids
+    #[arg(long, value_name = "1,2,3", value_delimiter = ',', conflicts_with = "negative_prompt")]
+    negative_ids: Option<Vec<u32>>,
+
+    /// What the decoder of an encoder-decoder reads before it writes
+    #[arg(long, value_name = "1,2,3", value_delimiter = ',')]
+    decoder_ids: Option<Vec<u32>>,
+
     #[command(flatten)]
     sampling: Sampling,
 
@@ -81,6 +99,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // Before the model, which takes longer to load than a missing file takes to be missed.
     let text = args.prompt.as_deref().map(read).transpose()?;
+    let negative = args.negative_prompt.as_deref().map(read).transpose()?;
     let user = args.sampling.config()?;
     if !args.json {
         outputs::warn_of_unprinted(&user);
@@ -90,11 +109,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(assistant) => open(&args.model)?.assisted_by(open(assistant)?),
         None => args.ngrams.assist(open(&args.model)?)?,
     };
-    let prompt = prompt(args, &session, text.as_deref())?;
-    let session = match &args.prompt_cache {
+    let session = match &args.amateur_model {
+        Some(amateur) => session.against(open(amateur)?)?,
+        None => session,
+    };
+    let mut session = match &args.prompt_cache {
         Some(file) => remembering(args, file, session)?,
         None => session,
     };
+    let prompt = ids(args, &session, args.ids.as_ref(), text.as_deref())?;
+    if args.negative_ids.is_some() || negative.is_some() {
+        session.negative = vec![ids(args, &session, args.negative_ids.as_ref(), negative.as_deref())?];
+    }
+    session.decoder_ids = args.decoder_ids.clone().unwrap_or_default();
     let known = session.prefixes.as_ref().map(PrefixCache::latest);
     let streams = !args.json
         && session.tokenizer.is_some()
@@ -133,7 +160,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     if args.json {
-        return as_json(&prompt, &session, &generation);
+        return as_json(&session, &generation);
     }
     if streams { output::stdout(|out| writeln!(out)) } else { as_text(&generation) }
 }
@@ -172,15 +199,16 @@ pub(super) fn read(prompt: &str) -> anyhow::Result<String> {
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
-fn prompt(args: &Args, session: &Session, text: Option<&str>) -> anyhow::Result<Vec<u32>> {
-    match (&args.ids, text, &session.tokenizer) {
+/// Ids as they are given, or those of a text.
+fn ids(args: &Args, session: &Session, ids: Option<&Vec<u32>>, text: Option<&str>) -> anyhow::Result<Vec<u32>> {
+    match (ids, text, &session.tokenizer) {
         (Some(ids), ..) => Ok(ids.clone()),
         (None, Some(text), Some(tokenizer)) => Ok(tokenizer.encode(text, true)?),
         _ => Err(usage(format!("`{}` has no tokenizer", args.model), "give the prompt as --ids 1,2,3")),
     }
 }
 
-fn as_json(prompt: &[u32], session: &Session, generation: &Generation) -> anyhow::Result<()> {
+fn as_json(session: &Session, generation: &Generation) -> anyhow::Result<()> {
     let sequences: Vec<_> = (generation.sequences.iter())
         .map(|s| {
             let mut fields = outputs::fields(s, session.tokenizer.as_ref());
@@ -193,7 +221,7 @@ fn as_json(prompt: &[u32], session: &Session, generation: &Generation) -> anyhow
     let timings = &generation.timings;
     output::json(&json!({
         "sequences": sequences,
-        "prompt_ids": prompt,
+        "prompt_ids": generation.prompts[0],
         "timings": {
             "load": session.load.as_secs_f64(),
             "first_token": timings.first_token.as_secs_f64(),
