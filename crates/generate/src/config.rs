@@ -6,12 +6,14 @@ mod mixing;
 mod read;
 mod sampling;
 mod settings;
+mod words;
 
 pub use cache::{CacheConfig, CacheDtype, CacheImplementation, CacheSettings};
 pub use keys::{KEYS, Key};
 pub use mixing::{Contrastive, DolaLayers};
 pub use sampling::{DEFAULT_TOP_K, Sampling};
 pub use settings::{DEFAULT_MAX_NEW_TOKENS, Settings};
+pub use words::ForcedWords;
 
 use crate::WatermarkingConfig;
 use crate::processor::PrefixAllowed;
@@ -136,6 +138,15 @@ pub struct GenerationConfig {
     pub forced_eos_token_id: Option<Vec<u32>>,
     /// Continuations that are followed side by side; above 1 is beam search. Default: 1.
     pub num_beams: Option<usize>,
+    /// Groups that beams are cut into, each of which keeps away from the ids of those before it; above 1 is diverse beam search
+    /// (Vijayakumar et al. 2018). Default: 1.
+    pub num_beam_groups: Option<usize>,
+    /// Taken from the log-probability of an id for each beam of an earlier group that has just got it. Default: 0.
+    pub diversity_penalty: Option<f32>,
+    /// Words that beams must write: runs of ids, or lists of runs of which one is enough.
+    pub force_words_ids: Option<Vec<ForcedWords>>,
+    /// The same, in files as objects: `{"token_ids": [..]}` is one run, `{"nested_token_ids": [[..], ..]}` several.
+    pub constraints: Option<Vec<ForcedWords>>,
     /// When a beam search ends. Default: [`EarlyStopping::Likely`].
     pub early_stopping: Option<EarlyStopping>,
     /// A finished beam's score is its sum of log-probabilities over its length to this power. Default: 1.
@@ -268,6 +279,10 @@ impl GenerationConfig {
             forced_bos_token_id: user.forced_bos_token_id.or(model.forced_bos_token_id),
             forced_eos_token_id: user.forced_eos_token_id.or(model.forced_eos_token_id),
             num_beams: user.num_beams.or(model.num_beams),
+            num_beam_groups: user.num_beam_groups.or(model.num_beam_groups),
+            diversity_penalty: user.diversity_penalty.or(model.diversity_penalty),
+            force_words_ids: user.force_words_ids.or(model.force_words_ids),
+            constraints: user.constraints.or(model.constraints),
             early_stopping: user.early_stopping.or(model.early_stopping),
             length_penalty: user.length_penalty.or(model.length_penalty),
             renormalize_logits: user.renormalize_logits.or(model.renormalize_logits),

@@ -78,6 +78,8 @@ pub struct Timings {
     pub drafted: usize,
     /// See `drafted`.
     pub accepted: usize,
+    /// Bytes of the cache that a beam search copied because beams took over from one another; see [`phyla_nn::Cache::copied`].
+    pub copied: usize,
 }
 
 impl Timings {
@@ -98,6 +100,7 @@ impl Timings {
         self.tokens += part.tokens;
         self.drafted += part.drafted;
         self.accepted += part.accepted;
+        self.copied += part.copied;
     }
 }
 
@@ -177,6 +180,7 @@ impl<'a> Generator<'a> {
         let mut settings = self.settings(config)?;
         let stops = self.resolve(&mut settings)?;
         let prompts = self.prompts(prompts, &settings, seed)?;
+        beam::check(&settings, &prompts, self.model.arch.vocab())?;
         let (mut sequences, mut timings) = (vec![], Timings::default());
         let ((), outputs) = self.recording(&settings, &prompts, |generator| {
             for part in generator.parts(&prompts, &settings) {

@@ -47,7 +47,7 @@ mod watermark;
 
 pub use config::{
     CacheConfig, CacheDtype, CacheImplementation, CacheSettings, Contrastive, DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K,
-    DolaLayers, EarlyStopping, GenerationConfig, KEYS, Key, Sampling, Settings,
+    DolaLayers, EarlyStopping, ForcedWords, GenerationConfig, KEYS, Key, Sampling, Settings,
 };
 pub use engine::{Assistant, Generation, Generator, Timings};
 pub use error::{Error, Result};

@@ -84,7 +84,15 @@ pub struct Sequence {
     /// What the settings ask for besides.
     pub outputs: Outputs,
     /// Of a beam search: the sum of the log-probabilities of `ids` over their number to the power `length_penalty`.
+    ///
+    /// Of a search in groups or for words it is, as in transformers 4.28.1, over the length of prompt and answer, an
+    /// end-of-sequence id not counted; groups have what is taken from likely ids taken from it.
     pub score: Option<f32>,
+    /// Of a beam search: for each of `ids` which of the prompt's beams, in their order before that step, it continues.
+    pub beam_indices: Option<Vec<u32>>,
+    /// Of a search for words: whether all of them are written in prompt and answer. Where the limit of tokens leaves no
+    /// such sequence, the likeliest others are returned.
+    pub forced_words_met: Option<bool>,
 }
 
 /// A sequence and what it needs to go on.
@@ -178,6 +186,8 @@ impl<'a> Active<'a> {
             finish_reason: self.finish.unwrap_or(FinishReason::Cancelled),
             outputs: Outputs::default(),
             score: None,
+            beam_indices: None,
+            forced_words_met: None,
         }
     }
 }

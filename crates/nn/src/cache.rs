@@ -94,6 +94,8 @@ pub struct Cache {
     spool: Option<Arc<Spool>>,
     /// Rotations of positions inside the cache, where keys are turned when they are read.
     turns: Mutex<Vec<(Arc<RopeSpec>, RopeRows)>>,
+    /// Bytes copied of what is kept in one piece.
+    copied: usize,
 }
 
 /// What a layer keeps.
@@ -151,6 +153,16 @@ impl Cache {
             Layer::Whole(parts) => parts.iter().map(Whole::bytes).sum(),
         });
         layers.sum::<usize>() + self.memory.as_ref().map_or(0, CachedMemory::bytes)
+    }
+
+    /// Bytes that were copied, ever since, because rows were repeated, removed or taken over from one another: of pages those
+    /// that a row had to have for itself when it wrote into what it shared.
+    pub fn copied(&self) -> usize {
+        let pages = self.layers.iter().flatten().map(|layer| match layer {
+            Layer::Paged(parts) => parts.iter().map(|part| part.copied).sum(),
+            Layer::Whole(_) => 0,
+        });
+        self.copied + pages.sum::<usize>()
     }
 
     /// Shortens a row to `length` tokens, or to none if a layer has dropped what the next token would see there; returns how

@@ -83,6 +83,18 @@ pub const KEYS: &[Key] = &[
     key("remove_invalid_values", "BOOL", "Make numbers of logits that are none, instead of an error"),
     key("num_return_sequences", "N", "How many answers"),
     key("num_beams", "N", "Follow so many continuations side by side; above 1 is beam search"),
+    key("num_beam_groups", "N", "Cut the beams into so many groups, each unlike those before it"),
+    key("diversity_penalty", "X", "How unlike: taken from an id's log-probability for each beam that has just got it"),
+    key(
+        "force_words_ids",
+        "[[ID,...],...]",
+        "Runs of ids that beams must write, or lists of runs of which one is enough",
+    ),
+    key(
+        "constraints",
+        "[{\"token_ids\":[ID,...]},...]",
+        "The same as objects: token_ids or, for one of several, nested_token_ids",
+    ),
     key("early_stopping", "true|false|never", "When a beam search ends"),
     key("length_penalty", "X", "A beam's score is divided by its length to this power"),
     key("renormalize_logits", "BOOL", "Beams count what the other settings leave as if it were all"),

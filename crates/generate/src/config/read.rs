@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::cache::{EIGHT_BITS, FOUR_BITS};
 use super::keys::KEYS;
-use super::{CacheConfig, CacheDtype, DolaLayers, EarlyStopping, GenerationConfig};
+use super::{CacheConfig, CacheDtype, DolaLayers, EarlyStopping, GenerationConfig, words};
 use crate::{Error, Result, SeedingScheme, WatermarkingConfig};
 
 /// Keys that say nothing about how to decode here, whatever their value.
@@ -33,15 +33,8 @@ const SILENT: &[&str] = &[
 ];
 
 /// Keys of transformers that are not honoured yet, and the value at which each changes nothing (besides null).
-const NEUTRAL: &[(&str, &str)] = &[
-    ("num_beam_groups", "1"),
-    ("diversity_penalty", "0.0"),
-    ("use_mtp", "false"),
-    ("force_words_ids", "[]"),
-    ("constraints", "[]"),
-    ("assistant_ensemble_weight", "null"),
-    ("speculation_type", "null"),
-];
+const NEUTRAL: &[(&str, &str)] =
+    &[("use_mtp", "false"), ("assistant_ensemble_weight", "null"), ("speculation_type", "null")];
 
 /// What is read from `config.json`, where checkpoints kept it before there was a file of its own: special ids and the
 /// search that the model was tuned with, but neither limits nor the shape of a distribution, which old files fill with
@@ -215,6 +208,10 @@ impl GenerationConfig {
             "forced_bos_token_id" => self.forced_bos_token_id = Some(id(key, value)?),
             "forced_eos_token_id" => self.forced_eos_token_id = Some(list(key, value, id)?),
             "num_beams" => self.num_beams = Some(count(key, value)?),
+            "num_beam_groups" => self.num_beam_groups = Some(count(key, value)?),
+            "diversity_penalty" => self.diversity_penalty = Some(number(key, value)?),
+            "force_words_ids" => self.force_words_ids = Some(words::of_ids(key, value)?),
+            "constraints" => self.constraints = Some(words::of_objects(key, value)?),
             "early_stopping" => self.early_stopping = Some(early(key, value)?),
             "length_penalty" => self.length_penalty = Some(number(key, value)?),
             "renormalize_logits" => self.renormalize_logits = Some(truth(key, value)?),
@@ -256,7 +253,7 @@ fn warning(key: &str, value: &Value) -> Option<String> {
 }
 
 /// A value as it is shown in a message: hostile ones may be long.
-fn short(value: &Value) -> String {
+pub(super) fn short(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(80) {
         Some((at, _)) => format!("{}…", &text[..at]),
@@ -264,7 +261,7 @@ fn short(value: &Value) -> String {
     }
 }
 
-fn wrong(key: &str, expected: &str, found: &Value) -> Error {
+pub(super) fn wrong(key: &str, expected: &str, found: &Value) -> Error {
     Error::Settings(format!("{key}: expected {expected}, found {}", short(found)))
 }
 
@@ -281,7 +278,7 @@ fn early(key: &str, value: &Value) -> Result<EarlyStopping> {
     }
 }
 
-fn run(key: &str, value: &Value) -> Result<Vec<u32>> {
+pub(super) fn run(key: &str, value: &Value) -> Result<Vec<u32>> {
     match value {
         Value::Array(ids) => ids.iter().map(|value| id(key, value)).collect(),
         value => Err(wrong(key, "lists of token ids", value)),

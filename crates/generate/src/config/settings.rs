@@ -5,7 +5,8 @@ use std::time::Duration;
 use phyla_models::Arch;
 
 use super::{
-    CacheSettings, Contrastive, DEFAULT_TOP_K, DolaLayers, EarlyStopping, GenerationConfig, Sampling, mixing, sampling,
+    CacheSettings, Contrastive, DEFAULT_TOP_K, DolaLayers, EarlyStopping, ForcedWords, GenerationConfig, Sampling,
+    mixing, sampling, words,
 };
 use crate::processor::{Dry, PrefixAllowed};
 use crate::{Error, Result, Wanted, WatermarkingConfig};
@@ -74,6 +75,12 @@ pub struct Settings {
     pub watermark: Option<WatermarkingConfig>,
     /// 1 is no beam search.
     pub beams: usize,
+    /// Groups that the beams are cut into.
+    pub groups: usize,
+    /// What is taken from the log-probability of ids for each beam of an earlier group that has just got them.
+    pub diversity: f32,
+    /// Words that beams must write.
+    pub forced_words: Vec<ForcedWords>,
     /// When a beam search ends.
     pub early_stopping: EarlyStopping,
     /// The power of the length that divides a finished beam's score.
@@ -155,7 +162,7 @@ impl TryFrom<&GenerationConfig> for Settings {
         }
         let (contrastive, contrasts) = Contrastive::of(config)?;
         let lookup = config.prompt_lookup_num_tokens.filter(|&tokens| tokens > 0);
-        Ok(Self {
+        let settings = Self {
             max_new_tokens: counted("max_new_tokens", config.max_new_tokens)?,
             max_length: counted("max_length", config.max_length)?,
             min_new_tokens: config.min_new_tokens.unwrap_or(0),
@@ -185,6 +192,9 @@ impl TryFrom<&GenerationConfig> for Settings {
             forced_ids: config.forced_decoder_ids.clone().unwrap_or_default(),
             watermark: config.watermarking_config.clone().map(WatermarkingConfig::checked).transpose()?,
             beams,
+            groups: counted("num_beam_groups", config.num_beam_groups)?.unwrap_or(1),
+            diversity: within("diversity_penalty", config.diversity_penalty.unwrap_or(0.), 0., f32::MAX)?,
+            forced_words: words::forced(config)?,
             early_stopping: config.early_stopping.unwrap_or_default(),
             length_penalty: within("length_penalty", config.length_penalty.unwrap_or(1.), f32::MIN, f32::MAX)?,
             renormalize: config.renormalize_logits.unwrap_or(false),
@@ -210,7 +220,9 @@ impl TryFrom<&GenerationConfig> for Settings {
             contrastive,
             contrasts,
             speculates: lookup.is_some() || config.assistant_early_exit.is_some(),
-        })
+        };
+        words::searched(&settings)?;
+        Ok(settings)
     }
 }
 

@@ -32,12 +32,10 @@ fn a_real_file_reads_without_warnings() {
 
 #[test]
 fn what_has_no_effect_is_named() {
-    let (_, warnings) =
-        read(json!({ "num_beam_groups": 4, "use_mtp": true, "temperatur": 0.3, "zzz": 1, "top_p": 0.9, "top_h": 0.5 }));
+    let (_, warnings) = read(json!({ "use_mtp": true, "temperatur": 0.3, "zzz": 1, "top_p": 0.9, "top_h": 0.5 }));
     assert_eq!(
         warnings,
         [
-            "num_beam_groups is 4, which is not supported yet and has no effect",
             "use_mtp is true, which is not supported yet and has no effect",
             "\"temperatur\" is no setting of decoding and has no effect; did you mean temperature?",
             "\"zzz\" is no setting of decoding and has no effect",
@@ -86,6 +84,16 @@ fn wrong_values_name_their_key() {
             json!({ "cache_dtype": "q2_k" }),
             "cache_dtype: expected one of f32, bf16, f16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl, found \"q2_k\"",
         ),
+        (
+            json!({ "force_words_ids": 3 }),
+            "force_words_ids: expected lists of token ids, or lists of such lists, found 3",
+        ),
+        (json!({ "force_words_ids": [[1, [2]]] }), "force_words_ids: expected token ids from 0, found [2]"),
+        (json!({ "force_words_ids": [[[1], 2]] }), "force_words_ids: expected lists of token ids, found 2"),
+        (
+            json!({ "constraints": [{ "ids": [1] }] }),
+            "constraints: expected objects with token_ids (a list) or nested_token_ids (lists), found {\"ids\":[1]}",
+        ),
         (json!({ "forced_eos_token_id": -1 }), "forced_eos_token_id: expected token ids from 0, found -1"),
     ] {
         assert_eq!(GenerationConfig::from_map(&map(value)).unwrap_err().to_string(), expected);
@@ -110,6 +118,64 @@ fn wrong_values_name_their_key() {
         (
             json!({ "num_beams": 2, "num_return_sequences": 3 }),
             "num_return_sequences: a search of 2 beams ends with as many sequences, and 3 are asked for; raise num_beams",
+        ),
+        (
+            json!({ "num_beams": 6, "num_beam_groups": 4, "diversity_penalty": 1 }),
+            "num_beam_groups: expected a divisor of the 6 of num_beams, found 4",
+        ),
+        (
+            json!({ "num_beams": 2, "num_beam_groups": 4, "diversity_penalty": 1 }),
+            "num_beam_groups: expected a divisor of the 2 of num_beams, found 4",
+        ),
+        (json!({ "num_beams": 2, "num_beam_groups": 0 }), "num_beam_groups must be at least 1, found 0"),
+        (
+            json!({ "num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1, "do_sample": true }),
+            "num_beam_groups: groups of beams are not drawn, expected do_sample false, found true",
+        ),
+        (
+            json!({ "num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1, "force_words_ids": [[1]] }),
+            "force_words_ids: words are forced on beams of one group, expected num_beam_groups 1, found 2",
+        ),
+        (
+            json!({ "num_beams": 4, "num_beam_groups": 2 }),
+            "diversity_penalty: expected a number above 0, without which groups are alike, found 0",
+        ),
+        (
+            json!({ "num_beams": 4, "diversity_penalty": 0.5 }),
+            "diversity_penalty: expected num_beam_groups above 1, which are to differ, found 1 (and a penalty of 0.5)",
+        ),
+        (json!({ "diversity_penalty": -1 }), "diversity_penalty: expected a number of at least 0, found -1"),
+        (
+            json!({ "num_beams": 2, "force_words_ids": [] }),
+            "force_words_ids: expected at least one run of ids, found none",
+        ),
+        (
+            json!({ "num_beams": 2, "force_words_ids": [[]] }),
+            "force_words_ids: expected runs of at least one id, found [[]]",
+        ),
+        (
+            json!({ "num_beams": 2, "constraints": [{ "nested_token_ids": [] }] }),
+            "constraints: expected runs of at least one id, found []",
+        ),
+        (
+            json!({ "num_beams": 2, "force_words_ids": [[[1, 2], [3], [1]]] }),
+            "force_words_ids: expected runs of which none begins another, found [1] and [1, 2]",
+        ),
+        (
+            json!({ "num_beams": 2, "force_words_ids": [[4], [5, 2]], "eos_token_id": 2 }),
+            "force_words_ids: expected ids that do not end a sequence, found 2 of eos_token_id",
+        ),
+        (
+            json!({ "num_beams": 2, "force_words_ids": [[[4, 7], [7]]], "suppress_tokens": [7] }),
+            "force_words_ids: expected ids that may be written, found 7 of suppress_tokens",
+        ),
+        (
+            json!({ "num_beams": 2, "force_words_ids": [[4]], "do_sample": true }),
+            "force_words_ids: beams with words to write are not drawn, expected do_sample false, found true",
+        ),
+        (
+            json!({ "force_words_ids": [[4]] }),
+            "force_words_ids: words are forced by a search, expected num_beams above 1, found 1",
         ),
         (json!({ "stop_strings": "" }), "stop_strings: an empty string would stop everywhere"),
     ] {
@@ -237,6 +303,7 @@ fn every_key_in_the_list_is_read_and_each_is_listed_once() {
         "[ID,...]" => json!([1]),
         "[[ID,...],...]" => json!([[1, 2]]),
         "[[[ID,...],X],...]" => json!([[[1], 0.5]]),
+        "[{\"token_ids\":[ID,...]},...]" => json!([{ "token_ids": [1] }, { "nested_token_ids": [[1], [2, 3]] }]),
         "[N,F]" => json!([2, 1.5]),
         "TEXT|[TEXT,...]" => json!("x"),
         "KIND" => json!("q8_0"),

@@ -141,6 +141,11 @@ impl<'a> Batch<'a> {
         self.cache
     }
 
+    /// Bytes of the cache that were copied since rows took over from one another.
+    pub fn copied(&self) -> usize {
+        self.cache.copied()
+    }
+
     /// Rows in the cache.
     pub fn rows(&self) -> usize {
         self.sequences.len()

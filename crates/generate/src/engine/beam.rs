@@ -6,6 +6,8 @@
 
 mod beams;
 mod best;
+mod finished;
+mod words;
 
 use std::time::Instant;
 
@@ -21,6 +23,7 @@ use crate::stop::Text;
 use crate::watch::Stage;
 use crate::{Error, Event, FinishReason, Result, Sequence, Settings, StopStrings, sampler};
 use beams::Beams;
+use words::Progress;
 
 /// The search for some prompts.
 pub(super) struct Search<'a, 'e> {
@@ -74,6 +77,7 @@ impl<'a, 'e> Search<'a, 'e> {
             self.step()?;
         }
         self.timings.decode = start.elapsed() - self.timings.prefill;
+        self.timings.copied = self.batch.copied();
         Ok(Part { sequences: self.sequences, timings: self.timings })
     }
 
@@ -149,7 +153,7 @@ impl<'a, 'e> Search<'a, 'e> {
                 continue;
             }
             let stopped = Stopped { search: self.generator, stops: self.stops };
-            self.beams[prompt].choose(block * each, &stopped, &mut self.moves)?;
+            self.beams[prompt].choose(block * each, &self.chain, &stopped, &mut self.moves)?;
             if self.beams[prompt].done {
                 self.give(prompt)?;
             }
@@ -163,7 +167,7 @@ impl<'a, 'e> Search<'a, 'e> {
     /// A prompt's best sequences, as events and for the result.
     fn give(&mut self, prompt: usize) -> Result<()> {
         let (returns, beams) = (self.settings.returns, &self.beams[prompt]);
-        let found = beams.finished.len();
+        let found = beams.finished.best.len();
         if found < returns {
             return Err(Error::Settings(format!(
                 "num_return_sequences: the settings leave prompt {} only {found} sequences, and {returns} are asked for",
@@ -180,7 +184,7 @@ impl<'a, 'e> Search<'a, 'e> {
     fn give_one(&mut self, prompt: usize, number: usize, reason: FinishReason) -> Result<()> {
         let beams = &self.beams[prompt];
         let mut active = self.generator.sequence(beams.prompt, number, self.settings, self.stops)?;
-        let found = beams.finished.get(number);
+        let found = beams.finished.best.get(number);
         for &id in found.map_or(&[][..], |found| &found.ids) {
             active.accept(id, self.settings, self.on_event)?;
             self.timings.tokens += usize::from(active.history.new_ids().len() > 1);
@@ -188,8 +192,12 @@ impl<'a, 'e> Search<'a, 'e> {
         if active.finish.is_none() {
             active.end(reason, self.on_event)?;
         }
-        let (index, score) = (active.index, found.map(|found| found.score));
-        self.sequences.push((index, Sequence { score, ..Active::into_sequence(active) }));
+        let (index, score) = (active.index, found.map(|found| found.score as f32));
+        let beam_indices = Some(found.map_or(vec![], |found| found.origins.clone()));
+        let forces = !self.settings.forced_words.is_empty();
+        let forced_words_met = forces.then(|| found.is_some_and(|found| found.met));
+        self.sequences
+            .push((index, Sequence { score, beam_indices, forced_words_met, ..Active::into_sequence(active) }));
         Ok(())
     }
 
@@ -224,4 +232,26 @@ impl Stopped<'_> {
         }
         Ok(text.stopped())
     }
+}
+
+/// Whether a model can write the words that are forced, behind each of these prompts.
+///
+/// # Errors
+/// When they have ids that it does not know, or more than may be written.
+pub(super) fn check(settings: &Settings, prompts: &[Prompt], vocab: usize) -> Result<()> {
+    let words = &settings.forced_words;
+    if let Some(id) = words.iter().flat_map(|words| words.0.iter().flatten()).find(|id| **id as usize >= vocab) {
+        return Err(Error::Settings(format!("force_words_ids: expected ids of the vocabulary of {vocab}, found {id}")));
+    }
+    for prompt in prompts {
+        let missing = Progress::after(&prompt.ids, words).missing(words);
+        if missing > prompt.limit {
+            return Err(Error::Settings(format!(
+                "force_words_ids: expected at most the {} ids that may follow prompt {}, found {missing}; raise \
+                 max_new_tokens or force fewer",
+                prompt.limit, prompt.index
+            )));
+        }
+    }
+    Ok(())
 }

@@ -26,6 +26,8 @@ pub(super) struct Paged {
     spare: Option<Vec<Page>>,
     /// Where pages lie that are not in memory.
     spool: Option<Arc<Spool>>,
+    /// Bytes of pages that were copied, since those who share them went different ways.
+    pub copied: usize,
 }
 
 /// The pages of a row.
@@ -44,7 +46,7 @@ impl Paged {
     pub fn new(rows: usize, form: Form, positions: Option<usize>, spool: Option<Arc<Spool>>) -> Result<Self> {
         form.check()?;
         let rows = vec![Row::default(); rows];
-        let mut new = Self { form, rows, spare: positions.map(|_| vec![]), spool };
+        let mut new = Self { form, rows, spare: positions.map(|_| vec![]), spool, copied: 0 };
         new.fill(positions)?;
         Ok(new)
     }
@@ -155,6 +157,7 @@ impl Paged {
             let mut page = self.page(kept)?;
             if let Some(old) = self.rows[row].pages[index].take() {
                 page.copy_from(&old);
+                self.copied += page.bytes();
                 self.give_back(old);
             }
             self.rows[row].pages[index] = Some(Arc::new(page));

@@ -2,6 +2,7 @@
 
 use candle_core::Result;
 
+use super::whole::Whole;
 use super::{Cache, Layer};
 
 /// A row that goes on where another stands.
@@ -26,7 +27,10 @@ impl Cache {
                 Layer::Paged(parts) => {
                     parts.iter_mut().try_for_each(|part| part.select(rows, self.spec.positions))?;
                 }
-                Layer::Whole(parts) => parts.iter_mut().try_for_each(|part| part.select(rows))?,
+                Layer::Whole(parts) => {
+                    parts.iter_mut().try_for_each(|part| part.select(rows))?;
+                    self.copied += parts.iter().map(Whole::bytes).sum::<usize>();
+                }
             }
         }
         self.lengths = rows.iter().map(|&r| self.lengths[r]).collect();
@@ -49,7 +53,11 @@ impl Cache {
         for layer in self.layers.iter_mut().flatten() {
             match layer {
                 Layer::Paged(parts) => parts.iter_mut().for_each(|part| part.take_over(moves)),
-                Layer::Whole(parts) => parts.iter_mut().try_for_each(|part| part.take_over(moves, &self.lengths))?,
+                Layer::Whole(parts) => {
+                    for part in parts {
+                        self.copied += part.take_over(moves, &self.lengths)?;
+                    }
+                }
             }
         }
         for m in moves {

@@ -53,17 +53,19 @@ impl Whole {
         Ok(())
     }
 
-    /// Copies the tokens in which rows may differ.
-    pub fn take_over(&mut self, moves: &[Takeover], lengths: &[usize]) -> Result<()> {
+    /// Copies the tokens in which rows may differ; returns how many bytes that are.
+    pub fn take_over(&mut self, moves: &[Takeover], lengths: &[usize]) -> Result<usize> {
+        let mut copied = 0;
         for m in moves {
             let (start, count) = (m.shared.min(lengths[m.from]), lengths[m.from].saturating_sub(m.shared));
             if count > 0 {
                 // A copy of its own: source and destination may not share their storage.
                 let held = self.0.narrow(0, m.from, 1)?.narrow(1, start, count)?.force_contiguous()?;
                 self.0.narrow(0, m.to, 1)?.slice_set(&held, 1, start)?;
+                copied += held.elem_count() * held.dtype().size_in_bytes();
             }
         }
-        Ok(())
+        Ok(copied)
     }
 }
 

@@ -57,12 +57,15 @@ Weights are kept in f32; with --dtype bf16 the products read a bf16 copy of the 
     #[command(after_help = "Example:
   phyla bench prefill --model models/small --prompt-tokens 512")]
     Prefill(Prefill),
-    /// Writing token after token greedily, with a cache
+    /// Writing token after token greedily or with beams, with a cache
     #[command(after_help = "Example:
   phyla bench decode --model models/small --prompt-tokens 64 --new-tokens 64 --threads 2
   phyla bench decode --model models/small --new-tokens 10000 --cache-implementation sliding_window
+  phyla bench decode --model models/small --new-tokens 200 --beams 4
 
-cache_bytes is what the cache holds in the end, cache_bytes_most what it ever held.")]
+cache_bytes is what the cache holds in the end, cache_bytes_most what it ever held. A search's step is a token more for
+each of its beams, on average over the whole search; its tokens per second are those of the best beam, and copied_bytes is
+what beams that took over from one another copied of the cache.")]
     Decode(Decode),
     /// Turning texts into vectors, from the text on: tokens, states, their mean
     #[command(after_help = "Example:
@@ -146,6 +149,10 @@ struct Decode {
 
     #[command(flatten)]
     cache: CacheArgs,
+
+    /// Follow so many continuations of each prompt, and keep the best: above 1 is beam search
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
+    beams: u64,
 
     /// How many times all that is done
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]

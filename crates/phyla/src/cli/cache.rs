@@ -30,6 +30,11 @@ impl CacheArgs {
 
     /// What they come to.
     pub fn settings(&self, model: &Model) -> anyhow::Result<CacheSettings> {
+        Ok(CacheSettings::of(&self.config()?, &model.arch)?)
+    }
+
+    /// Themselves, and nothing else.
+    pub fn config(&self) -> anyhow::Result<GenerationConfig> {
         let text = |text: &Option<String>| text.clone().map(Value::from);
         let parse = |config: &String| {
             serde_json::from_str::<Value>(config)
@@ -42,7 +47,6 @@ impl CacheArgs {
         ];
         let map: Map<String, Value> =
             said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-        let (config, _) = GenerationConfig::of_user(&map)?;
-        Ok(CacheSettings::of(&config, &model.arch)?)
+        Ok(GenerationConfig::of_user(&map)?.0)
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use phyla::Session;
 use phyla::device::Choice;
-use phyla_generate::{Event, Generation, PrefixCache};
+use phyla_generate::{Event, ForcedWords, Generation, GenerationConfig, PrefixCache};
 use serde_json::json;
 
 use super::error::usage;
@@ -25,6 +25,7 @@ use super::sampling::Sampling;
   phyla generate --model models/small --prompt @code.rs --ngram-cache code.ngrams --ngram-text lib.rs
   phyla generate --model models/small --prompt \"The film was\" --guidance-scale 1.5 --negative-prompt \"boring\"
   phyla generate --model models/large --amateur-model models/small --prompt \"Once upon\"
+  phyla generate --model models/small --prompt \"A fox\" --num-beams 4 --force-words \" river\"
   echo \"Once upon a time\" | phyla generate --model models/small --prompt - --json
 
 Without options the model's own generation_config.json decides. Text goes to standard output as it is
@@ -57,6 +58,10 @@ pub struct Args {
     /// Use that file as it is, and do not write it
     #[arg(long, requires = "prompt_cache", conflicts_with = "prompt_cache_all")]
     prompt_cache_ro: bool,
+
+    /// Write this text somewhere in the answer, as a search with --num-beams can; a space before it counts; repeatable
+    #[arg(long, value_name = "TEXT")]
+    force_words: Vec<String>,
 
     #[command(flatten)]
     ngrams: NgramArgs,
@@ -100,7 +105,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // Before the model, which takes longer to load than a missing file takes to be missed.
     let text = args.prompt.as_deref().map(read).transpose()?;
     let negative = args.negative_prompt.as_deref().map(read).transpose()?;
-    let user = args.sampling.config()?;
+    let mut user = args.sampling.config()?;
     if !args.json {
         outputs::warn_of_unprinted(&user);
     }
@@ -109,6 +114,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(assistant) => open(&args.model)?.assisted_by(open(assistant)?),
         None => args.ngrams.assist(open(&args.model)?)?,
     };
+    force(args, &session, &mut user)?;
     let session = match &args.amateur_model {
         Some(amateur) => session.against(open(amateur)?)?,
         None => session,
@@ -148,6 +154,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let silent: usize = generation.sequences.iter().map(|sequence| sequence.silent).sum();
     if silent > 0 {
         tracing::warn!("{silent} of the ids that were written have no token in this tokenizer, and no text");
+    }
+    let unmet = generation.sequences.iter().filter(|sequence| sequence.forced_words_met == Some(false)).count();
+    if unmet > 0 {
+        tracing::warn!("{unmet} of the answers came to the limit of tokens without all words that were to be written");
     }
     let timings = &generation.timings;
     if timings.drafted > 0 {
@@ -208,6 +218,20 @@ fn ids(args: &Args, session: &Session, ids: Option<&Vec<u32>>, text: Option<&str
     }
 }
 
+/// Adds the words that are given as text to those that are given as ids.
+fn force(args: &Args, session: &Session, user: &mut GenerationConfig) -> anyhow::Result<()> {
+    for text in &args.force_words {
+        let Some(tokenizer) = &session.tokenizer else {
+            return Err(usage(
+                format!("`{}` has no tokenizer", args.model),
+                "give the words as --force-words-ids [[1,2]]",
+            ));
+        };
+        user.force_words_ids.get_or_insert_default().push(ForcedWords(vec![tokenizer.encode(text, false)?]));
+    }
+    Ok(())
+}
+
 fn as_json(session: &Session, generation: &Generation) -> anyhow::Result<()> {
     let sequences: Vec<_> = (generation.sequences.iter())
         .map(|s| {
@@ -229,6 +253,7 @@ fn as_json(session: &Session, generation: &Generation) -> anyhow::Result<()> {
         },
         "prompt_ids_read": timings.read,
         "speculation": { "drafted": timings.drafted, "accepted": timings.accepted, "passes": timings.steps },
+        "copied_bytes": timings.copied,
     }))
 }
 

@@ -4,7 +4,7 @@ use phyla_data::tokenizer::Tokenizer;
 use phyla_generate::{Array, GenerationConfig, Sequence};
 use serde_json::{Map, Value, json};
 
-/// The fields of a sequence, as far as they were asked for.
+/// The fields of a sequence, as far as they were asked for, or a search has them.
 pub fn fields(sequence: &Sequence, tokenizer: Option<&Tokenizer>) -> Map<String, Value> {
     let outputs = &sequence.outputs;
     let mut fields = Map::new();
@@ -14,6 +14,8 @@ pub fn fields(sequence: &Sequence, tokenizer: Option<&Tokenizer>) -> Map<String,
         }
     };
     put("score", sequence.score.is_some(), &|| json!(sequence.score));
+    put("beam_indices", sequence.beam_indices.is_some(), &|| json!(sequence.beam_indices));
+    put("forced_words_met", sequence.forced_words_met.is_some(), &|| json!(sequence.forced_words_met));
     // Nothing stands for minus infinity in JSON: there it is null.
     put("scores", !outputs.scores.is_empty(), &|| json!(outputs.scores));
     put("logits", !outputs.logits.is_empty(), &|| json!(outputs.logits));

@@ -1,4 +1,4 @@
-//! The beams of one prompt: which continuations go on, which have finished, and when no better can come.
+//! The beams of one prompt: which continuations go on, and in which rows.
 
 use phyla_kernels::rng::Rng;
 use phyla_nn::Takeover;
@@ -6,7 +6,8 @@ use phyla_nn::Takeover;
 use super::super::Prompt;
 use super::Stopped;
 use super::best::{Best, Candidate};
-use crate::config::EarlyStopping;
+use super::finished::{Finished, Hypotheses};
+use super::words::{Progress, in_turns};
 use crate::processor::{History, Processor};
 use crate::watch::{At, BeamCandidate, Fate, Moment, Stage, Watcher};
 use crate::{Result, Settings, sampler};
@@ -15,68 +16,80 @@ use crate::{Result, Settings, sampler};
 pub(super) struct Beams<'a> {
     pub prompt: &'a Prompt,
     settings: &'a Settings,
-    /// Running ones, best first; at first the prompt alone.
+    /// Running ones, group by group, best first unless words are forced; at first the prompt alone, for each group.
     running: Vec<Beam>,
     /// The running ones before, while the next are chosen; empty otherwise.
     before: Vec<Beam>,
     /// Memory of earlier ones.
     spare: Vec<Beam>,
-    /// Finished ones, best first, as many as there may be beams.
-    pub finished: Vec<Finished>,
+    /// Finished ones.
+    pub finished: Hypotheses<'a>,
     /// Whether the search has ended.
     pub done: bool,
     best: Best,
-    candidates: Vec<Candidate>,
+    /// Log-probabilities of each row, kept until the groups before its own have chosen.
+    rows: Vec<Vec<f32>>,
+    /// Continuations by ids that bring forced words further, and the banks that they come to.
+    advances: Vec<(Candidate, usize)>,
     /// Each step's draws.
     stream: Rng,
     /// New ids of each running beam.
     length: usize,
     watch: Watcher<'a>,
+    /// What the watcher is told of a step.
+    told: Vec<BeamCandidate>,
 }
 
 /// A running beam.
 struct Beam {
     history: History,
+    /// For each new id the rank of the beam that it continues.
+    origins: Vec<u32>,
     /// Sum of log-probabilities.
     score: f32,
     /// Its row in the prompt's block.
     row: usize,
-}
-
-/// A finished beam.
-pub(super) struct Finished {
-    /// The new ids.
-    pub ids: Vec<u32>,
-    /// Log-probability over length to a power.
-    pub score: f32,
+    group: usize,
+    progress: Progress,
 }
 
 impl<'a> Beams<'a> {
     /// The prompt alone, in row 0.
     pub fn new(prompt: &'a Prompt, settings: &'a Settings, watch: Watcher<'a>) -> Self {
-        let history = prompt.history().drawing(&prompt.stream);
+        let progress = Progress::after(&prompt.ids, &settings.forced_words);
+        let first = |group| {
+            let (history, progress) = (prompt.history().drawing(&prompt.stream), progress.clone());
+            Beam { history, origins: vec![], score: 0., row: 0, group, progress }
+        };
         // As many as can end, and as many again to go on with.
-        let best = Best::new(settings.beams * (1 + settings.eos.len().max(1)));
+        let best = Best::new(settings.beams / settings.groups * (1 + settings.eos.len().max(1)));
         Self {
             prompt,
             settings,
-            running: vec![Beam { history, score: 0., row: 0 }],
+            running: (0..settings.groups).map(first).collect(),
             before: vec![],
             spare: vec![],
-            finished: vec![],
+            finished: Hypotheses::new(prompt, settings),
             done: false,
             best,
-            candidates: vec![],
+            rows: vec![],
+            advances: vec![],
             stream: prompt.stream.split("beams"),
             length: 0,
             watch,
+            told: vec![],
         }
     }
 
     /// Where the beam that runs in this row is to go on, if one does.
     pub fn at(&self, row: usize) -> Option<At> {
         let running = self.running.iter().filter(|_| !self.done).position(|beam| beam.row == row);
-        running.map(|rank| At { prompt: self.prompt.index, branch: rank, step: self.length })
+        running.map(|rank| self.of(rank))
+    }
+
+    /// Where a beam is to go on.
+    fn of(&self, rank: usize) -> At {
+        At { prompt: self.prompt.index, branch: rank, step: self.length }
     }
 
     /// The newest id of a row; any where none runs.
@@ -87,6 +100,12 @@ impl<'a> Beams<'a> {
     /// Takes the log-probabilities of a row's next id.
     pub fn offer(&mut self, row: usize, scores: &mut [f32], chain: &[Box<dyn Processor>]) {
         let Some(at) = self.at(row) else { return };
+        if self.settings.groups > 1 {
+            self.rows.resize_with(self.settings.beams, Vec::new);
+            self.rows[row].clear();
+            self.rows[row].extend_from_slice(scores);
+            return;
+        }
         let (rank, beam) = (at.branch, &self.running[at.branch]);
         self.watch.scores(at, Stage::LogProbabilities, scores);
         self.watch.process(at, chain, scores, &beam.history);
@@ -94,107 +113,195 @@ impl<'a> Beams<'a> {
             None => self.best.offer(rank, beam.score, scores),
             Some(_) => self.best.draw(rank, beam.score, scores, &self.stream.split(self.length as u64)),
         }
+        if !beam.progress.whole() {
+            let advance = |(id, bank): (u32, usize)| (Candidate::new(beam.score + scores[id as usize], rank, id), bank);
+            self.advances.extend(beam.progress.advances(&self.settings.forced_words).into_iter().map(advance));
+        }
     }
 
     /// Goes on with the best of what was offered. `first` is the block's first row, for `moves`.
-    pub fn choose(&mut self, first: usize, stopped: &Stopped, moves: &mut Vec<Takeover>) -> Result<()> {
-        self.best.take(&mut self.candidates);
-        if self.candidates.is_empty() && self.finished.is_empty() {
-            return Err(sampler::nothing_left());
-        }
+    pub fn choose(
+        &mut self,
+        first: usize,
+        chain: &[Box<dyn Processor>],
+        stopped: &Stopped,
+        moves: &mut Vec<Takeover>,
+    ) -> Result<()> {
         self.length += 1;
         std::mem::swap(&mut self.running, &mut self.before);
-        let mut candidates = std::mem::take(&mut self.candidates);
-        let mut told = self.told(&candidates);
-        let (mut rank, mut ended) = (0, Ok(()));
-        candidates.retain(|candidate| {
-            // Those beyond the number of beams are there to go on with; were they to end they would not be good enough.
-            let ends = self.ends(candidate, stopped).unwrap_or_else(|error| {
-                ended = Err(error);
-                true
-            });
-            if ends && rank < self.settings.beams {
-                let ids = [self.before[candidate.beam].history.new_ids(), &[candidate.id]].concat();
-                let score = self.keep(ids, candidate.score);
-                if let Some(told) = told.get_mut(rank) {
-                    told.fate = Fate::Finished(score);
-                }
+        self.told.clear();
+        let mut taken = vec![];
+        for group in 0..self.settings.groups {
+            if self.settings.groups > 1 {
+                self.offer_group(group, chain);
             }
-            rank += 1;
-            !ends
-        });
-        ended?;
-        // Draws come in the order in which they were drawn.
-        candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
-        candidates.iter().take(self.settings.beams).for_each(|candidate| self.go_on(candidate));
-        self.tell(told, &candidates);
-        self.settle(&candidates, first, moves);
-        self.candidates = candidates;
+            self.choose_from(group, stopped, &mut taken)?;
+            if self.done {
+                break;
+            }
+        }
+        if self.running.is_empty() && self.finished.best.is_empty() {
+            return Err(sampler::nothing_left());
+        }
+        self.settle(&taken, first, moves);
         self.spare.append(&mut self.before);
-        self.done = self.running.is_empty() || !self.can_improve();
+        if self.finished.older() && self.length >= self.prompt.limit && !self.done {
+            self.finish();
+        }
+        self.done |= self.running.is_empty();
+        let (prompt, step) = (self.prompt.index, self.length - 1);
+        self.watch.tell(Moment::Beams { prompt, step, candidates: &self.told });
         Ok(())
     }
 
-    /// What is to be told of these, if anyone listens; what becomes of them is still open.
-    fn told(&self, candidates: &[Candidate]) -> Vec<BeamCandidate> {
-        let told = |c: &Candidate| BeamCandidate { parent: c.beam, id: c.id, score: c.score, fate: Fate::Dropped };
-        candidates.iter().filter(|_| self.watch.is_there()).map(told).collect()
+    /// Offers what the rows of a group hold: less likely the more beams of the groups before it have just got it.
+    fn offer_group(&mut self, group: usize, chain: &[Box<dyn Processor>]) {
+        let mut scores = vec![];
+        let mut chosen: Vec<u32> = self.running.iter().filter_map(|beam| beam.history.last()).collect();
+        chosen.sort_unstable();
+        for (rank, beam) in self.before.iter().enumerate().filter(|(_, beam)| beam.group == group) {
+            let at = At { step: self.length - 1, ..self.of(rank) };
+            scores.clone_from(&self.rows[beam.row]);
+            self.watch.scores(at, Stage::LogProbabilities, &scores);
+            for same in chosen.chunk_by(u32::eq) {
+                scores[same[0] as usize] -= self.settings.diversity * same.len() as f32;
+            }
+            self.watch.scores(at, Stage::Processor("diversity_penalty"), &scores);
+            self.watch.process(at, chain, &mut scores, &beam.history);
+            self.best.offer(rank, beam.score, &scores);
+        }
     }
 
-    /// Tells what becomes of all candidates; the first of `others`, which have not ended, run.
-    fn tell(&self, mut told: Vec<BeamCandidate>, others: &[Candidate]) {
-        for (rank, runs) in others.iter().take(self.settings.beams).enumerate() {
-            let same = told.iter_mut().find(|told| (told.parent, told.id) == (runs.beam, runs.id));
-            if let Some(told) = same {
-                told.fate = Fate::Runs(rank);
+    /// Chooses among what was offered for a group.
+    fn choose_from(&mut self, group: usize, stopped: &Stopped, taken: &mut Vec<Candidate>) -> Result<()> {
+        let mut candidates = vec![];
+        self.best.take(&mut candidates);
+        let most = candidates.first().map_or(f32::NEG_INFINITY, |best| best.score);
+        let width = self.settings.beams / self.settings.groups;
+        let mut rank = 0;
+        let mut going = vec![];
+        for candidate in candidates {
+            let end = self.ends(&candidate, stopped)?;
+            // Those beyond the number of beams are there to go on with; were they to end they would not be good enough.
+            let kept = end.filter(|_| rank < width).and_then(|end| self.keep(&candidate, end));
+            self.note(&candidate, kept);
+            if end.is_none() {
+                going.push(candidate);
+            }
+            rank += 1;
+        }
+        // Draws come in the order in which they were drawn.
+        going.sort_by(|a, b| b.score.total_cmp(&a.score));
+        going.truncate(width);
+        if !self.advances.is_empty() {
+            going = self.advanced(going, stopped)?;
+            going.truncate(width);
+        }
+        going.iter().for_each(|candidate| self.go_on(candidate, group));
+        taken.append(&mut going);
+        self.done = !if self.finished.older() {
+            self.finished.can_improve(most, self.length)
+        } else {
+            self.running.first().is_some_and(|best| self.finished.can_improve(best.score, self.length))
+        };
+        Ok(())
+    }
+
+    /// What goes on, and what brings forced words further, in turns.
+    fn advanced(&mut self, going: Vec<Candidate>, stopped: &Stopped) -> Result<Vec<Candidate>> {
+        let words = &self.settings.forced_words;
+        // Offers come row by row.
+        let mut advances = std::mem::take(&mut self.advances);
+        advances.sort_by_key(|(candidate, _)| candidate.beam);
+        let mut all: Vec<(Candidate, usize)> = vec![];
+        for candidate in going {
+            let mut progress = self.before[candidate.beam].progress.clone();
+            progress.add(candidate.id, words);
+            all.push((candidate, progress.bank(words)));
+        }
+        let plain = all.len();
+        for (candidate, bank) in advances.drain(..) {
+            if all.iter().any(|(other, _)| (other.beam, other.id) == (candidate.beam, candidate.id)) {
+                continue;
+            }
+            let end = self.ends(&candidate, stopped)?;
+            let kept = end.and_then(|end| self.keep(&candidate, end));
+            self.note(&candidate, kept);
+            if end.is_none() {
+                all.push((candidate, bank));
             }
         }
-        let (prompt, step) = (self.prompt.index, self.length - 1);
-        self.watch.tell(Moment::Beams { prompt, step, candidates: &told });
+        self.advances = advances;
+        Ok(if all.len() > plain { in_turns(all) } else { all.into_iter().map(|(candidate, _)| candidate).collect() })
     }
 
-    fn ends(&self, candidate: &Candidate, stopped: &Stopped) -> Result<bool> {
-        if self.settings.eos.contains(&candidate.id) || self.length >= self.prompt.limit {
-            return Ok(true);
+    /// Whether a continuation is the end of its beam, and in which way.
+    fn ends(&self, candidate: &Candidate, stopped: &Stopped) -> Result<Option<End>> {
+        if self.settings.eos.contains(&candidate.id) {
+            return Ok(Some(End::Eos));
+        }
+        // Where that is a score of version 4.28.1, those that come to the limit are added behind those that end.
+        if self.length >= self.prompt.limit && !self.finished.older() {
+            return Ok(Some(End::Text));
         }
         let history = &self.before[candidate.beam].history;
-        stopped.by(history.prompt(), history.new_ids(), candidate.id)
+        let stops = stopped.by(history.prompt(), history.new_ids(), candidate.id)?;
+        Ok(stops.then_some(End::Text))
     }
 
-    /// Puts a finished beam among the others; returns its score.
-    fn keep(&mut self, ids: Vec<u32>, score: f32) -> f32 {
-        let score = score / self.divisor(ids.len());
-        let at = self.finished.partition_point(|other| other.score >= score);
-        self.finished.insert(at, Finished { ids, score });
-        self.finished.truncate(self.settings.beams);
-        score
+    /// Remembers for the watcher what there is to choose from, and the score of what has ended.
+    fn note(&mut self, c: &Candidate, finished: Option<f32>) {
+        if self.watch.is_there() {
+            let fate = finished.map_or(Fate::Dropped, Fate::Finished);
+            self.told.push(BeamCandidate { parent: c.beam, id: c.id, score: c.score, fate });
+        }
     }
 
-    /// `length ^ length_penalty`.
-    fn divisor(&self, length: usize) -> f32 {
-        (length as f64).powf(f64::from(self.settings.length_penalty)) as f32
+    /// Puts a continuation that ends among the finished beams, unless words are missing; returns its score.
+    fn keep(&mut self, candidate: &Candidate, end: End) -> Option<f32> {
+        let from = &self.before[candidate.beam];
+        let mut progress = from.progress.clone();
+        if end == End::Text {
+            progress.add(candidate.id, &self.settings.forced_words);
+        }
+        progress.whole().then(|| {
+            let ids = [from.history.new_ids(), &[candidate.id]].concat();
+            let origins = [&from.origins[..], &[candidate.beam as u32]].concat();
+            self.finished.add(Finished { ids, origins, score: 0., met: true }, candidate.score, end == End::Eos)
+        })
     }
 
     /// Adds a running beam, whose row is still to be settled.
-    fn go_on(&mut self, candidate: &Candidate) {
-        let from = &self.before[candidate.beam].history;
+    fn go_on(&mut self, candidate: &Candidate, group: usize) {
+        let from = &self.before[candidate.beam];
         let mut beam = match self.spare.pop() {
             Some(mut beam) => {
-                beam.history.copy_from(from);
+                beam.history.copy_from(&from.history);
+                beam.origins.clone_from(&from.origins);
+                beam.progress.clone_from(&from.progress);
                 beam
             }
-            None => Beam { history: from.clone(), score: 0., row: 0 },
+            None => {
+                let (history, origins, progress) = (from.history.clone(), from.origins.clone(), from.progress.clone());
+                Beam { history, origins, score: 0., row: 0, group, progress }
+            }
         };
         beam.history.push(candidate.id);
-        beam.score = candidate.score;
+        beam.origins.push(candidate.beam as u32);
+        beam.progress.add(candidate.id, &self.settings.forced_words);
+        (beam.score, beam.group) = (candidate.score, group);
+        let same = self.told.iter_mut().find(|told| (told.parent, told.id) == (candidate.beam, candidate.id));
+        if let Some(told) = same {
+            told.fate = Fate::Runs(self.running.len());
+        }
         self.running.push(beam);
     }
 
     /// Gives every running beam a row: the best continuation of a beam its own, the others those that are given up.
-    fn settle(&mut self, candidates: &[Candidate], first: usize, moves: &mut Vec<Takeover>) {
+    fn settle(&mut self, taken: &[Candidate], first: usize, moves: &mut Vec<Takeover>) {
         let mut free = vec![true; self.settings.beams];
         let mut others = vec![];
-        for (rank, candidate) in candidates.iter().take(self.running.len()).enumerate() {
+        for (rank, candidate) in taken.iter().enumerate() {
             let row = self.before[candidate.beam].row;
             if std::mem::take(&mut free[row]) {
                 self.running[rank].row = row;
@@ -212,31 +319,43 @@ impl<'a> Beams<'a> {
         }
     }
 
-    /// Whether a running beam may get among the finished ones.
-    fn can_improve(&self) -> bool {
-        let worst = match self.finished.last() {
-            Some(worst) if self.finished.len() == self.settings.beams => worst.score,
-            _ => return true,
-        };
-        let length = match self.settings.early_stopping {
-            EarlyStopping::Enough => return false,
-            // The longer the better: as long as it may become.
-            EarlyStopping::Never if self.settings.length_penalty > 0. => self.prompt.limit,
-            EarlyStopping::Never | EarlyStopping::Likely => self.length,
-        };
-        self.running.first().is_some_and(|beam| beam.score / self.divisor(length) > worst)
+    /// Running beams have come to the limit: those with all words written finish, and the others where those are too few.
+    fn finish(&mut self) {
+        let running = std::mem::take(&mut self.running).into_iter().enumerate();
+        let (whole, partial): (Vec<_>, Vec<_>) = running.partition(|(_, beam)| beam.progress.whole());
+        let few = whole.len() < self.settings.returns;
+        for (rank, beam) in whole.into_iter().chain(partial.into_iter().filter(|_| few)) {
+            let sum = beam.score;
+            let score = self.finished.add(beam.finished(), sum, false);
+            for told in self.told.iter_mut().filter(|told| told.fate == Fate::Runs(rank)) {
+                told.fate = Fate::Finished(score);
+            }
+        }
     }
 
     /// Ends early: running beams count as finished, behind those that are.
     pub fn stop(&mut self) {
-        let running = self.running.drain(..).filter(|beam| !beam.history.new_ids().is_empty());
-        let running: Vec<(Vec<u32>, f32)> = running.map(|b| (b.history.new_ids().to_vec(), b.score)).collect();
-        for (ids, score) in running {
-            let score = score / self.divisor(ids.len());
-            self.finished.push(Finished { ids, score });
+        let said = |beam: &Beam| !beam.origins.is_empty() && beam.score > f32::NEG_INFINITY;
+        for beam in self.running.drain(..).filter(said) {
+            let score = self.finished.score(beam.score, beam.origins.len());
+            self.finished.best.push(Finished { score, ..beam.finished() });
         }
         self.done = true;
     }
+}
+
+impl Beam {
+    fn finished(self) -> Finished {
+        let met = self.progress.whole();
+        Finished { ids: self.history.new_ids().to_vec(), origins: self.origins, score: 0., met }
+    }
+}
+
+/// How a beam ends: by an id that says no more than that, or by one that says something, as the last of a stop string does.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Eos,
+    Text,
 }
 
 /// How many ids two histories begin with alike.

@@ -18,6 +18,11 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
+    /// One that was not drawn.
+    pub fn new(score: f32, beam: usize, id: u32) -> Self {
+        Self { key: score, score, beam, id }
+    }
+
     /// Best first; of equals the likelier beam's, then the lower id.
     fn order(&self, other: &Self) -> Ordering {
         other.key.total_cmp(&self.key).then(self.beam.cmp(&other.beam)).then(self.id.cmp(&other.id))
@@ -52,8 +57,7 @@ impl Best {
                 continue;
             }
             for (i, &value) in values.iter().enumerate() {
-                let score = value + base;
-                self.push(Candidate { key: score, score, beam, id: (block * BLOCK + i) as u32 });
+                self.push(Candidate::new(value + base, beam, (block * BLOCK + i) as u32));
             }
         }
     }

@@ -104,8 +104,11 @@ fn rows_that_began_alike_share_their_pages() {
         append(&mut cache, row, &[row as f32], DType::F32);
     }
     assert_eq!(cache.bytes(), 8 * PAGE);
+    assert_eq!(cache.copied(), 4 * PAGE);
     cache.take_over(&[Takeover { from: 3, to: 1, shared: 200 }, Takeover { from: 3, to: 2, shared: 0 }]).unwrap();
     assert_eq!(cache.bytes(), 6 * PAGE);
+    append(&mut cache, 4, &[0.0], DType::F32);
+    assert_eq!(cache.copied(), 4 * PAGE, "a page of its own is not copied");
     cache.truncate(3, 10);
     cache.select(&[3]).unwrap();
     assert_eq!((cache.bytes(), held(&mut cache, 0, DType::F32)), (PAGE, tokens(0, 0..10)));

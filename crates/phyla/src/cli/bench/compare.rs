@@ -61,6 +61,8 @@ enum What {
     Train,
     Prefill,
     Decode,
+    /// Decoding with beams
+    Beams,
     Embed,
     All,
 }
@@ -115,7 +117,11 @@ struct Settings {
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     new_tokens: Option<u64>,
 
-    /// How often the work is done in one run [default: decode 1, else 5]
+    /// Continuations that `beams` follows side by side [default: 4]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    beams: Option<u64>,
+
+    /// How often the work is done in one run [default: decode and beams 1, else 5]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     steps: Option<u64>,
 }
@@ -146,6 +152,7 @@ impl Settings {
             ("seq", number(self.seq)),
             ("prompt_tokens", number(self.prompt_tokens)),
             ("new_tokens", number(self.new_tokens)),
+            ("beams", number(self.beams)),
             ("steps", number(self.steps)),
             ("threads", Ok(threads().to_string())),
             ("dtype", of(self.peer_dtype.clone(), "--peer-dtype")),
@@ -161,7 +168,7 @@ impl Settings {
             let usual = match work {
                 What::Train => train,
                 What::Prefill => prefill,
-                What::Decode => decode,
+                What::Decode | What::Beams => decode,
                 What::Embed | What::All => embed,
             };
             Some(given.unwrap_or(usual))
@@ -179,6 +186,7 @@ impl Settings {
             seq: or(self.seq, 256, 0, 0, 0),
             prompt_tokens: or(self.prompt_tokens, 0, 256, 64, 0),
             new_tokens: or(self.new_tokens, 0, 0, 32, 0),
+            beams: Some(self.beams.unwrap_or(4)),
             steps: or(self.steps, 5, 5, 1, 5),
         })
     }
@@ -187,7 +195,8 @@ impl Settings {
     fn ours(&self, work: What) -> Result<Vec<String>, &'static str> {
         let inputs = self.inputs();
         let input = |name| inputs.get(name).cloned().unwrap_or(Err("an input"));
-        let mut arguments = vec!["bench".to_owned(), name(work).to_owned(), "--json".to_owned()];
+        let command = if work == What::Beams { "decode" } else { name(work) };
+        let mut arguments = vec!["bench".to_owned(), command.to_owned(), "--json".to_owned()];
         let mut add = |option: &str, value: String| arguments.extend([format!("--{option}"), value]);
         match &self.config {
             Some(config) => add("config", config.display().to_string()),
@@ -200,6 +209,7 @@ impl Settings {
             What::Train => &["seq"],
             What::Prefill => &["prompt_tokens"],
             What::Decode => &["prompt_tokens", "new_tokens"],
+            What::Beams => &["prompt_tokens", "new_tokens", "beams"],
             What::Embed | What::All => &["texts"],
         };
         for setting in own.iter().chain(&["batch", "steps", "threads"]) {
@@ -224,6 +234,7 @@ fn name(work: What) -> &'static str {
         What::Train => "train",
         What::Prefill => "prefill",
         What::Decode => "decode",
+        What::Beams => "beams",
         What::Embed => "embed",
         What::All => "all",
     }
@@ -240,7 +251,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let peers = peer::chosen(peer::read(&args.peers)?, &args.only)?;
     let comparison = Comparison { args, children: Children::new()?, quiet };
     let works = match args.what {
-        What::All => vec![What::Train, What::Prefill, What::Decode, What::Embed],
+        What::All => vec![What::Train, What::Prefill, What::Decode, What::Beams, What::Embed],
         what => vec![what],
     };
     let mut rows = vec![];
@@ -388,7 +399,7 @@ fn understood(finished: &Finished) -> Result<Value, String> {
 fn setting(first: &Value, pairs: &[(Value, Value)]) -> String {
     let number = |name: &str| first[name].as_u64().map(|value| format!("{} {value}", name.replace('_', " ")));
     let mut parts: Vec<String> =
-        ["texts", "batch", "seq", "prompt_tokens", "new_tokens"].into_iter().filter_map(number).collect();
+        ["texts", "batch", "beams", "seq", "prompt_tokens", "new_tokens"].into_iter().filter_map(number).collect();
     let dtype = |value: &Value| value["dtype"].as_str().map(str::to_owned);
     let (ours, theirs) = (dtype(first), pairs.last().and_then(|(_, peer)| dtype(peer)));
     let other = theirs.filter(|theirs| Some(theirs) != ours.as_ref()).map(|theirs| format!("peer {theirs}"));

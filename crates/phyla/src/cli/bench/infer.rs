@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use phyla_generate::{CacheSettings, GenerationConfig, Generator};
+use phyla_kernels::roofline::Roofline;
 use phyla_models::{Dropouts, Input, Model};
 use phyla_nn::{Cache, Pass};
 use phyla_ops::cpu;
@@ -55,6 +57,9 @@ pub fn decode(args: &Decode) -> anyhow::Result<()> {
     let spec = args.cache.settings(&model)?.spec(prompt + WARM_UP + new);
     // As whoever writes long texts finds them.
     model.settle()?;
+    if args.beams > 1 {
+        return search(args, &model, &ids, before);
+    }
     let (mut steps, mut most, mut held) = (vec![], 0, 0);
     for _ in 0..args.steps {
         let mut cache = Cache::with(rows, spec);
@@ -78,6 +83,29 @@ pub fn decode(args: &Decode) -> anyhow::Result<()> {
     ];
     let work = Work::decoding(&model, rows, prompt + WARM_UP + new / 2, spec.kept);
     Measured { name: "decode", settings, steps, tokens: rows, work, before }.show(subject, &model)
+}
+
+/// As `phyla generate` searches, up to the limit.
+fn search(args: &Decode, model: &Model, ids: &[u32], before: Roofline) -> anyhow::Result<()> {
+    let (rows, beams) = (args.subject.rows(), args.beams as usize);
+    let (prompt, new) = (args.prompt_tokens as usize, args.new_tokens as usize);
+    let prompts: Vec<Vec<u32>> = ids.chunks(prompt).map(<[u32]>::to_vec).collect();
+    let cache = args.cache.config()?;
+    let search = |new| {
+        let config = GenerationConfig { num_beams: Some(beams), max_new_tokens: Some(new), ..cache.clone() };
+        Generator::new(model, None).generate(&prompts, &config, args.subject.seed, &mut |_| {})
+    };
+    search(WARM_UP)?;
+    let (mut steps, mut copied) = (vec![], 0);
+    for _ in 0..args.steps {
+        let timings = search(new)?.timings;
+        steps.push(timings.per_token().as_secs_f64());
+        copied = timings.copied;
+    }
+    let (sizes, search) = ([("batch", rows), ("beams", beams)], [("copied_bytes", copied)]);
+    let settings = [&sizes[..], &[("prompt_tokens", prompt), ("new_tokens", new)], &search].concat();
+    let work = Work::decoding(model, rows * beams, prompt + new / 2, CacheSettings::of(&cache, &model.arch)?.kept);
+    Measured { name: "decode", settings, steps, tokens: rows, work, before }.show(&args.subject, model)
 }
 
 /// Puts new ids, `[rows, time]`, behind those in the cache and gives each row's most probable next id.
