@@ -1,5 +1,6 @@
 //! The subcommands, one file each, and what they share: global options, errors and output.
 
+mod asking;
 pub mod bench;
 mod cache;
 pub mod chat;
@@ -7,6 +8,7 @@ pub mod detect_watermark;
 pub mod embed;
 pub mod error;
 pub mod eval;
+pub mod explain;
 pub mod fill_mask;
 pub mod forward;
 pub mod generate;

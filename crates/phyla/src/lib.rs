@@ -37,6 +37,7 @@
 
 pub mod device;
 pub mod evaluate;
+pub mod explain;
 mod export;
 mod session;
 pub mod task;

@@ -9,7 +9,7 @@ use phyla_models::read_config;
 use serde_json::{Map, Value, json};
 
 use super::error::usage;
-use super::{generate, model, output};
+use super::{asking, model, output};
 
 /// Tell whether a text carries a watermark
 #[derive(clap::Args)]
@@ -52,7 +52,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let text = args.text.as_deref().map(generate::read).transpose()?;
+    let text = args.text.as_deref().map(asking::read).transpose()?;
     let folder = model::folder(&args.model)?;
     let (config, file) = read_config(&folder)?;
     let Some(vocab) = config.get("vocab_size").and_then(Value::as_u64) else {

@@ -1,20 +1,17 @@
 //! `phyla generate`: continues a prompt, word by word as it comes.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use phyla::Session;
-use phyla::device::Choice;
-use phyla_generate::{Event, ForcedWords, Generation, GenerationConfig, PrefixCache};
+use phyla_generate::{Event, Generation, PrefixCache};
 use serde_json::json;
 
+use super::asking::{Asked, Asking};
 use super::error::usage;
-use super::model::{Dtype, QuantizeArgs};
-use super::ngrams::NgramArgs;
 use super::output;
 use super::outputs;
-use super::sampling::Sampling;
 
 /// Continue a prompt
 #[derive(clap::Args)]
@@ -31,21 +28,8 @@ use super::sampling::Sampling;
 Without options the model's own generation_config.json decides. Text goes to standard output as it is
 written; --json prints everything at the end.")]
 pub struct Args {
-    /// A folder, or a hub id such as org/name
-    #[arg(long, value_name = "DIR|HUB_ID")]
-    model: String,
-
-    /// The prompt; `@file` reads a file, `-` standard input
-    #[arg(long, value_name = "TEXT|@FILE|-", required_unless_present = "ids")]
-    prompt: Option<String>,
-
-    /// The prompt as token ids
-    #[arg(long, value_name = "1,2,3", value_delimiter = ',', conflicts_with = "prompt")]
-    ids: Option<Vec<u32>>,
-
-    /// A smaller model, which guesses what follows: the same text, sooner. Best of the same tokenizer
-    #[arg(long, value_name = "DIR|HUB_ID")]
-    assistant_model: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
 
     /// Keep what was read of the prompt in this file: a later prompt that begins alike reads only what differs
     #[arg(long, value_name = "FILE")]
@@ -59,92 +43,38 @@ pub struct Args {
     #[arg(long, requires = "prompt_cache", conflicts_with = "prompt_cache_all")]
     prompt_cache_ro: bool,
 
-    /// Write this text somewhere in the answer, as a search with --num-beams can; a space before it counts; repeatable
-    #[arg(long, value_name = "TEXT")]
-    force_words: Vec<String>,
-
-    #[command(flatten)]
-    ngrams: NgramArgs,
-
-    /// Contrastive decoding: a smaller model of the same tokenizer, whose opinion counts against the model's
-    #[arg(long, value_name = "DIR|HUB_ID")]
-    amateur_model: Option<String>,
-
-    /// What --guidance-scale guides away from; `@file` reads a file [default: the prompt's last token]
-    #[arg(long, value_name = "TEXT|@FILE")]
-    negative_prompt: Option<String>,
-
-    /// The negative prompt as token ids
-    #[arg(long, value_name = "1,2,3", value_delimiter = ',', conflicts_with = "negative_prompt")]
-    negative_ids: Option<Vec<u32>>,
-
-    /// What the decoder of an encoder-decoder reads before it writes
-    #[arg(long, value_name = "1,2,3", value_delimiter = ',')]
-    decoder_ids: Option<Vec<u32>>,
-
-    #[command(flatten)]
-    sampling: Sampling,
-
-    /// Type of the weights
-    #[arg(long, value_enum, default_value = "auto")]
-    dtype: Dtype,
-
-    #[command(flatten)]
-    bits: QuantizeArgs,
-
-    /// auto, cpu, cuda:N or metal
-    #[arg(long, default_value = "auto")]
-    device: Choice,
-
     /// Print JSON at the end instead of text as it comes
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    // Before the model, which takes longer to load than a missing file takes to be missed.
-    let text = args.prompt.as_deref().map(read).transpose()?;
-    let negative = args.negative_prompt.as_deref().map(read).transpose()?;
-    let mut user = args.sampling.config()?;
+    let Asked { session, prompt, settings: user } = args.asking.open()?;
     if !args.json {
         outputs::warn_of_unprinted(&user);
     }
-    let open = |model: &str| super::model::session(model, args.device, args.dtype, args.bits);
-    let session = match &args.assistant_model {
-        Some(assistant) => open(&args.model)?.assisted_by(open(assistant)?),
-        None => args.ngrams.assist(open(&args.model)?)?,
-    };
-    force(args, &session, &mut user)?;
-    let session = match &args.amateur_model {
-        Some(amateur) => session.against(open(amateur)?)?,
-        None => session,
-    };
-    let mut session = match &args.prompt_cache {
+    let session = match &args.prompt_cache {
         Some(file) => remembering(args, file, session)?,
         None => session,
     };
-    let prompt = ids(args, &session, args.ids.as_ref(), text.as_deref())?;
-    if args.negative_ids.is_some() || negative.is_some() {
-        session.negative = vec![ids(args, &session, args.negative_ids.as_ref(), negative.as_deref())?];
-    }
-    session.decoder_ids = args.decoder_ids.clone().unwrap_or_default();
     let known = session.prefixes.as_ref().map(PrefixCache::latest);
     let streams = !args.json
         && session.tokenizer.is_some()
         && user.num_return_sequences.or(session.config.num_return_sequences).unwrap_or(1) == 1;
     let mut failed = None;
-    let generation = session.generate_ids(std::slice::from_ref(&prompt), user, args.sampling.seed, &mut |event| {
-        if let (true, Event::Token { text, .. } | Event::Finished { text, .. }) = (streams, event) {
-            let mut out = io::stdout().lock();
-            if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                failed.get_or_insert(error);
+    let generation =
+        session.generate_ids(std::slice::from_ref(&prompt), user, args.asking.sampling.seed, &mut |event| {
+            if let (true, Event::Token { text, .. } | Event::Finished { text, .. }) = (streams, event) {
+                let mut out = io::stdout().lock();
+                if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                    failed.get_or_insert(error);
+                }
             }
-        }
-    })?;
+        })?;
     if let Some(error) = failed {
         return Err(error).context("cannot write to standard output");
     }
-    args.ngrams.keep(&session)?;
+    args.asking.ngrams.keep(&session)?;
     if let (Some(file), Some(prefixes), Some(known)) = (&args.prompt_cache, &session.prefixes, known) {
         tracing::debug!("{} of {} ids of the prompt were read", generation.timings.read, prompt.len());
         if !args.prompt_cache_ro && prefixes.latest() != known {
@@ -186,50 +116,6 @@ fn remembering(args: &Args, file: &Path, session: Session) -> anyhow::Result<Ses
         ));
     }
     Ok(session.remembering(prefixes))
-}
-
-/// A text as it is given: itself, of a file, or of standard input.
-pub(super) fn read(prompt: &str) -> anyhow::Result<String> {
-    let bytes = match (prompt, prompt.strip_prefix('@')) {
-        ("-", _) => {
-            let mut bytes = vec![];
-            io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
-            bytes
-        }
-        (_, Some(path)) => std::fs::read(path)
-            .map_err(|error| usage(format!("cannot read the prompt from `{path}`: {error}"), "give a text file"))?,
-        (text, None) => return Ok(text.to_owned()),
-    };
-    let end = |error: std::string::FromUtf8Error| {
-        let at = error.utf8_error().valid_up_to();
-        usage(format!("the prompt is not UTF-8 text: byte {at} is not valid"), "give text")
-    };
-    let text = String::from_utf8(bytes).map_err(end)?;
-    // A file's last line end is no part of what it says.
-    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
-}
-
-/// Ids as they are given, or those of a text.
-fn ids(args: &Args, session: &Session, ids: Option<&Vec<u32>>, text: Option<&str>) -> anyhow::Result<Vec<u32>> {
-    match (ids, text, &session.tokenizer) {
-        (Some(ids), ..) => Ok(ids.clone()),
-        (None, Some(text), Some(tokenizer)) => Ok(tokenizer.encode(text, true)?),
-        _ => Err(usage(format!("`{}` has no tokenizer", args.model), "give the prompt as --ids 1,2,3")),
-    }
-}
-
-/// Adds the words that are given as text to those that are given as ids.
-fn force(args: &Args, session: &Session, user: &mut GenerationConfig) -> anyhow::Result<()> {
-    for text in &args.force_words {
-        let Some(tokenizer) = &session.tokenizer else {
-            return Err(usage(
-                format!("`{}` has no tokenizer", args.model),
-                "give the words as --force-words-ids [[1,2]]",
-            ));
-        };
-        user.force_words_ids.get_or_insert_default().push(ForcedWords(vec![tokenizer.encode(text, false)?]));
-    }
-    Ok(())
 }
 
 fn as_json(session: &Session, generation: &Generation) -> anyhow::Result<()> {
