@@ -98,7 +98,9 @@ mod tests {
             inputs.values_mut().for_each(|input| *input = Ok("f32".into()));
             let arguments = peer.arguments(&folder, &inputs).unwrap();
             assert!(Path::new(&arguments[0]).is_file(), "{arguments:?}");
-            assert!(peer.works.iter().all(|work| ["train", "prefill", "decode", "embed"].contains(&work.as_str())));
+            assert!(
+                peer.works.iter().all(|work| ["train", "prefill", "decode", "beams", "embed"].contains(&work.as_str()))
+            );
         }
     }
 
