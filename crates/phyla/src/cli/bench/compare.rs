@@ -61,7 +61,6 @@ enum What {
     Train,
     Prefill,
     Decode,
-    /// Decoding with beams
     Beams,
     Embed,
     All,
