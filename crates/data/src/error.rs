@@ -37,6 +37,14 @@ pub enum Error {
         /// What the template engine, or the template itself, said.
         message: String,
     },
+    /// A template of prompts does not parse, or asks for what there is not.
+    #[error("template `{name}`: {message}")]
+    Prompt {
+        /// The template's name or file.
+        name: String,
+        /// What the template engine said.
+        message: String,
+    },
     /// The tokenizer failed on a text or on ids.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

@@ -2,13 +2,16 @@
 //!
 //! Whether an item is held out depends on the item alone (the date, the number, the story), not on the seed: a model
 //! trained under one seed may be judged under any other. All are endless iterators of typed [`records`](crate::supervised::records);
-//! [`Task::write`] puts them into files to look at.
+//! [`Task::write`] puts them into files to look at. Beside them stand [`sums`](self::sums), texts to continue, and puzzles to be
+//! evaluated on, [`coin_flips`] and [`last_letters`].
 
 mod choices;
 mod dates;
 mod entities;
 mod numbers;
 mod questions;
+pub mod sums;
+mod symbols;
 mod tales;
 
 use std::path::Path;
@@ -21,6 +24,8 @@ pub use dates::{Date, dates};
 pub use entities::entities;
 pub use numbers::{Direction, Language, numbers, words};
 pub use questions::questions;
+pub use sums::{Sum, sums};
+pub use symbols::{coin_flips, last_letters};
 pub use tales::sentiment;
 
 use crate::dataset::Portion;

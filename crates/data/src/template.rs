@@ -5,6 +5,7 @@
 
 mod json;
 mod methods;
+mod prompt;
 mod render;
 mod tags;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+pub use prompt::PromptTemplate;
 pub use render::{Chat, Rendered};
 
 use crate::error::{Error, Result};

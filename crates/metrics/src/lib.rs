@@ -14,6 +14,7 @@
 //! | [`bleu`], [`chrf`] | BLEU, chrF, chrF++ of translations | sacrebleu |
 //! | [`rouge`] | ROUGE-N and ROUGE-L of summaries | rouge-score |
 //! | [`likelihood`] | perplexity, bits per byte | |
+//! | [`interval`] | how far a share may be off | scipy |
 
 pub mod bleu;
 pub mod chrf;
@@ -21,6 +22,7 @@ pub mod classification;
 pub mod cmrc;
 pub mod entities;
 mod error;
+pub mod interval;
 pub mod likelihood;
 pub mod multilabel;
 mod ngrams;

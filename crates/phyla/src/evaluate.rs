@@ -8,6 +8,7 @@ mod choose;
 mod classify;
 mod language;
 mod page;
+pub mod reason;
 mod similarity;
 mod tag;
 mod translate;
@@ -64,6 +65,9 @@ pub struct Evaluation {
     /// The metrics, the most telling first.
     #[serde(serialize_with = "as_object")]
     pub metrics: Vec<Metric>,
+    /// Of reasoning: one method beside the other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<reason::MethodScore>,
     /// Scores of each class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<Class>,

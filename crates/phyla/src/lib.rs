@@ -35,6 +35,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod cot;
 pub mod device;
 pub mod evaluate;
 pub mod explain;

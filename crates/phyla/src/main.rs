@@ -24,6 +24,7 @@ struct Phyla {
 enum Command {
     Chat(cli::chat::Args),
     Bench(cli::bench::Args),
+    Cot(cli::cot::Args),
     DetectWatermark(cli::detect_watermark::Args),
     Embed(cli::embed::Args),
     Eval(cli::eval::Args),
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     let done = match phyla.command {
         Command::Chat(args) => cli::chat::run(&args),
         Command::Bench(args) => cli::bench::run(&args, phyla.global.quiet),
+        Command::Cot(args) => cli::cot::run(&args),
         Command::DetectWatermark(args) => cli::detect_watermark::run(&args),
         Command::Embed(args) => cli::embed::run(&args, phyla.global.quiet).map_err(cli::shared::as_options),
         Command::Eval(args) => cli::eval::run(&args, phyla.global.quiet).map_err(cli::shared::as_options),

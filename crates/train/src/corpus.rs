@@ -27,6 +27,7 @@ impl Texts {
     /// Finds (or, for generated stories, writes into `folder`) the files of a recipe.
     pub fn open(recipe: &Recipe, folder: &Path) -> Result<Self, TrainError> {
         let data = &recipe.data;
+        let fraction = data.validation_fraction.unwrap_or(0.);
         let base = TextSettings {
             paths: vec![],
             format: None,
@@ -37,16 +38,17 @@ impl Texts {
         };
         let (base, one_document) = match &data.source {
             Source::Stories(settings) => {
-                let fraction = data.validation_fraction.unwrap_or(0.);
-                let base = TextSettings { separator: Some(END.into()), format: Some(Format::Text), ..base };
-                let train = folder.join("stories.txt");
-                write_stories(&train, stories::generate(settings.seed, settings.bytes))?;
-                let validation = (fraction > 0.).then(|| folder.join("stories-validation.txt"));
-                if let Some(path) = &validation {
-                    let bytes = (settings.bytes as f64 * fraction) as usize;
-                    write_stories(path, stories::held_out(settings.seed, bytes))?;
-                }
-                return Self::files(base, vec![train], validation.into_iter().collect());
+                let held_out = (settings.bytes as f64 * fraction) as usize;
+                let text = |story: stories::Story| story.text;
+                let train = stories::generate(settings.seed, settings.bytes).map(text);
+                let validation = (fraction > 0.).then(|| stories::held_out(settings.seed, held_out).map(text));
+                return Self::generated(base, folder, "stories", train, validation);
+            }
+            Source::Sums(settings) => {
+                let held_out = ((settings.items as f64 * fraction) as usize).max(1);
+                let train = settings.texts(Portion::Train).take(settings.items);
+                let validation = (fraction > 0.).then(|| settings.texts(Portion::Validation).take(held_out));
+                return Self::generated(base, folder, "sums", train, validation);
             }
             Source::Text(text) => {
                 let base =
@@ -61,7 +63,7 @@ impl Texts {
             }
             Source::Table(_) | Source::Task(_) => {
                 return Err(TrainError::Settings(
-                    "this objective learns from `data.kind` text, jsonl, parquet or stories".into(),
+                    "this objective learns from `data.kind` text, jsonl, parquet, stories or sums".into(),
                 ));
             }
         };
@@ -81,6 +83,25 @@ impl Texts {
             })
         };
         Ok(Self { train: part(Portion::Train)?, validation: Some(part(Portion::Validation)?) })
+    }
+
+    /// Writes generated texts into files of `folder`, and finds them there.
+    fn generated(
+        base: TextSettings,
+        folder: &Path,
+        name: &str,
+        train: impl Iterator<Item = String>,
+        validation: Option<impl Iterator<Item = String>>,
+    ) -> Result<Self, TrainError> {
+        let base = TextSettings { separator: Some(END.into()), format: Some(Format::Text), ..base };
+        let path = folder.join(format!("{name}.txt"));
+        write_documents(&path, train)?;
+        let mut held_out = vec![];
+        if let Some(validation) = validation {
+            held_out.push(folder.join(format!("{name}-validation.txt")));
+            write_documents(&held_out[0], validation)?;
+        }
+        Self::files(base, vec![path], held_out)
     }
 
     fn files(base: TextSettings, train: Vec<PathBuf>, validation: Vec<PathBuf>) -> Result<Self, TrainError> {
@@ -155,16 +176,16 @@ impl Texts {
     }
 }
 
-/// Writes stories as one text file, each ended by a line of its own. The generator is deterministic, so a file that
+/// Writes documents as one text file, each ended by a line of its own. Generators are deterministic, so a file that
 /// is there already is the same.
-fn write_stories(path: &Path, stories: impl Iterator<Item = stories::Story>) -> Result<(), TrainError> {
+fn write_documents(path: &Path, documents: impl Iterator<Item = String>) -> Result<(), TrainError> {
     let write = |source| TrainError::Write { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(write)?;
     }
     let mut text = Vec::new();
-    for story in stories {
-        writeln!(text, "{}\n{END}", story.text).map_err(write)?;
+    for document in documents {
+        writeln!(text, "{document}\n{END}").map_err(write)?;
     }
     Ok(phyla_models::checkpoint::atomic_write(path, &text)?)
 }

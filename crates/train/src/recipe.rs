@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use data::{Columns, Data, Generated, Packing, Source, Stories, Table, TaskName, Text};
+pub use data::{Columns, Data, Generated, Packing, Source, Stories, Sums, Table, TaskName, Text};
 pub use method::{Full, Method};
 pub use model::Model;
 pub use objective::{Lm, MlmNsp, Objective, Qa, Reads, Seq2Seq};

@@ -35,6 +35,7 @@ fn cut(mut recipe: Recipe, folder: &Path) -> Recipe {
     let text = folder.join("text");
     match &mut recipe.data.source {
         Source::Stories(stories) => stories.bytes = 60_000,
+        Source::Sums(sums) => sums.items = 2000,
         Source::Task(task) => (task.items, task.validation_items) = (80, 8),
         Source::Text(files) => {
             let stories: Vec<String> = phyla_data::stories::generate(1, 60_000).map(|story| story.text).collect();

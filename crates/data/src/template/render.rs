@@ -200,7 +200,7 @@ fn unmark(marked: &str) -> Rendered {
     Rendered { text, generated }
 }
 
-fn environment(now: Option<NaiveDateTime>) -> Environment<'static> {
+pub(super) fn environment(now: Option<NaiveDateTime>) -> Environment<'static> {
     let mut environment = Environment::new();
     if let Ok(syntax) = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build() {
         environment.set_syntax(syntax);
@@ -232,7 +232,7 @@ fn environment(now: Option<NaiveDateTime>) -> Environment<'static> {
 const REFUSED: &str = "the template refuses the conversation: ";
 
 /// An engine's error in one line: the template's own words, or what is wrong and where.
-fn explain(error: &minijinja::Error) -> String {
+pub(super) fn explain(error: &minijinja::Error) -> String {
     if let Some(detail) = error.detail().filter(|detail| detail.starts_with(REFUSED)) {
         return detail.to_owned();
     }

@@ -1,11 +1,14 @@
 //! `phyla eval`: how good a model is on data with known answers.
 
+mod reason;
 mod show;
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use clap::builder::ArgPredicate;
 use phyla::Session;
+use phyla::evaluate::reason::Puzzle;
 use phyla::evaluate::{self, Evaluation, Language, Options, TranslateOptions};
 use phyla::task::classify::THRESHOLD;
 use phyla::task::likelihood::{MASK_EVERY, Measure};
@@ -35,6 +38,10 @@ use super::translate::Decoding;
   phyla eval --model models/small --data wiki.test.txt --cache-dtype q8_0
   phyla eval --model models/embedder --task similarity --data sts-dev.csv --format tsv \\
       --column label=4 --column text=5 --column text_b=6
+  phyla eval --model models/instruct --task gsm8k --data test.jsonl --limit 100 --output chains.jsonl
+  phyla eval --model models/base --task coin_flip --method few-shot,self-consistency --samples 10
+  phyla eval --task gsm8k --data test.jsonl --predictions outputs.jsonl
+  phyla eval --model runs/sums-steps/model --task sums --limit 1000
 
 What is measured follows from the model's head:
   sequence classification  accuracy, F1 (of two classes that of the second; micro, macro, weighted),
@@ -53,6 +60,9 @@ What is measured follows from the model's head:
 
 Labels of the data are found in the model's id2label, or count as ids where they are whole numbers; others
 are an error that names them. A row that cannot be used is an error too, unless --skip-faults is given.")]
+#[command(mut_arg("model", |model| {
+    model.required(false).required_unless_present("predictions").default_value_if("predictions", ArgPredicate::IsPresent, "")
+}))]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -62,7 +72,7 @@ pub struct Args {
     task: Option<Measured>,
 
     /// Files with answers: .jsonl, .json, .csv, .tsv, .parquet, .conll, for perplexity also plain text
-    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "source")]
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["source", "task"])]
     data: Vec<PathBuf>,
 
     /// Translation: a file of sources, a line each
@@ -104,6 +114,9 @@ pub struct Args {
     /// Answers: tokens that windows over a long text share
     #[arg(long, value_name = "N")]
     doc_stride: Option<usize>,
+
+    #[command(flatten)]
+    reason: reason::Args,
 
     #[command(flatten)]
     decoding: Decoding,
@@ -153,6 +166,17 @@ pub enum Measured {
     Translation,
     Perplexity,
     Similarity,
+    Gsm8k,
+    Svamp,
+    Multiarith,
+    Aqua,
+    #[value(name = "coin_flip", alias = "coin-flip")]
+    CoinFlip,
+    #[value(name = "last_letters", alias = "last-letters")]
+    LastLetters,
+    Strategyqa,
+    /// What the recipes of sums learn
+    Sums,
 }
 
 /// How tags spell entities.
@@ -191,6 +215,21 @@ impl Measured {
         }
     }
 
+    /// The data set whose answers take reasoning.
+    fn puzzle(self) -> Option<Puzzle> {
+        Some(match self {
+            Self::Gsm8k => Puzzle::Gsm8k,
+            Self::Svamp => Puzzle::Svamp,
+            Self::Multiarith => Puzzle::Multiarith,
+            Self::Aqua => Puzzle::Aqua,
+            Self::CoinFlip => Puzzle::CoinFlip,
+            Self::LastLetters => Puzzle::LastLetters,
+            Self::Strategyqa => Puzzle::Strategyqa,
+            Self::Sums => Puzzle::Sums,
+            _ => return None,
+        })
+    }
+
     fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -201,6 +240,10 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         return Err(usage(format!("--threshold is {}", args.threshold), "give a probability, from 0 to 1"));
     }
     // Before the model, which takes longer to load than a missing file takes to be missed.
+    let puzzle = args.task.and_then(Measured::puzzle);
+    if args.data.is_empty() && args.source.is_none() && puzzle.is_none() {
+        return Err(usage("no data is given", "name the files with the answers by --data"));
+    }
     for file in args.data.iter().chain(&args.source).chain(&args.reference) {
         let found = std::fs::metadata(file);
         let help = "name the files with the answers";
@@ -210,6 +253,12 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
             Err(error) => return Err(usage(format!("cannot read `{}`: {error}", file.display()), help)),
         }
     }
+    if let Some(puzzle) = puzzle {
+        return reason::run(args, puzzle, quiet);
+    }
+    if args.model.model.is_empty() {
+        return Err(usage("--predictions are scored for a task of reasoning", "name it, such as --task gsm8k"));
+    }
     let session = args.model.session()?;
     let measured = measured(args, session.model.arch.task)?;
     let mut progress = Progress::new(if measured == Measured::Perplexity { "windows" } else { "inputs" }, None, quiet);
@@ -218,16 +267,21 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let (done, seconds) = (done?, progress.elapsed().as_secs_f64());
     let data: Vec<String> =
         (args.data.iter().chain(&args.source).chain(&args.reference)).map(|file| file.display().to_string()).collect();
+    finish(args, &done, &args.model.model, &data, seconds)
+}
+
+/// Writes the report, and prints.
+fn finish(args: &Args, done: &Evaluation, model: &str, data: &[String], seconds: f64) -> anyhow::Result<()> {
     if let Some(file) = &args.html {
         let subtitle = format!("{} on {}", done.task.replace('_', " "), data.join(", "));
-        let page = evaluate::html(&done, &args.model.model, &subtitle);
+        let page = evaluate::html(done, model, &subtitle);
         phyla_models::checkpoint::atomic_write(file, page.as_bytes())
             .map_err(|error| usage(format!("cannot write `{}`: {error}", file.display()), "name another file"))?;
     }
     if args.json {
-        return show::json(&done, &args.model.model, &data, seconds);
+        return show::json(done, model, data, seconds);
     }
-    show::table(&done, seconds)?;
+    show::table(done, seconds)?;
     match &args.html {
         Some(file) => super::output::stdout(|out| writeln!(out, "report  {}", file.display())),
         None => Ok(()),
@@ -287,7 +341,8 @@ fn evaluate(
         }
         Measured::MultipleChoice => evaluate::choices(session, &table, &options, progress)?,
         Measured::Similarity => evaluate::similarity(session, &table, &options, progress)?,
-        Measured::Translation | Measured::Perplexity => {
+        // Those of reasoning have gone another way.
+        _ => {
             let how = TranslateOptions {
                 prefix: args.decoding.prefix.clone(),
                 settings: args.decoding.config(),

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use phyla_train::progress::compact;
+use phyla_train::progress::{compact, duration};
 
 /// Least time between two plain lines: what ends sooner says nothing.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -55,7 +55,11 @@ impl Progress {
             }
             View::Lines(last) if last.elapsed() >= LINE_EVERY => {
                 *last = Instant::now();
-                let text = said(total.map(|total| format!("/{total}")).unwrap_or_default());
+                let mut text = said(total.map(|total| format!("/{total}")).unwrap_or_default());
+                if let Some(total) = total.filter(|_| done > 0) {
+                    let left = Duration::from_secs_f64(total.saturating_sub(done) as f64 / pace);
+                    text += &format!("  {} left", duration(left));
+                }
                 // A closed standard error is no reason to stop.
                 writeln!(std::io::stderr(), "{text}").ok();
             }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::reason::MethodScore;
 use super::{Confusion, Evaluation};
 
 const STYLE: &str = include_str!("page.css");
@@ -23,6 +24,7 @@ pub fn html(evaluation: &Evaluation, title: &str, subtitle: &str) -> String {
         escape(subtitle)
     );
     cards(evaluation, &mut page);
+    methods(&evaluation.methods, &mut page);
     classes(evaluation, &mut page);
     if let Some(confusion) = &evaluation.confusion {
         heat_map(confusion, &mut page);
@@ -47,6 +49,45 @@ fn cards(evaluation: &Evaluation, page: &mut String) {
         let _ = write!(page, "<div><dt>{}</dt><dd>{}</dd></div>", escape(&name), escape(&value));
     }
     page.push_str("</dl>\n");
+}
+
+/// A bar for each method, as long as its accuracy, and below it one for each group of problems.
+fn methods(methods: &[MethodScore], page: &mut String) {
+    if methods.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<h2>Methods</h2>\n<table class=\"classes\"><thead><tr><th>method</th><th class=\"bar\">accuracy</th><th>right</th>\
+         <th>accuracy</th><th>95 % interval</th><th>answered</th><th>tokens</th></tr></thead><tbody>\n",
+    );
+    for row in methods {
+        let tokens = row.tokens.map_or("–".to_owned(), |tokens| format!("{tokens:.1}"));
+        let [low, high] = row.interval;
+        let _ = writeln!(
+            page,
+            "<tr><th>{}</th><td class=\"bar\"><i style=\"width:{:.1}%\"></i></td><td>{} of {}</td><td>{:.3}</td>\
+             <td>{low:.3} to {high:.3}</td><td>{:.3}</td><td>{tokens}</td></tr>",
+            escape(&row.method),
+            100. * row.accuracy,
+            row.correct,
+            row.count,
+            row.accuracy,
+            row.answered
+        );
+        for group in &row.groups {
+            let share = group.correct as f64 / group.count.max(1) as f64;
+            let _ = writeln!(
+                page,
+                "<tr><th>&emsp;{}</th><td class=\"bar\"><i style=\"width:{:.1}%\"></i></td><td>{} of {}</td>\
+                 <td>{share:.3}</td><td></td><td></td><td></td></tr>",
+                escape(&group.name),
+                100. * share,
+                group.correct,
+                group.count
+            );
+        }
+    }
+    page.push_str("</tbody></table>\n");
 }
 
 /// A bar for each class, as long as its F1, with the numbers beside it.

@@ -1,5 +1,6 @@
 //! `[data]`: what the model reads.
 
+mod sums;
 mod table;
 mod task;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use sums::Sums;
 pub use table::Table;
 pub use task::{Generated, TaskName};
 
@@ -55,6 +57,8 @@ pub enum Source {
     Parquet(Columns),
     /// Generated stories: no files needed.
     Stories(Stories),
+    /// Generated sums, with or without worked steps: no files needed.
+    Sums(Sums),
     /// Files of labelled records.
     Table(Table),
     /// Generated labelled records: no files needed.
@@ -155,7 +159,7 @@ impl Data {
             Source::Text(text) => &text.train,
             Source::Jsonl(columns) | Source::Parquet(columns) => &columns.train,
             Source::Table(table) => &table.train,
-            Source::Stories(_) | Source::Task(_) => &[],
+            Source::Stories(_) | Source::Sums(_) | Source::Task(_) => &[],
         }
     }
 
@@ -166,7 +170,7 @@ impl Data {
             Source::Text(text) => &text.validation,
             Source::Jsonl(columns) | Source::Parquet(columns) => &columns.validation,
             Source::Table(table) => &table.validation,
-            Source::Stories(_) | Source::Task(_) => &[],
+            Source::Stories(_) | Source::Sums(_) | Source::Task(_) => &[],
         }
     }
 
@@ -184,8 +188,8 @@ impl Data {
         let labelled = matches!(self.source, Source::Table(_) | Source::Task(_));
         if labelled && wanted == Reads::Text {
             problems.push(format!(
-                "`objective.kind` \"{name}\" learns from text without labels; expected `data.kind` text, jsonl, parquet \
-                 or stories"
+                "`objective.kind` \"{name}\" learns from text without labels; expected `data.kind` text, jsonl, parquet, \
+                 stories or sums"
             ));
         } else if !labelled && wanted != Reads::Text {
             problems.push(format!(
@@ -212,7 +216,9 @@ impl Data {
     }
 
     pub(super) fn check(&self, problems: &mut Vec<String>) {
-        if self.train_files().is_empty() && !matches!(self.source, Source::Stories(_) | Source::Task(_)) {
+        if self.train_files().is_empty()
+            && !matches!(self.source, Source::Stories(_) | Source::Sums(_) | Source::Task(_))
+        {
             problems.push("`data.train` is an empty list; expected at least one file".into());
         }
         if let Some(fraction) = self.validation_fraction {
@@ -230,6 +236,7 @@ impl Data {
         match &self.source {
             Source::Table(table) => table.check(problems),
             Source::Task(task) => task.check(problems),
+            Source::Sums(sums) => sums.check(problems),
             Source::Stories(Stories { bytes, .. }) if !(1000..=LARGEST).contains(bytes) => {
                 problems.push(format!("`data.bytes` is {bytes}; expected 1000 to {LARGEST}"));
             }

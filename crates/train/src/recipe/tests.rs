@@ -322,7 +322,7 @@ fn data_and_objective_must_fit() {
         (
             PAIRS,
             vec!["objective.kind=lm"],
-            "learns from text without labels; expected `data.kind` text, jsonl, parquet or stories",
+            "learns from text without labels; expected `data.kind` text, jsonl, parquet, stories or sums",
         ),
         (SMALL, vec!["objective.kind=qa"], "learns from questions on texts; expected `data.kind` table or task"),
         (
@@ -333,6 +333,9 @@ fn data_and_objective_must_fit() {
         (PAIRS, vec!["data.task=date"], "`data.task`: unknown variant `date`"),
         (PAIRS, vec!["data.language=german"], "are for `data.task` \"numbers\" alone"),
         (PAIRS, vec!["data.items=0"], "`data.items` is 0; expected 1 to"),
+        (SMALL, vec!["data={ kind = 'sums', digits = 10 }"], "`data.digits` is 10; expected 1 to 9"),
+        (SMALL, vec!["data={ kind = 'sums', items = 0 }"], "`data.items` is 0; expected 1 to"),
+        (PAIRS, vec!["data={ kind = 'sums' }"], "learns from pairs of texts; expected `data.kind` table or task"),
         (PAIRS, vec!["data.validation_fraction=0.1"], "a task has `data.validation_items`"),
         (PAIRS, vec!["objective.max_source_len=1"], "`objective.max_source_len` is 1; expected 2 to"),
         (PAIRS, vec!["tokenizer.kind=characters"], "needs a token that ends a text"),

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use phyla::evaluate::reason::MethodScore;
 use phyla::evaluate::{Confusion, Evaluation};
 use serde_json::{Value, json};
 
@@ -27,6 +28,10 @@ pub fn table(evaluation: &Evaluation, seconds: f64) -> anyhow::Result<()> {
         let pace = evaluation.count as f64 / seconds.max(1e-9);
         let Evaluation { task, unit, count, .. } = evaluation;
         writeln!(out, "{}, {count} {unit} in {seconds:.2} s ({pace:.1} {unit}/s)\n", task.replace('_', " "))?;
+        if !evaluation.methods.is_empty() {
+            methods(out, &evaluation.methods)?;
+            return notes(out, evaluation);
+        }
         let names = evaluation.metrics.iter().map(|metric| metric.name.len()).max().unwrap_or(0);
         let values = evaluation.metrics.iter().map(|metric| metric.shown().len()).max().unwrap_or(0);
         for metric in &evaluation.metrics {
@@ -36,13 +41,44 @@ pub fn table(evaluation: &Evaluation, seconds: f64) -> anyhow::Result<()> {
         if let Some(confusion) = evaluation.confusion.as_ref().filter(|confusion| confusion.labels.len() <= WIDEST) {
             square(out, confusion)?;
         }
-        let said: Vec<&String> = evaluation.notes.iter().chain(&evaluation.signatures).collect();
-        if !said.is_empty() {
-            writeln!(out)?;
-            said.iter().try_for_each(|note| writeln!(out, "{note}"))?;
-        }
-        Ok(())
+        notes(out, evaluation)
     })
+}
+
+fn notes(out: &mut dyn Write, evaluation: &Evaluation) -> io::Result<()> {
+    let said: Vec<&String> = evaluation.notes.iter().chain(&evaluation.signatures).collect();
+    if !said.is_empty() {
+        writeln!(out)?;
+    }
+    said.iter().try_for_each(|note| writeln!(out, "{note}"))
+}
+
+/// A line for each method, and below it one for each group of problems.
+fn methods(out: &mut dyn Write, methods: &[MethodScore]) -> io::Result<()> {
+    let groups = methods.iter().flat_map(|row| &row.groups).map(|group| group.name.len() + 2);
+    let width = methods.iter().map(|row| row.method.len()).chain(groups).max().unwrap_or(0).max(6);
+    writeln!(out, "{:width$}  accuracy  95 % interval     right          answered  tokens", "method")?;
+    for row in methods {
+        let [low, high] = row.interval;
+        let right = format!("{} of {}", row.correct, row.count);
+        let tokens = row.tokens.map_or("-".to_owned(), |tokens| format!("{tokens:.1}"));
+        let (accuracy, answered) = (row.accuracy, row.answered);
+        write!(
+            out,
+            "{:width$}  {accuracy:8.4}  {low:.4} to {high:.4}  {right:13}  {answered:8.4}  {tokens:>6}",
+            row.method
+        )?;
+        match row.confidence {
+            Some(confidence) => writeln!(out, "  (mean confidence {confidence:.3})")?,
+            None => writeln!(out)?,
+        }
+        for group in &row.groups {
+            let share = group.correct as f64 / group.count.max(1) as f64;
+            let name = format!("  {}", group.name);
+            writeln!(out, "{name:width$}  {share:8.4}  {:16}  {} of {}", "", group.correct, group.count)?;
+        }
+    }
+    Ok(())
 }
 
 fn classes(out: &mut dyn Write, evaluation: &Evaluation) -> io::Result<()> {
