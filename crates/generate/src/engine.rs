@@ -1,13 +1,13 @@
 //! The engine: checks a call, cuts it into parts that run together, and puts what comes of them in order.
 
-mod batch;
+pub(crate) mod batch;
 mod beam;
 mod contrast;
-mod draft;
+pub(crate) mod draft;
 mod heal;
 mod mix;
-mod prompt;
-mod run;
+pub(crate) mod prompt;
+pub(crate) mod run;
 mod source;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -312,7 +312,7 @@ impl<'a> Generator<'a> {
     }
 
     /// The settings of a call, with the assistant's in mind.
-    fn settings(&self, config: &GenerationConfig) -> Result<Settings> {
+    pub(crate) fn settings(&self, config: &GenerationConfig) -> Result<Settings> {
         let mut settings = Settings::try_from(config)?;
         settings.speculates |= self.assistant.is_some();
         contrast::check(&settings)?;
@@ -330,7 +330,7 @@ impl<'a> Generator<'a> {
     }
 
     /// Makes ids of the texts among the settings, as far as they can be; stop strings are left.
-    fn resolve(&self, settings: &mut Settings) -> Result<StopStrings> {
+    pub(crate) fn resolve(&self, settings: &mut Settings) -> Result<StopStrings> {
         settings.dry = match (settings.dry.take(), self.tokenizer) {
             (Some(dry), Some(tokenizer)) => Some(dry.resolved(tokenizer)?),
             (Some(dry), None) => match dry.texts.iter().flatten().next() {
@@ -347,7 +347,7 @@ impl<'a> Generator<'a> {
     }
 
     /// Stop strings; those that are one special token of the vocabulary become ids, since special tokens have no text.
-    fn stop_strings(&self, settings: &mut Settings) -> Result<StopStrings> {
+    pub(crate) fn stop_strings(&self, settings: &mut Settings) -> Result<StopStrings> {
         let stops = std::mem::take(&mut settings.stop_strings);
         let Some(tokenizer) = self.tokenizer else {
             return match stops.first() {
@@ -362,12 +362,7 @@ impl<'a> Generator<'a> {
         Ok(StopStrings::new(stops))
     }
 
-    fn sequences<'s>(
-        &'s self,
-        prompts: &[&Prompt],
-        settings: &Settings,
-        stops: &'s StopStrings,
-    ) -> Result<Vec<Active<'s>>> {
+    fn sequences(&self, prompts: &[&Prompt], settings: &Settings, stops: &StopStrings) -> Result<Vec<Active<'a>>> {
         let mut sequences = Vec::with_capacity(prompts.len() * settings.returns);
         for prompt in prompts {
             sequences.extend((0..settings.returns).map(|number| self.sequence(prompt, number, settings, stops)));
@@ -376,18 +371,41 @@ impl<'a> Generator<'a> {
     }
 
     /// Number `number` of a prompt's sequences.
-    fn sequence<'s>(
-        &'s self,
+    pub(crate) fn sequence(
+        &self,
         prompt: &Prompt,
         number: usize,
         settings: &Settings,
-        stops: &'s StopStrings,
-    ) -> Result<Active<'s>> {
+        stops: &StopStrings,
+    ) -> Result<Active<'a>> {
         let (index, rng) = (prompt.index * settings.returns + number, prompt.stream.split(number as u64));
         let text = self.tokenizer.map(|tokenizer| (tokenizer, stops));
         let history = prompt.history();
         let active = Active::new([index, prompt.index, number], history, rng, prompt.limit, text)?;
         Ok(active.gaining(&prompt.more))
+    }
+
+    /// The model that it runs.
+    pub(crate) fn model(&self) -> &'a Model {
+        self.model
+    }
+
+    /// Whom to tell of every step.
+    pub(crate) fn watcher(&self) -> Watcher<'a> {
+        self.watch
+    }
+
+    /// Whether answers come a token at a time, each from a pass over what has been written: without a search, guesses, an
+    /// encoder or a look at layers.
+    pub(crate) fn is_stepwise(&self, settings: &Settings) -> bool {
+        let searches = settings.beams > 1 || settings.contrast.is_some();
+        let mixes = settings.guidance.is_some() || settings.dola.is_some() || self.amateur.is_some();
+        !searches
+            && !mixes
+            && !settings.heal
+            && !settings.speculates
+            && !settings.outputs.layers()
+            && self.model.arch.source().is_none()
     }
 
     fn cancelled(&self) -> bool {

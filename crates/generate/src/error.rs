@@ -12,6 +12,9 @@ pub enum Error {
     /// Logits that no choice can be made from.
     #[error("{0}")]
     Logits(String),
+    /// An engine that answers many requests: it has ended, or a pass over several of them failed.
+    #[error("{0}")]
+    Engine(String),
     /// The tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] phyla_data::Error),

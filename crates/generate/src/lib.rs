@@ -2,7 +2,7 @@
 //!
 //! [`Generator`] runs a model, a decoder or an encoder with one, greedily, by drawing or with beams; [`GenerationConfig`]
 //! says how (the keys of `generation_config.json`); [`processor`] reshapes the logits of a step and [`sampler`] picks an
-//! id from them.
+//! id from them. [`Engine`] answers many requests at once, which come and go at any time.
 //!
 //! ```
 //! use phyla_generate::{Event, GenerationConfig, Generator};
@@ -40,6 +40,7 @@ mod prefixes;
 pub mod processor;
 pub mod sampler;
 mod sequence;
+mod serving;
 mod session;
 mod stop;
 mod watch;
@@ -56,6 +57,9 @@ pub use outputs::{Array, Layers, Logprob, Outputs, Wanted};
 pub use prefixes::PrefixCache;
 pub use processor::PrefixAllowed;
 pub use sequence::{Event, FinishReason, Sequence};
+pub use serving::{
+    Answer, BlockStats, Engine, EngineConfig, Handle, Memory, Request, RequestId, RequestTimings, Served, Stats, Update,
+};
 pub use session::Session;
 pub use stop::StopStrings;
 pub use watch::{At, BeamCandidate, Fate, Moment, Stage, Watch, Weighed, Why};

@@ -121,7 +121,7 @@ impl<'a> Active<'a> {
         history: History,
         rng: Rng,
         limit: usize,
-        text: Option<(&'a Tokenizer, &'a StopStrings)>,
+        text: Option<(&'a Tokenizer, &StopStrings)>,
     ) -> Result<Self> {
         let text = text.map(|(tokenizer, stops)| Text::after(history.prompt(), tokenizer, stops)).transpose()?;
         let history = history.drawing(&rng);

@@ -1,21 +1,23 @@
 //! Where text ends: stop strings over the borders of tokens, and what may be shown before it is sure that none begins.
 
+use std::sync::Arc;
+
 use phyla_data::stream::StreamDecoder;
 use phyla_data::tokenizer::Tokenizer;
 
 use crate::Result;
 
-/// Texts of which the first to appear ends a sequence.
+/// Texts of which the first to appear ends a sequence. A clone copies none of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopStrings {
-    stops: Vec<String>,
+    stops: Arc<[String]>,
     longest: usize,
 }
 
 impl StopStrings {
     /// Empty strings are left out.
     pub fn new(stops: impl IntoIterator<Item = String>) -> Self {
-        let stops: Vec<String> = stops.into_iter().filter(|stop| !stop.is_empty()).collect();
+        let stops: Arc<[String]> = stops.into_iter().filter(|stop| !stop.is_empty()).collect();
         let longest = stops.iter().map(String::len).max().unwrap_or(0);
         Self { stops, longest }
     }
@@ -53,7 +55,7 @@ pub(crate) struct Text<'a> {
     decoder: StreamDecoder<&'a Tokenizer>,
     /// Ids that have no token, and so no text.
     pub silent: usize,
-    stops: &'a StopStrings,
+    stops: StopStrings,
     text: String,
     /// Bytes of `text` that have been given out.
     given: usize,
@@ -66,14 +68,14 @@ const CONTEXT: usize = 8;
 
 impl<'a> Text<'a> {
     /// The empty text behind `prompt`.
-    pub fn after(prompt: &[u32], tokenizer: &'a Tokenizer, stops: &'a StopStrings) -> Result<Self> {
+    pub fn after(prompt: &[u32], tokenizer: &'a Tokenizer, stops: &StopStrings) -> Result<Self> {
         let mut decoder = StreamDecoder::new(tokenizer, true);
         for &id in &prompt[prompt.len().saturating_sub(CONTEXT)..] {
             if tokenizer.id_to_token(id).is_some() {
                 decoder.push(id)?;
             }
         }
-        Ok(Self { tokenizer, decoder, silent: 0, stops, text: String::new(), given: 0, stopped: false })
+        Ok(Self { tokenizer, decoder, silent: 0, stops: stops.clone(), text: String::new(), given: 0, stopped: false })
     }
 
     /// Whether a stop string has been found.

@@ -1,6 +1,7 @@
 //! Keys and values (or latent vectors) of earlier tokens, for each layer, each row with a length of its own: rows of
 //! different length stand side by side without padding. On the CPU they lie in pages, which rows may share.
 
+mod block;
 mod encoder;
 mod form;
 mod keys;
@@ -11,6 +12,7 @@ mod rows;
 mod sink;
 mod whole;
 
+pub use block::Block;
 pub use keys::Keys;
 pub use layout::PrefixLayout;
 pub use prefix::Prefix;

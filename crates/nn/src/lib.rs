@@ -29,7 +29,7 @@ mod talking;
 mod tower;
 
 pub use attention::{Attention, AttentionSpec};
-pub use cache::{Cache, CacheRows, CacheSpec, Kept, Keys, Prefix, PrefixLayout, Seen, SinkSpec, Takeover};
+pub use cache::{Block, Cache, CacheRows, CacheSpec, Kept, Keys, Prefix, PrefixLayout, Seen, SinkSpec, Takeover};
 pub use conv::{Conv, ConvSpec};
 pub use disentangled::{Disentangled, DisentangledSpec, Positional};
 pub use embed::{Embed, EmbedSpec, Positions, Sinusoids, TokenTable, TokenTypes};

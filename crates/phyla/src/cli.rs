@@ -7,6 +7,7 @@ pub mod chat;
 pub mod cot;
 pub mod detect_watermark;
 pub mod embed;
+mod engine;
 pub mod error;
 pub mod eval;
 pub mod explain;

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => cli::explain::run(&args),
         Command::FillMask(args) => cli::fill_mask::run(&args),
         Command::Forward(args) => cli::forward::run(&args),
-        Command::Generate(args) => cli::generate::run(&args),
+        Command::Generate(args) => cli::generate::run(&args, phyla.global.quiet),
         Command::Init(args) => cli::init::run(&args),
         Command::Inspect(args) => cli::inspect::run(&args),
         Command::Predict(args) => cli::predict::run(&args, phyla.global.quiet).map_err(cli::shared::as_options),

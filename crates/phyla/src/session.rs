@@ -198,7 +198,8 @@ impl Session {
         Ok(self.generator().generate(prompts, &config, seed, on_event)?)
     }
 
-    /// What generates: the model with its tokenizer, its assistant and what it remembers.
+    /// What generates: the model with its tokenizer, its assistant and what it remembers. With it
+    /// [`phyla_generate::Engine`] answers many prompts at once.
     pub fn generator(&self) -> Generator<'_> {
         let mut generator = Generator::new(&self.model, self.tokenizer.as_ref());
         generator = generator.guided_from(&self.negative).decoding_from(&self.decoder_ids);

@@ -14,7 +14,7 @@ use crate::{Error, PrefixCache, Result, Session, Wanted};
 
 /// Tokens of a prompt that are read in one pass: enough to be bound by arithmetic, few enough to bound the memory of
 /// the activations.
-const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 512;
 
 /// After so many passes the weights are moved to where they are read faster: that takes as long as it saves in 16 more.
 const LONG_ENOUGH: usize = 16;
@@ -23,7 +23,7 @@ const LONG_ENOUGH: usize = 16;
 const SHARED: usize = 8;
 
 /// A batch.
-pub(super) struct Batch<'a> {
+pub(crate) struct Batch<'a> {
     model: &'a Model,
     cache: Cache,
     /// The sequence of each row.
@@ -107,7 +107,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Mixes its logits.
-    pub fn mixed(mut self, mix: Option<Mix<'a>>) -> Self {
+    pub(in crate::engine) fn mixed(mut self, mix: Option<Mix<'a>>) -> Self {
         self.mix = mix;
         if let Some(beside) = self.beside() {
             // What passes together here does there, too.
@@ -335,17 +335,22 @@ impl<'a> Batch<'a> {
     /// Rows that may pass together: as many as the products give the same bits as one alone, in equal parts of whole
     /// blocks or, where a block is too large, parts of one.
     pub fn groups(&self) -> Vec<Range<usize>> {
+        self.groups_of(self.rows())
+    }
+
+    /// The same of the first rows alone.
+    pub fn groups_of(&self, rows: usize) -> Vec<Range<usize>> {
         let mut limit = if self.length_dependent { 1 } else { self.invariant };
         if self.block > SHARED && !self.lasting {
             // How many rows of a block are left depends on when others end: too few to be told from a single one.
             limit = limit.min(SHARED);
         }
-        let whole = if self.lasting && self.block > limit { self.block } else { self.rows() };
+        let whole = if self.lasting && self.block > limit { self.block } else { rows };
         let unit = if self.block > limit { 1 } else { self.block };
         let (units, limit) = (whole.div_ceil(unit), limit / unit);
         let size = unit * units.div_ceil(units.div_ceil(limit).max(1)).max(1);
         let cut = |from: usize, to: usize| (from..to).step_by(size).map(move |at| at..to.min(at + size));
-        (0..self.rows()).step_by(whole.max(1)).flat_map(|from| cut(from, from + whole)).collect()
+        (0..rows).step_by(whole.max(1)).flat_map(|from| cut(from, from + whole)).collect()
     }
 
     /// One token more for each row of a group: their sequences, and the logits `[rows, vocab]`.
@@ -427,6 +432,10 @@ impl<'a> Batch<'a> {
 fn host(tensor: &Tensor) -> Result<Data> {
     Ok(tensor.data().to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?)
 }
+
+mod joined;
+
+pub(crate) use joined::FEW;
 
 #[cfg(test)]
 mod tests;

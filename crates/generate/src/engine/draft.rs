@@ -20,7 +20,7 @@ use retold::Retold;
 use small::Small;
 
 /// Ids that are checked together, at most: so many queries have the same bits together as alone.
-pub(super) const MOST: usize = 8;
+pub(crate) const MOST: usize = 8;
 
 /// Who guesses what follows, so that several ids are had in one pass of the model.
 #[derive(Clone, Copy, Debug)]

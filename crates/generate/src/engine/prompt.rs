@@ -19,7 +19,7 @@ const ROWS: usize = 256;
 const TOKENS: usize = 8192;
 
 /// A prompt that can be taken.
-pub(super) struct Prompt {
+pub(crate) struct Prompt {
     /// Its number among those of the call.
     pub index: usize,
     /// What the encoder reads, if the model has one.
@@ -55,7 +55,7 @@ impl Prompt {
 
 impl Generator<'_> {
     /// Checks all prompts.
-    pub(super) fn prompts(&self, prompts: &[Vec<u32>], settings: &Settings, seed: u64) -> Result<Vec<Prompt>> {
+    pub(crate) fn prompts(&self, prompts: &[Vec<u32>], settings: &Settings, seed: u64) -> Result<Vec<Prompt>> {
         let (seed, arch) = (Rng::new(seed).split("generate"), &self.model.arch);
         let whole = |ids: &Vec<u32>| Healed { ids: ids.clone(), more: String::new() };
         let prompts = match settings.heal {

@@ -11,7 +11,7 @@ use super::draft::Speculation;
 use super::{Generator, Part, Timings};
 use crate::processor::{History, Processor, chain};
 use crate::sequence::Active;
-use crate::watch::{Moment, Stage, Why};
+use crate::watch::{Moment, Stage, Watcher, Why};
 use crate::{Event, FinishReason, Result, Settings, sampler};
 
 /// Some prompts of a call.
@@ -175,20 +175,8 @@ impl<'a, 'e> Run<'a, 'e> {
     /// Picks the next id of a sequence from its logits.
     fn extend(&mut self, sequence: usize, logits: &[f32]) -> Result<()> {
         let active = &mut self.sequences[sequence];
-        let (at, watch) = (active.at(), self.generator.watch);
-        watch.scores(at, Stage::Logits, logits);
-        let row = if self.chain.is_empty() {
-            watch.scores(at, Stage::Choice, logits);
-            logits
-        } else {
-            self.row.clear();
-            self.row.extend_from_slice(logits);
-            watch.process(at, &self.chain, &mut self.row, &active.history);
-            &self.row
-        };
-        let (id, why) = pick(row, self.settings, &active.rng, &mut active.history)?;
-        watch.tell(Moment::Picked { at, id, why });
-        active.accept(id, self.settings, self.on_event)
+        let picker = Picker { settings: self.settings, chain: &self.chain, watch: self.generator.watch };
+        picker.extend(active, logits, &mut self.row, self.on_event)
     }
 
     fn cancelled(&self) -> bool {
@@ -213,4 +201,37 @@ pub(super) fn pick(row: &[f32], settings: &Settings, rng: &Rng, history: &mut Hi
         mirostat.learn(row, id, history);
     }
     Ok((id, Why::Drawn { uniform: sampler::uniform(rng, step) }))
+}
+
+/// How ids are picked.
+pub(crate) struct Picker<'p> {
+    pub settings: &'p Settings,
+    pub chain: &'p [Box<dyn Processor>],
+    pub watch: Watcher<'p>,
+}
+
+impl Picker<'_> {
+    /// Picks the next id of a sequence from its logits; `row` is memory for what the processors make of them.
+    pub fn extend(
+        &self,
+        active: &mut Active,
+        logits: &[f32],
+        row: &mut Vec<f32>,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        let (at, watch) = (active.at(), self.watch);
+        watch.scores(at, Stage::Logits, logits);
+        let row = if self.chain.is_empty() {
+            watch.scores(at, Stage::Choice, logits);
+            logits
+        } else {
+            row.clear();
+            row.extend_from_slice(logits);
+            watch.process(at, self.chain, row, &active.history);
+            row
+        };
+        let (id, why) = pick(row, self.settings, &active.rng, &mut active.history)?;
+        watch.tell(Moment::Picked { at, id, why });
+        active.accept(id, self.settings, on_event)
+    }
 }

@@ -238,6 +238,16 @@ impl Paged {
         self.fill(positions)
     }
 
+    /// A page of a row, as others may have it, too.
+    pub fn shared(&self, row: usize, index: usize) -> Option<Arc<Page>> {
+        self.rows[row].pages.get(index).cloned().flatten()
+    }
+
+    /// One row more, which begins with these pages.
+    pub fn add(&mut self, pages: Vec<Arc<Page>>) {
+        self.rows.push(Row { pages: pages.into_iter().map(Some).collect(), ..Row::default() });
+    }
+
     /// Lets rows go on where others stand.
     pub fn take_over(&mut self, moves: &[Takeover]) {
         for m in moves {

@@ -19,7 +19,7 @@ pub struct Asking {
     pub model: String,
 
     /// The prompt; `@file` reads a file, `-` standard input
-    #[arg(long, value_name = "TEXT|@FILE|-", required_unless_present = "ids")]
+    #[arg(long, value_name = "TEXT|@FILE|-", required_unless_present_any = ["ids", "input"])]
     prompt: Option<String>,
 
     /// The prompt as token ids
@@ -82,6 +82,13 @@ impl Asking {
     pub fn open(&self) -> anyhow::Result<Asked> {
         // Before the model, which takes longer to load than a missing file takes to be missed.
         let text = self.prompt.as_deref().map(read).transpose()?;
+        let (session, settings) = self.session()?;
+        let prompt = self.ids(&session, self.ids.as_ref(), text.as_deref())?;
+        Ok(Asked { session, prompt, settings })
+    }
+
+    /// The models and the settings, whatever the prompts are.
+    pub fn session(&self) -> anyhow::Result<(Session, GenerationConfig)> {
         let negative = self.negative_prompt.as_deref().map(read).transpose()?;
         let mut settings = self.sampling.config()?;
         let open = |model: &str| model::session(model, self.device, self.dtype, self.bits);
@@ -94,12 +101,11 @@ impl Asking {
             None => session,
         };
         self.force(&session, &mut settings)?;
-        let prompt = self.ids(&session, self.ids.as_ref(), text.as_deref())?;
         if self.negative_ids.is_some() || negative.is_some() {
             session.negative = vec![self.ids(&session, self.negative_ids.as_ref(), negative.as_deref())?];
         }
         session.decoder_ids = self.decoder_ids.clone().unwrap_or_default();
-        Ok(Asked { session, prompt, settings })
+        Ok((session, settings))
     }
 
     /// Ids as they are given, or those of a text.

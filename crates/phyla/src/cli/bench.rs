@@ -7,6 +7,7 @@ mod infer;
 mod limit;
 mod machine;
 mod report;
+mod serve;
 mod startup;
 mod subject;
 mod train;
@@ -67,6 +68,15 @@ cache_bytes is what the cache holds in the end, cache_bytes_most what it ever he
 each of its beams, on average over the whole search; its tokens per second are those of the best beam, and copied_bytes is
 what beams that took over from one another copied of the cache.")]
     Decode(Decode),
+    /// Answering many requests of mixed length, one after the other and many at once
+    #[command(after_help = "Example:
+  phyla bench serve --model models/small --requests 64 --concurrency 16
+
+Requests are random ids, read and continued greedily: as many as --prompt-tokens and --new-tokens say on average,
+from a half to one and a half times that. First they are answered one after the other, then by an engine that
+runs --concurrency of them at a time. Tokens are those written; seconds include reading the prompts. Answers are
+compared: over quantised weights they may differ unless --deterministic is given.")]
+    Serve(Serve),
     /// Turning texts into vectors, from the text on: tokens, states, their mean
     #[command(after_help = "Example:
   phyla bench embed --model models/embedder --texts texts.txt --dtype bf16 --batch 32
@@ -160,6 +170,40 @@ struct Decode {
 }
 
 #[derive(clap::Args)]
+struct Serve {
+    #[command(flatten)]
+    subject: Subject,
+
+    /// Requests
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    requests: u64,
+
+    /// Requests that are answered at a time, at most
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one())]
+    concurrency: u64,
+
+    /// Tokens of a prompt, on average
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    prompt_tokens: u64,
+
+    /// Tokens written after each, on average
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    new_tokens: u64,
+
+    /// Memory for keys and values, in blocks of 64 positions [default: as many as 1 GiB holds]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    cache_blocks: Option<u64>,
+
+    /// Let no answer depend on what else is answered, over quantised weights too
+    #[arg(long)]
+    deterministic: bool,
+
+    /// How many times all that is done
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
+    steps: u64,
+}
+
+#[derive(clap::Args)]
 struct Embed {
     /// A folder, or a hub id such as org/name
     #[arg(long, value_name = "DIR|HUB_ID")]
@@ -225,6 +269,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         What::Train(train) => train::run(train),
         What::Prefill(prefill) => infer::prefill(prefill),
         What::Decode(decode) => infer::decode(decode),
+        What::Serve(serve) => serve::run(serve),
         What::Embed(embed) => embed::run(embed),
         What::Startup(args) => startup::run(args),
         What::Compare(args) => compare::run(args, quiet),

@@ -1,14 +1,18 @@
-//! `phyla generate`: continues a prompt, word by word as it comes.
+//! `phyla generate`: continues a prompt, word by word as it comes, or many at once.
+
+mod many;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use phyla::Session;
-use phyla_generate::{Event, Generation, PrefixCache};
-use serde_json::json;
+use phyla_data::tokenizer::Tokenizer;
+use phyla_generate::{Event, Generation, PrefixCache, Sequence};
+use serde_json::{Map, Value, json};
 
 use super::asking::{Asked, Asking};
+use super::engine::EngineArgs;
 use super::error::usage;
 use super::output;
 use super::outputs;
@@ -24,12 +28,29 @@ use super::outputs;
   phyla generate --model models/large --amateur-model models/small --prompt \"Once upon\"
   phyla generate --model models/small --prompt \"A fox\" --num-beams 4 --force-words \" river\"
   echo \"Once upon a time\" | phyla generate --model models/small --prompt - --json
+  phyla generate --model models/small --input prompts.jsonl --output answers.jsonl --max-new-tokens 200
 
 Without options the model's own generation_config.json decides. Text goes to standard output as it is
-written; --json prints everything at the end.")]
+written; --json prints everything at the end.
+
+--input answers a file of prompts, many at once, each as if it were alone: a JSON object a line, with \"prompt\"
+or \"ids\", perhaps an \"id\" and a \"seed\", and any setting of its own (\"temperature\": 0.8); or, where the file is
+not called .jsonl, a prompt a line. A JSON line comes out for each, in order: {\"id\", \"sequences\": [{\"text\", \"ids\",
+\"finish_reason\"}]}, or {\"error\"}; the exit status is 2 if there was one.")]
 pub struct Args {
     #[command(flatten)]
     asking: Asking,
+
+    /// A file of prompts, a JSON object or a text a line; `-` reads standard input
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["prompt", "ids", "json", "prompt_cache"])]
+    input: Option<PathBuf>,
+
+    /// Where the answers to --input go [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    #[command(flatten)]
+    engine: EngineArgs,
 
     /// Keep what was read of the prompt in this file: a later prompt that begins alike reads only what differs
     #[arg(long, value_name = "FILE")]
@@ -48,7 +69,23 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+impl Args {
+    /// Whether the file of prompts is called one of JSON lines, and holds nothing else.
+    fn is_json_lines(&self) -> bool {
+        let name = self.input.as_deref().map(|path| path.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let name = name.strip_suffix(".gz").unwrap_or(&name);
+        name.ends_with(".jsonl") || name.ends_with(".ndjson")
+    }
+}
+
+pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
+    if let Some(input) = &args.input {
+        return many::run(args, input, quiet);
+    }
+    let output = args.output.is_some().then_some("--output");
+    if let Some(option) = args.engine.given().or(output) {
+        return Err(usage(format!("{option} is for many prompts"), "give these with --input, or leave it out"));
+    }
     let Asked { session, prompt, settings: user } = args.asking.open()?;
     if !args.json {
         outputs::warn_of_unprinted(&user);
@@ -118,16 +155,17 @@ fn remembering(args: &Args, file: &Path, session: Session) -> anyhow::Result<Ses
     Ok(session.remembering(prefixes))
 }
 
+/// A sequence as JSON.
+fn sequence(s: &Sequence, tokenizer: Option<&Tokenizer>) -> Map<String, Value> {
+    let mut fields = outputs::fields(s, tokenizer);
+    fields.insert("text".into(), json!(s.text));
+    fields.insert("ids".into(), json!(s.ids));
+    fields.insert("finish_reason".into(), json!(s.finish_reason.as_str()));
+    fields
+}
+
 fn as_json(session: &Session, generation: &Generation) -> anyhow::Result<()> {
-    let sequences: Vec<_> = (generation.sequences.iter())
-        .map(|s| {
-            let mut fields = outputs::fields(s, session.tokenizer.as_ref());
-            fields.insert("text".into(), json!(s.text));
-            fields.insert("ids".into(), json!(s.ids));
-            fields.insert("finish_reason".into(), json!(s.finish_reason.as_str()));
-            fields
-        })
-        .collect();
+    let sequences: Vec<_> = generation.sequences.iter().map(|s| sequence(s, session.tokenizer.as_ref())).collect();
     let timings = &generation.timings;
     output::json(&json!({
         "sequences": sequences,

@@ -174,3 +174,30 @@ fn an_encoders_rows_are_shared_until_some_are_not_needed() {
     let values = memory(&fewer).states.data().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(values, [4., 5., 6., 7., 8., 9., 10., 11.]);
 }
+
+#[test]
+fn a_row_begins_with_blocks_of_another_and_outlives_it() {
+    let mut cache = cache(CacheSpec::default(), DType::F32, &[3, 150]);
+    assert!(cache.block(0, 0).is_none() && cache.block(1, 2).is_none());
+    let blocks: Vec<_> = (0..2).map(|index| cache.block(1, index).unwrap()).collect();
+    let bytes = cache.bytes();
+    cache.add_row(&blocks).unwrap();
+    cache.add_row(&[]).unwrap();
+    assert_eq!((cache.lengths(), cache.bytes()), (&[3, 150, 128, 0][..], bytes));
+    // Each goes on by itself, also when the first one has gone.
+    append(&mut cache, 2, &[7.0; 3], DType::F32);
+    append(&mut cache, 3, &[8.0; 2], DType::F32);
+    cache.select(&[2, 3]).unwrap();
+    assert_eq!(held(&mut cache, 0, DType::F32), [tokens(1, 0..128), vec![7.0; 3]].concat());
+    assert_eq!(held(&mut cache, 1, DType::F32), [8.0; 2]);
+    // What came before blocks were taken is theirs; what is written later is not.
+    cache.select(&[]).unwrap();
+    cache.add_row(&blocks[..1]).unwrap();
+    cache.truncate(0, 10);
+    append(&mut cache, 0, &[9.0; 100], DType::F32);
+    cache.add_row(&blocks[..1]).unwrap();
+    assert_eq!(held(&mut cache, 1, DType::F32), tokens(1, 0..64));
+    let mut whole = self::cache(CacheSpec::default(), DType::F16, &[100]);
+    assert!(whole.block(0, 0).is_none());
+    assert!(whole.add_row(&[]).is_err());
+}
