@@ -178,9 +178,8 @@ impl<'a> Beams<'a> {
         self.best.take(&mut candidates);
         let most = candidates.first().map_or(f32::NEG_INFINITY, |best| best.score);
         let width = self.settings.beams / self.settings.groups;
-        let mut rank = 0;
         let mut going = vec![];
-        for candidate in candidates {
+        for (rank, candidate) in candidates.into_iter().enumerate() {
             let end = self.ends(&candidate, stopped)?;
             // Those beyond the number of beams are there to go on with; were they to end they would not be good enough.
             let kept = end.filter(|_| rank < width).and_then(|end| self.keep(&candidate, end));
@@ -188,7 +187,6 @@ impl<'a> Beams<'a> {
             if end.is_none() {
                 going.push(candidate);
             }
-            rank += 1;
         }
         // Draws come in the order in which they were drawn.
         going.sort_by(|a, b| b.score.total_cmp(&a.score));
