@@ -15,8 +15,8 @@ pub use sampling::{DEFAULT_TOP_K, Sampling};
 pub use settings::{DEFAULT_MAX_NEW_TOKENS, Settings};
 pub use words::ForcedWords;
 
-use crate::WatermarkingConfig;
 use crate::processor::PrefixAllowed;
+use crate::{Constraint, WatermarkingConfig};
 
 /// Settings as they are written down, in a model's `generation_config.json` or by a user; `None` is "not said".
 ///
@@ -192,6 +192,8 @@ pub struct GenerationConfig {
     pub top_logprobs: Option<usize>,
     /// The positions of a static cache, at least; it has as many as the call needs in any case.
     pub max_cache_len: Option<usize>,
+    /// What answers have to be; in files `json_schema`, `json_object`, `regex`, `grammar` or `choice`.
+    pub constraint: Option<Constraint>,
 }
 
 /// When the search of a prompt's beams ends before the limit of tokens.
@@ -306,6 +308,7 @@ impl GenerationConfig {
             logprobs: user.logprobs.or(model.logprobs),
             top_logprobs: user.top_logprobs.or(model.top_logprobs),
             max_cache_len: user.max_cache_len.or(model.max_cache_len),
+            constraint: user.constraint.or(model.constraint),
         }
     }
 }

@@ -10,12 +10,15 @@ pub(crate) mod prompt;
 pub(crate) mod run;
 mod source;
 
+pub(crate) use draft::MOST as MOST_GUESSES;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::Model;
 
+use crate::constraint::Guide;
 use crate::outputs::Recorder;
 use crate::sequence::Active;
 use crate::watch::{Moment, Watch, Watcher};
@@ -80,12 +83,21 @@ pub struct Timings {
     pub accepted: usize,
     /// Bytes of the cache that a beam search copied because beams took over from one another; see [`phyla_nn::Cache::copied`].
     pub copied: usize,
+    /// How often a constraint was asked which ids may follow, and how long that took in all: a part of the other times.
+    pub masks: usize,
+    /// See `masks`.
+    pub masking: Duration,
 }
 
 impl Timings {
     /// Time between two ids of a sequence: zero if none had two.
     pub fn per_token(&self) -> Duration {
         self.decode.checked_div(self.steps.try_into().unwrap_or(u32::MAX)).unwrap_or_default()
+    }
+
+    /// Time in which a constraint says once which ids may follow: zero if none did.
+    pub fn per_mask(&self) -> Duration {
+        self.masking.checked_div(self.masks.try_into().unwrap_or(u32::MAX)).unwrap_or_default()
     }
 
     fn add(&mut self, part: Self) {
@@ -179,21 +191,24 @@ impl<'a> Generator<'a> {
     ) -> Result<Generation> {
         let mut settings = self.settings(config)?;
         let stops = self.resolve(&mut settings)?;
+        self.constrain(config, &mut settings)?;
         let prompts = self.prompts(prompts, &settings, seed)?;
         beam::check(&settings, &prompts, self.model.arch.vocab())?;
         let (mut sequences, mut timings) = (vec![], Timings::default());
-        let ((), outputs) = self.recording(&settings, &prompts, |generator| {
+        let done = self.recording(&settings, &prompts, |generator| {
             for part in generator.parts(&prompts, &settings) {
                 let part = generator.part(&part, &settings, &stops, on_event)?;
                 sequences.extend(part.sequences);
                 timings.add(part.timings);
             }
             Ok(())
-        })?;
+        });
+        let ((), outputs) = done.map_err(|error| settings.explain(error))?;
         sequences.sort_unstable_by_key(|(index, _)| *index);
         let mut sequences: Vec<Sequence> = sequences.into_iter().map(|(_, sequence)| sequence).collect();
         outputs.give(&mut sequences)?;
-        Ok(Generation { sequences, prompts: prompts.into_iter().map(Prompt::into_read).collect(), timings })
+        let prompts = prompts.into_iter().map(Prompt::into_read).collect();
+        settings.guided(Ok(Generation { sequences, prompts, timings }))
     }
 
     /// Runs the model as the settings say, and records the outputs that they ask for.
@@ -283,9 +298,10 @@ impl<'a> Generator<'a> {
             )));
         }
         let stops = self.resolve(&mut settings)?;
+        self.constrain(config, &mut settings)?;
         let prompts = self.prompts(&[prompt.to_vec()], &settings, seed)?;
         let cache = settings.cache.spec(prompts[0].positions());
-        let ((part, cache), outputs) = self.recording(&settings, &prompts, |generator| {
+        let done = self.recording(&settings, &prompts, |generator| {
             let sequences = generator.sequences(&prompts.iter().collect::<Vec<_>>(), &settings, &stops)?;
             let before = std::mem::take(session);
             let (batch, known) = match generator.amateur {
@@ -297,18 +313,16 @@ impl<'a> Generator<'a> {
             (batch.watch, batch.wanted, batch.prefixes) = (generator.watch, settings.outputs, generator.prefixes);
             let run = Run::new(generator, &settings, sequences, batch, on_event);
             run.finish(Instant::now(), known)
-        })?;
+        });
+        let ((part, cache), outputs) = done.map_err(|error| settings.explain(error))?;
         let mut sequences: Vec<Sequence> = part.sequences.into_iter().map(|(_, sequence)| sequence).collect();
         outputs.give(&mut sequences)?;
         // The sequence's ids as far as the cache goes: its last is not read, and reading may have been cancelled.
         let read = cache.lengths().first().copied().unwrap_or(0);
         session.ids = prompts[0].ids.iter().chain(&sequences[0].ids).copied().take(read).collect();
         session.cache = cache;
-        Ok(Generation {
-            sequences,
-            prompts: prompts.into_iter().map(Prompt::into_read).collect(),
-            timings: part.timings,
-        })
+        let prompts = prompts.into_iter().map(Prompt::into_read).collect();
+        settings.guided(Ok(Generation { sequences, prompts, timings: part.timings }))
     }
 
     /// The settings of a call, with the assistant's in mind.
@@ -344,6 +358,17 @@ impl<'a> Generator<'a> {
             (None, _) => None,
         };
         self.stop_strings(settings)
+    }
+
+    /// What answers have to be, in terms of the tokenizer's tokens.
+    fn constrain(&self, config: &GenerationConfig, settings: &mut Settings) -> Result<()> {
+        let Some(constraint) = &config.constraint else { return Ok(()) };
+        let Some(tokenizer) = self.tokenizer else {
+            return Err(Error::Settings(format!("{} needs a tokenizer, and there is none", constraint.name())));
+        };
+        let compiled = constraint.compile(tokenizer, self.model.arch.vocab(), &settings.eos)?;
+        settings.guide = Some(Guide::new(constraint.name(), compiled));
+        Ok(())
     }
 
     /// Stop strings; those that are one special token of the vocabulary become ids, since special tokens have no text.

@@ -32,6 +32,7 @@
 //! nor on the number of threads.
 
 mod config;
+mod constraint;
 mod engine;
 mod error;
 mod ngrams;
@@ -50,6 +51,7 @@ pub use config::{
     CacheConfig, CacheDtype, CacheImplementation, CacheSettings, Contrastive, DEFAULT_MAX_NEW_TOKENS, DEFAULT_TOP_K,
     DolaLayers, EarlyStopping, ForcedWords, GenerationConfig, KEYS, Key, Sampling, Settings,
 };
+pub use constraint::{CONSTRAINTS, Constraint};
 pub use engine::{Assistant, Generation, Generator, Timings};
 pub use error::{Error, Result};
 pub use ngrams::Ngrams;

@@ -43,6 +43,7 @@ pub use occurrence::OccurrencePenalty;
 pub use renormalize::Renormalize;
 pub use repetition::RepetitionPenalty;
 pub use source::{NoSourceNgram, SourcePenalty};
+pub(crate) use suppress::rule_out;
 pub use suppress::{BeginSuppress, MinLength, Suppress};
 pub use temperature::Temperature;
 pub use top_h::TopH;
@@ -221,7 +222,8 @@ pub fn chain(settings: &Settings) -> Vec<Box<dyn Processor>> {
     if let Some(id) = s.forced_bos {
         chain.push(true, || ForcedBos(id));
     }
-    chain.push(!s.forced_eos.is_empty(), || ForcedEos(s.forced_eos.clone()));
+    // A constraint says where a document may end, and sees to this itself.
+    chain.push(!s.forced_eos.is_empty() && s.guide.is_none(), || ForcedEos(s.forced_eos.clone()));
     chain.push(s.remove_invalid, || RemoveInvalid);
     if let Some((start, factor)) = s.length_decay {
         chain.push(true, || LengthDecay { start, factor, eos: s.eos.clone() });
@@ -231,6 +233,9 @@ pub fn chain(settings: &Settings) -> Vec<Box<dyn Processor>> {
     let later = s.forced_ids.last().map_or(0, |(position, _)| *position);
     chain.push(!ids.is_empty(), || BeginSuppress { ids: ids.clone(), forced, later });
     chain.push(!s.forced_ids.is_empty(), || ForcedIds(s.forced_ids.clone()));
+    if let Some(guide) = &s.guide {
+        chain.push(true, || guide.processor(s));
+    }
     sampling(s, &mut chain);
     if let Some(watermark) = &s.watermark {
         chain.push(true, || Watermark::new(watermark.clone()));

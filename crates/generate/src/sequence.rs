@@ -93,6 +93,8 @@ pub struct Sequence {
     /// Of a search for words: whether all of them are written in prompt and answer. Where the limit of tokens leaves no
     /// such sequence, the likeliest others are returned.
     pub forced_words_met: Option<bool>,
+    /// Whether it is a whole document of the constraint; `None` without one. One that a limit cut off is the beginning of one.
+    pub complete: Option<bool>,
 }
 
 /// A sequence and what it needs to go on.
@@ -188,6 +190,7 @@ impl<'a> Active<'a> {
             score: None,
             beam_indices: None,
             forced_words_met: None,
+            complete: None,
         }
     }
 }

@@ -4,6 +4,7 @@ mod asking;
 pub mod bench;
 mod cache;
 pub mod chat;
+mod constraint;
 pub mod cot;
 pub mod detect_watermark;
 pub mod embed;

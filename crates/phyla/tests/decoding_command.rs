@@ -87,6 +87,71 @@ fn guesses_change_no_id_and_are_counted() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("this is no file of n-grams"));
 }
 
+/// A folder with a tiny decoder and a tokenizer of bytes.
+fn folder_with_tokens() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({
+        "model_type": "llama", "vocab_size": 270, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 400, "initializer_range": 0.3,
+        "eos_token_id": 256,
+    });
+    fs::write(folder.path().join("c.json"), config.to_string()).unwrap();
+    said(folder.path(), &["init", "--config", "c.json", "--output", "model", "--seed", "5"]);
+    let mut vocab: serde_json::Map<String, Value> = (0..256).map(|id| (format!("<0x{id:02X}>"), id.into())).collect();
+    vocab.insert("</s>".into(), 256.into());
+    vocab.insert("yes".into(), 257.into());
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+        "decoder": { "type": "Sequence", "decoders": [{ "type": "ByteFallback" }, { "type": "Fuse" }] },
+        "added_tokens": [{ "id": 256, "content": "</s>", "special": true, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false }],
+        "model": { "type": "BPE", "vocab": vocab, "merges": [], "byte_fallback": true },
+    });
+    fs::write(folder.path().join("model/tokenizer.json"), tokenizer.to_string()).unwrap();
+    folder
+}
+
+#[test]
+fn answers_are_what_is_asked_for() {
+    let folder = folder_with_tokens();
+    let path = folder.path();
+    let schema = json!({ "type": "object", "additionalProperties": false, "required": ["n"], "properties": {
+        "n": { "type": "integer", "minimum": 10, "maximum": 99 } } });
+    fs::write(path.join("schema.json"), schema.to_string()).unwrap();
+    fs::write(path.join("sums.lark"), "start: N \"+\" N\nN: /[0-9]/\n").unwrap();
+    fs::write(path.join("settings.json"), json!({ "choice": ["no"], "max_new_tokens": 20 }).to_string()).unwrap();
+    let run = |settings: &[&str]| {
+        let sampled = ["--do-sample", "--seed", "3", "--max-new-tokens", "60"];
+        let answer = answer(path, &[&sampled[..], settings].concat());
+        assert!(
+            answer["timings"]["masks"].as_u64().unwrap() > 0 && answer["timings"]["per_mask"].as_f64().unwrap() > 0.
+        );
+        assert_eq!(answer["sequences"][0]["complete"], true, "{settings:?}");
+        answer["sequences"][0]["text"].as_str().unwrap().to_owned()
+    };
+    for schema in ["schema.json", &schema.to_string()] {
+        let document: Value = serde_json::from_str(&run(&["--json-schema", schema])).unwrap();
+        assert!((10..=99).contains(&document["n"].as_i64().unwrap()), "{document}");
+    }
+    let object = run(&["--json-object", "--sequence-bias", "[[[125],30]]"]);
+    assert!(serde_json::from_str::<Value>(&object).unwrap().is_object());
+    assert!(["yes", "né"].contains(&run(&["--choice", "yes", "--choice", "né"]).as_str()));
+    assert_eq!(run(&["--regex", "a{3}"]), "aaa");
+    assert_eq!(run(&["--grammar", "sums.lark"]).len(), 3);
+    // An option goes before a file's.
+    assert_eq!(run(&["--generation-config", "settings.json"]), "no");
+    assert_eq!(run(&["--generation-config", "settings.json", "--regex", "b"]), "b");
+    // One that is cut off is told.
+    let output = phyla(path, &[&GENERATE[..], &["--regex", "a{30}", "--max-new-tokens", "4", "--json"]].concat());
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&answer["sequences"][0]["complete"], &answer["sequences"][0]["finish_reason"]),
+        (&json!(false), &json!("length"))
+    );
+    let warning = String::from_utf8(output.stderr).unwrap();
+    assert!(warning.contains("1 of 1 answers are cut off (length)"), "{warning}");
+}
+
 #[test]
 fn a_prompt_cache_spares_what_was_read() {
     let folder = folder();
@@ -228,6 +293,13 @@ fn what_is_wrong_with_settings_is_told() {
         &["--decoder-ids", "4"],
         &["--mirostat", "1"],
         &["--token-healing"],
+        &["--json-schema", "missing.json"],
+        &["--json-schema", r#"{ "properties": { "a": { "uniqueItems": true } } }"#],
+        &["--json-schema", "{"],
+        &["--json-object"],
+        &["--regex", "a(b"],
+        &["--grammar", "missing.lark"],
+        &["--choice", "a", "--regex", "b"],
         &["--generation-config", "missing.json"],
         &["--generation-config", "broken.json"],
         &["--generation-config", "list.json"],

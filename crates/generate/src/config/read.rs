@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::cache::{EIGHT_BITS, FOUR_BITS};
 use super::keys::KEYS;
 use super::{CacheConfig, CacheDtype, DolaLayers, EarlyStopping, GenerationConfig, words};
-use crate::{Error, Result, SeedingScheme, WatermarkingConfig};
+use crate::{CONSTRAINTS, Constraint, Error, Result, SeedingScheme, WatermarkingConfig};
 
 /// Keys that say nothing about how to decode here, whatever their value.
 const SILENT: &[&str] = &[
@@ -140,9 +140,34 @@ impl GenerationConfig {
         Ok((config, warnings))
     }
 
+    /// Takes what answers have to be, which can be said once.
+    fn constrain(&mut self, key: &str, value: &Value) -> Result<()> {
+        let constraint = match (key, value) {
+            ("json_object", Value::Bool(false)) => return Ok(()),
+            ("json_object", Value::Bool(true)) => Constraint::json_object(),
+            ("json_object", value) => return Err(wrong(key, "true or false", value)),
+            // Some have it as text.
+            ("json_schema", Value::String(text)) => Constraint::json_schema(
+                serde_json::from_str(text)
+                    .map_err(|error| Error::Settings(format!("{key}: not valid JSON: {error}")))?,
+            )?,
+            ("json_schema", schema) => Constraint::json_schema(schema.clone())?,
+            ("regex", value) => Constraint::regex(&text(key, value)?)?,
+            ("grammar", value) => Constraint::grammar(&text(key, value)?)?,
+            (_, value) => Constraint::choice(list(key, value, text)?)?,
+        };
+        match self.constraint.replace(constraint) {
+            None => Ok(()),
+            Some(other) => {
+                Err(Error::Settings(format!("{} and {key} are two constraints; an answer holds one", other.name())))
+            }
+        }
+    }
+
     /// Takes one key; false if it is none of ours.
     fn set(&mut self, key: &str, value: &Value) -> Result<bool> {
         match key {
+            name if CONSTRAINTS.contains(&name) => self.constrain(name, value)?,
             "max_new_tokens" => self.max_new_tokens = Some(count(key, value)?),
             "max_length" => self.max_length = Some(count(key, value)?),
             "min_new_tokens" => self.min_new_tokens = Some(count(key, value)?),

@@ -8,8 +8,9 @@ use super::{
     CacheSettings, Contrastive, DEFAULT_TOP_K, DolaLayers, EarlyStopping, ForcedWords, GenerationConfig, Sampling,
     mixing, sampling, words,
 };
+use crate::constraint::Guide;
 use crate::processor::{Dry, PrefixAllowed};
-use crate::{Error, Result, Wanted, WatermarkingConfig};
+use crate::{Error, Generation, Result, Wanted, WatermarkingConfig};
 
 /// Most new tokens when neither the model nor the user sets a limit; less where the model's context ends first.
 pub const DEFAULT_MAX_NEW_TOKENS: usize = 512;
@@ -121,6 +122,8 @@ pub struct Settings {
     pub contrasts: bool,
     /// Whether ids are guessed.
     pub speculates: bool,
+    /// What answers have to be, once a tokenizer has been seen.
+    pub(crate) guide: Option<Guide>,
 }
 
 /// Most beams. Each is a row of the cache, and quality falls long before (Koehn and Knowles 2017, section 3.6).
@@ -220,6 +223,7 @@ impl TryFrom<&GenerationConfig> for Settings {
             contrastive,
             contrasts,
             speculates: lookup.is_some() || config.assistant_early_exit.is_some(),
+            guide: None,
         };
         words::searched(&settings)?;
         Ok(settings)
@@ -264,6 +268,25 @@ impl Settings {
     pub(crate) fn room(prompt: usize, arch: &Arch) -> Result<usize> {
         Self::fits(prompt, arch)?;
         Ok(if arch.context_is_hard { arch.context - prompt + 1 } else { usize::MAX })
+    }
+
+    /// What came of a call, with what its constraint says about it.
+    pub(crate) fn guided(&self, done: Result<Generation>) -> Result<Generation> {
+        let Some(guide) = &self.guide else { return done };
+        let mut generation = done.map_err(|error| guide.explain(error))?;
+        for sequence in &mut generation.sequences {
+            sequence.complete = Some(guide.complete(&sequence.ids, self));
+        }
+        (generation.timings.masks, generation.timings.masking) = guide.cost();
+        Ok(generation)
+    }
+
+    /// An error, with the constraint's reason if it is one.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match &self.guide {
+            Some(guide) => guide.explain(error),
+            None => error,
+        }
     }
 
     /// Whether a model has positions for a prompt.

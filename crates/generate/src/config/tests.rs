@@ -311,6 +311,10 @@ fn every_key_in_the_list_is_read_and_each_is_listed_once() {
         "low|high|[N,...]" => json!([0, 2]),
         "{\"bias\":X,...}" => json!({ "bias": 1.5, "seeding_scheme": "selfhash" }),
         "[[N,ID],...]" => json!([[1, 4], [2, null]]),
+        "SCHEMA" => json!({ "type": "integer" }),
+        "EXPRESSION" => json!("a+"),
+        "GRAMMAR" => json!("start: \"a\""),
+        "[TEXT,...]" => json!(["x"]),
         "true|false|never" => json!("never"),
         _ => json!("a kind of value that this test does not know"),
     };

@@ -67,7 +67,8 @@ impl Processor for MinLength {
     }
 }
 
-fn rule_out(row: &mut [f32], ids: &[u32]) {
+/// Leaves these ids no chance.
+pub(crate) fn rule_out(row: &mut [f32], ids: &[u32]) {
     for &id in ids {
         if let Some(x) = row.get_mut(id as usize) {
             *x = f32::NEG_INFINITY;

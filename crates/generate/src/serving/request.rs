@@ -87,7 +87,9 @@ impl Job {
         let stops = generator.resolve(&mut settings)?;
         let prompts = generator.prompts(std::slice::from_ref(&request.prompt), &settings, request.seed)?;
         let Some(prompt) = prompts.into_iter().next() else { return Err(Error::Prompt("there is no prompt".into())) };
-        let stepwise = generator.is_stepwise(&settings) && engine.keeps(&settings);
+        // What a constraint says of an answer is said by the call that knows it whole.
+        let free = request.config.constraint.is_none();
+        let stepwise = free && generator.is_stepwise(&settings) && engine.keeps(&settings);
         if stepwise && settings.returns > engine.max_num_seqs {
             return Err(Error::Settings(format!(
                 "num_return_sequences: {} sequences begin together, and the engine runs {} at a time (max_num_seqs)",

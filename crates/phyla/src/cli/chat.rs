@@ -14,6 +14,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
 
+use super::constraint;
 use super::error::usage;
 use super::model::{Dtype, QuantizeArgs};
 use super::sampling::Sampling;
@@ -177,6 +178,7 @@ impl Conversation<'_> {
                 if sequence.finish_reason == FinishReason::Cancelled {
                     eprintln!("[stopped]");
                 }
+                constraint::warn(std::slice::from_ref(&sequence));
                 self.messages.push(json!({ "role": "assistant", "content": sequence.text.unwrap_or_default() }));
             }
             Ok(None) => {}

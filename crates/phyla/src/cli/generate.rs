@@ -12,6 +12,7 @@ use phyla_generate::{Event, Generation, PrefixCache, Sequence};
 use serde_json::{Map, Value, json};
 
 use super::asking::{Asked, Asking};
+use super::constraint;
 use super::engine::EngineArgs;
 use super::error::usage;
 use super::output;
@@ -27,6 +28,7 @@ use super::outputs;
   phyla generate --model models/small --prompt \"The film was\" --guidance-scale 1.5 --negative-prompt \"boring\"
   phyla generate --model models/large --amateur-model models/small --prompt \"Once upon\"
   phyla generate --model models/small --prompt \"A fox\" --num-beams 4 --force-words \" river\"
+  phyla generate --model models/small --prompt @letter.txt --json-schema letter.schema.json
   echo \"Once upon a time\" | phyla generate --model models/small --prompt - --json
   phyla generate --model models/small --input prompts.jsonl --output answers.jsonl --max-new-tokens 200
 
@@ -126,7 +128,12 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     if unmet > 0 {
         tracing::warn!("{unmet} of the answers came to the limit of tokens without all words that were to be written");
     }
+    constraint::warn(&generation.sequences);
     let timings = &generation.timings;
+    if timings.masks > 0 {
+        let each = timings.per_mask().as_secs_f64() * 1e6;
+        tracing::debug!("the constraint was asked {} times what may follow, {each:.1} us each", timings.masks);
+    }
     if timings.drafted > 0 {
         let (right, passes) = (timings.accepted as f64 / timings.drafted as f64, timings.steps);
         tracing::debug!(
@@ -161,6 +168,9 @@ fn sequence(s: &Sequence, tokenizer: Option<&Tokenizer>) -> Map<String, Value> {
     fields.insert("text".into(), json!(s.text));
     fields.insert("ids".into(), json!(s.ids));
     fields.insert("finish_reason".into(), json!(s.finish_reason.as_str()));
+    if let Some(complete) = s.complete {
+        fields.insert("complete".into(), complete.into());
+    }
     fields
 }
 
@@ -174,6 +184,8 @@ fn as_json(session: &Session, generation: &Generation) -> anyhow::Result<()> {
             "load": session.load.as_secs_f64(),
             "first_token": timings.first_token.as_secs_f64(),
             "per_token": timings.per_token().as_secs_f64(),
+            "masks": timings.masks,
+            "per_mask": timings.per_mask().as_secs_f64(),
         },
         "prompt_ids_read": timings.read,
         "speculation": { "drafted": timings.drafted, "accepted": timings.accepted, "passes": timings.steps },

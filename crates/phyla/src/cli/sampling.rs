@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
-use phyla_generate::{GenerationConfig, KEYS};
+use phyla_generate::{CONSTRAINTS, GenerationConfig, KEYS, Key};
 use serde_json::{Map, Value};
 
+use super::constraint::ConstraintArgs;
 use super::error::usage;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -24,6 +25,9 @@ pub struct Sampling {
     pub seed: u64,
 
     #[command(flatten)]
+    constraint: ConstraintArgs,
+
+    #[command(flatten)]
     keys: Keys,
 }
 
@@ -36,6 +40,7 @@ impl Sampling {
     pub fn config(&self) -> anyhow::Result<GenerationConfig> {
         let mut map = self.generation_config.as_ref().map(read).transpose()?.unwrap_or_default();
         map.extend(self.keys.0.clone());
+        self.constraint.extend(&mut map)?;
         if !self.stop.is_empty() {
             map.insert("stop_strings".into(), self.stop.clone().into());
         }
@@ -67,9 +72,14 @@ fn value(text: &str) -> Value {
     serde_json::from_str(text).ok().or_else(list).unwrap_or_else(|| text.into())
 }
 
+/// The settings that are options as they are.
+fn keys() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(|key| !CONSTRAINTS.contains(&key.name))
+}
+
 impl clap::Args for Keys {
     fn augment_args(command: Command) -> Command {
-        command.args(KEYS.iter().map(|key| {
+        command.args(keys().map(|key| {
             let truth = key.value.starts_with("BOOL");
             let arg = Arg::new(key.name).long(key.name.replace('_', "-")).value_name(key.value).help(key.help);
             // A switch needs no word.
@@ -84,7 +94,7 @@ impl clap::Args for Keys {
 
 impl FromArgMatches for Keys {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = KEYS.iter().filter_map(|key| Some((key.name, matches.get_one::<String>(key.name)?)));
+        let given = keys().filter_map(|key| Some((key.name, matches.get_one::<String>(key.name)?)));
         Ok(Self(given.map(|(name, text)| (name.to_owned(), value(text))).collect()))
     }
 
