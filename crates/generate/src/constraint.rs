@@ -28,7 +28,7 @@ use vocabulary::Vocabulary;
 pub struct Constraint {
     rule: Rule,
     /// What the last call compiled, for the next one with the same tokenizer.
-    compiled: Arc<Mutex<Option<(Key, Arc<Compiled>)>>>,
+    compiled: Arc<Mutex<Option<Known>>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,9 @@ enum Rule {
 
 /// A tokenizer's digest, the ids of a model's table, and those that end a sequence.
 type Key = ([u8; 32], usize, Vec<u32>);
+
+/// What was compiled for a key.
+type Known = (Key, Arc<Compiled>);
 
 /// A constraint over a vocabulary.
 pub(crate) struct Compiled {

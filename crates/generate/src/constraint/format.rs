@@ -6,8 +6,11 @@ pub(super) fn format(name: &str) -> Option<String> {
     FORMATS.iter().find(|(known, _)| *known == name).map(|(_, write)| write())
 }
 
+/// A format's name, and what writes its expression.
+type Format = (&'static str, fn() -> String);
+
 /// All formats by name.
-pub(super) const FORMATS: &[(&str, fn() -> String)] = &[
+pub(super) const FORMATS: &[Format] = &[
     ("date", date),
     ("time", time),
     ("date-time", || format!("{}T{}", date(), time())),

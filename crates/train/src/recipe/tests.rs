@@ -200,7 +200,7 @@ fn wrong_types_and_missing_keys_name_the_key() {
         (
             SMALL.replace("kind = \"text\"", ""),
             vec![],
-            "recipes/small.toml:4:2: [data] needs a `kind`: one of text, jsonl, parquet, stories, table, task",
+            "recipes/small.toml:4:2: [data] needs a `kind`: one of text, jsonl, parquet, stories, sums, table, task",
         ),
         (
             SMALL.replace("\"corpus.txt\"", "3"),
