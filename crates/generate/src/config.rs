@@ -31,7 +31,7 @@ pub struct GenerationConfig {
     pub max_length: Option<usize>,
     /// No end of sequence before so many new tokens.
     pub min_new_tokens: Option<usize>,
-    /// No end of sequence before so many tokens, the prompt's included.
+    /// No end of sequence before so many tokens, the prompt's included; `min_new_tokens` takes precedence.
     pub min_length: Option<usize>,
     /// Draw from the distribution instead of taking the likeliest token. Default: false.
     pub do_sample: Option<bool>,

@@ -169,7 +169,8 @@ impl TryFrom<&GenerationConfig> for Settings {
             max_new_tokens: counted("max_new_tokens", config.max_new_tokens)?,
             max_length: counted("max_length", config.max_length)?,
             min_new_tokens: config.min_new_tokens.unwrap_or(0),
-            min_length: config.min_length.unwrap_or(0),
+            // As in transformers, the count of new tokens takes precedence.
+            min_length: config.min_length.filter(|_| config.min_new_tokens.is_none()).unwrap_or(0),
             sampling: Sampling::of(config)?,
             repetition_penalty: penalty("repetition_penalty", config.repetition_penalty)?,
             encoder_repetition_penalty: penalty("encoder_repetition_penalty", config.encoder_repetition_penalty)?,

@@ -31,6 +31,16 @@ fn a_real_file_reads_without_warnings() {
 }
 
 #[test]
+fn the_count_of_new_tokens_takes_precedence() {
+    let lengths = |value: Value| {
+        let settings = Settings::try_from(&read(value).0).unwrap();
+        (settings.min_length, settings.min_new_tokens)
+    };
+    assert_eq!(lengths(json!({ "min_length": 14 })), (14, 0));
+    assert_eq!(lengths(json!({ "min_length": 14, "min_new_tokens": 6 })), (0, 6));
+}
+
+#[test]
 fn what_has_no_effect_is_named() {
     let (_, warnings) = read(json!({ "use_mtp": true, "temperatur": 0.3, "zzz": 1, "top_p": 0.9, "top_h": 0.5 }));
     assert_eq!(
