@@ -6,6 +6,7 @@
 //! [`Loader`](loader::Loader) gives them out as batches, in an order that a seed decides.
 
 pub mod classify;
+pub mod dialogue;
 pub mod labels;
 pub mod lengths;
 pub mod loader;

@@ -8,6 +8,7 @@ mod methods;
 mod prompt;
 mod render;
 mod tags;
+mod turns;
 
 use std::collections::BTreeMap;
 
@@ -15,12 +16,22 @@ use serde_json::{Map, Value};
 
 pub use prompt::PromptTemplate;
 pub use render::{Chat, Rendered};
+pub use turns::Turns;
 
 use crate::error::{Error, Result};
 use crate::tokenizer::{Files, MORE_TEMPLATES, SpecialTokens, kind};
 
 /// The name of the template used when none is asked for.
 pub const DEFAULT: &str = "default";
+
+/// Templates that come with the program, for tokenizers without one: name and source.
+///
+/// `chatml` writes `<|im_start|>role` … `<|im_end|>`, which should be tokens of the vocabulary. `alpaca` writes
+/// `### Instruction:` and `### Response:`, and ends an answer with the tokenizer's end of a sequence.
+pub const BUILT_IN: [(&str, &str); 2] = [
+    ("chatml", include_str!("template/builtin/chatml.jinja")),
+    ("alpaca", include_str!("template/builtin/alpaca.jinja")),
+];
 
 /// The templates of one tokenizer, by name.
 #[derive(Debug, Clone, Default)]
@@ -74,6 +85,30 @@ impl Templates {
     /// True when there is no template.
     pub fn is_empty(&self) -> bool {
         self.sources.is_empty()
+    }
+
+    /// The source that a name or a path stands for: one of these templates, one of [`BUILT_IN`], or a file.
+    ///
+    /// # Errors
+    /// When it is none of these; names those there are.
+    pub fn find(&self, name: &str) -> Result<String> {
+        if let Some(source) = self.source(name) {
+            return Ok(source.to_owned());
+        }
+        if let Some((_, source)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
+            return Ok((*source).to_owned());
+        }
+        let path = std::path::Path::new(name);
+        if path.is_file() {
+            return std::fs::read_to_string(path).map_err(Error::io(path));
+        }
+        let known: Vec<&str> = self.names().chain(BUILT_IN.iter().map(|(known, _)| *known)).collect();
+        let message = format!("no file, and no template of this name; there are: {}", known.join(", "));
+        Err(Error::Template { name: name.to_owned(), message })
+    }
+
+    pub(crate) fn set_default(&mut self, source: String) {
+        self.sources.insert(DEFAULT.to_owned(), source);
     }
 
     /// The source of a template.

@@ -212,6 +212,12 @@ impl Tokenizer {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
+    /// The special tokens as they are spelled in a text.
+    pub fn special_texts(&self) -> Vec<String> {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        added.values().filter(|token| token.special).map(|token| token.content.clone()).collect()
+    }
+
     /// Every token spelled as in the vocabulary, with its id, in order of ids.
     pub fn vocabulary(&self) -> Vec<(String, u32)> {
         let mut tokens: Vec<_> = self.inner.get_vocab(true).into_iter().collect();
@@ -227,6 +233,14 @@ impl Tokenizer {
     /// The chat templates that came with the tokenizer.
     pub fn templates(&self) -> &Templates {
         &self.templates
+    }
+
+    /// The same tokenizer with this source as its default chat template, which is saved with it.
+    #[must_use]
+    pub fn with_chat_template(mut self, source: &str) -> Self {
+        self.files.insert("chat_template.jinja", source.as_bytes().to_vec());
+        self.templates.set_default(source.to_owned());
+        self
     }
 
     /// The longest input the tokenizer's configuration admits, when it says so.

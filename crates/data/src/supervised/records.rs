@@ -1,6 +1,7 @@
 //! What a row means: which columns play which role, found by their names, and the typed records made of them.
 
 mod choice;
+pub(super) mod dialogue;
 mod labelled;
 mod parallel;
 mod question;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 pub use choice::Choice;
+pub use dialogue::{Content, Dialogue};
 pub use labelled::Labelled;
 pub use parallel::Parallel;
 pub use question::{Answer, Question};

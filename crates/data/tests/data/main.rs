@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod corpora;
+mod dialogues;
 mod gguf;
 mod shared;
 mod streams;
