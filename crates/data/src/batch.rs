@@ -2,6 +2,7 @@
 
 mod order;
 mod padded;
+mod preference;
 mod rows;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::tokens::TokenFile;
 use order::Order;
+pub use preference::{Judged, Pairs};
 
 /// The target of positions that do not count.
 pub const IGNORE: i32 = -100;
@@ -109,6 +111,10 @@ pub enum Labels {
         /// Last token.
         end: Vec<i32>,
     },
+    /// Rows are completions that were compared.
+    Pairs(Pairs),
+    /// Rows are completions that were judged.
+    Judged(Judged),
 }
 
 /// The encoder's rows of a batch of pairs.

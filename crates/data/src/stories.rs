@@ -80,6 +80,19 @@ pub fn held_out(seed: u64, bytes: usize) -> impl Iterator<Item = Story> {
     stream(Rng::new(seed).split("held out"), bytes)
 }
 
+/// Stories told twice, with a good and with a sad ending, alike up to where the ending shows; without end.
+pub fn both_ways(seed: u64) -> impl Iterator<Item = (Story, Story)> {
+    let rng = Rng::new(seed).split("both ways");
+    (0u64..).map(move |number| {
+        let told = |ending| {
+            let mut dice = Dice::new(rng.split(number));
+            dice.ending = Some(ending);
+            story(&mut dice)
+        };
+        (told(Outcome::Good), told(Outcome::Sad))
+    })
+}
+
 /// Beginnings to complete, of the kind the stories have.
 pub fn prompts() -> &'static [&'static str] {
     &[

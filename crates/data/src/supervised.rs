@@ -11,6 +11,7 @@ pub mod labels;
 pub mod lengths;
 pub mod loader;
 pub mod multiple_choice;
+pub mod preference;
 pub mod qa;
 pub mod records;
 mod rows;

@@ -9,6 +9,7 @@ mod choices;
 mod dates;
 mod entities;
 mod numbers;
+mod preferences;
 mod questions;
 pub mod sums;
 mod symbols;
@@ -23,6 +24,7 @@ pub use choices::{endings, speakers};
 pub use dates::{Date, dates};
 pub use entities::entities;
 pub use numbers::{Direction, Language, numbers, words};
+pub use preferences::{judgements, preferences};
 pub use questions::questions;
 pub use sums::{Sum, sums};
 pub use symbols::{coin_flips, last_letters};
@@ -57,12 +59,14 @@ pub enum Task {
     Endings,
     /// Who said it, of four names, for multiple choice.
     Speakers,
+    /// Beginnings of stories, each with a good and a sad ending, of which the good one is preferred.
+    Preferences,
 }
 
 impl Task {
     /// The names by which tasks are called, in the order of the variants.
-    pub const NAMES: [&'static str; 7] =
-        ["dates", "numbers", "sentiment", "entities", "questions", "endings", "speakers"];
+    pub const NAMES: [&'static str; 8] =
+        ["dates", "numbers", "sentiment", "entities", "questions", "endings", "speakers", "preferences"];
 
     /// Writes `count` items as JSON lines.
     ///
@@ -79,6 +83,7 @@ impl Task {
             Self::Questions => write_jsonl(path, questions(seed, portion).take(count)),
             Self::Endings => write_jsonl(path, endings(seed, portion).take(count)),
             Self::Speakers => write_jsonl(path, speakers(seed, portion).take(count)),
+            Self::Preferences => write_jsonl(path, preferences(seed, portion).take(count)),
         }
     }
 }
@@ -95,6 +100,7 @@ impl std::str::FromStr for Task {
             "questions" => Self::Questions,
             "endings" => Self::Endings,
             "speakers" => Self::Speakers,
+            "preferences" => Self::Preferences,
             other => {
                 return Err(Error::Settings(format!("no task `{other}`; there are {}", Self::NAMES.join(", "))));
             }

@@ -228,6 +228,14 @@ impl Model {
         self.lm_head()?.cross_entropy(hidden, targets, args, &mut Pass::idle())
     }
 
+    /// Log-probabilities, `[counted]`, of those `targets` that are not ignored, for `hidden[.., hidden]` with a target a row.
+    ///
+    /// # Errors
+    /// A model without a language-model head, and targets outside its vocabulary.
+    pub fn log_probs(&self, hidden: &Tensor, targets: &[i32], pass: &mut Pass) -> Result<Tensor> {
+        self.lm_head()?.log_probs(hidden, targets, pass)
+    }
+
     /// The loss of targets for tokens, by the head that answers for each token: with tokens, or with labels.
     pub fn token_loss(&self, hidden: &Tensor, targets: &[i32], args: CrossEntropy, pass: &mut Pass) -> Result<Tensor> {
         let answers = |head: &&Head| head.spec.reads == Reads::Tokens && matches!(head.spec.emits, Emits::One(_));

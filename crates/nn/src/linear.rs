@@ -77,4 +77,9 @@ impl Linear {
     pub fn cross_entropy(&self, x: &Tensor, targets: &[i32], args: CrossEntropy) -> Result<Tensor> {
         phyla_ops::linear_cross_entropy(x, &self.weight, self.bias.as_ref(), targets, args)
     }
+
+    /// Log-probabilities of `targets` under `x wᵀ + b`, one for each row, without keeping the logits.
+    pub fn log_probs(&self, x: &Tensor, targets: &[i32]) -> Result<Tensor> {
+        phyla_ops::linear_log_probs(x, &self.weight, self.bias.as_ref(), targets)
+    }
 }

@@ -48,6 +48,22 @@ pub fn attach(y: &Tensor, loss: &Tensor) -> Result<Tensor> {
     Ok(Tensor::record(y.data().clone(), &[y, loss], false, move |dy| Ok(vec![Some(dy), Some(one)])))
 }
 
+/// A number made of `x` with its gradient, `[elements of x]`, known beforehand: for losses of few numbers, whose formulas
+/// stand above the operations.
+pub fn reduced(x: &Tensor, value: f64, gradient: Vec<f32>) -> Result<Tensor> {
+    let (count, shape) = (x.data().elem_count(), x.data().shape().clone());
+    if gradient.len() != count {
+        candle_core::bail!(
+            "{count} numbers in {:?} need as many in their gradient, found {}",
+            x.dims(),
+            gradient.len()
+        );
+    }
+    let gradient = Data::from_vec(gradient, shape, x.device())?;
+    let value = Data::new(value as f32, x.device())?;
+    Ok(Tensor::record(value, &[x], false, move |up| Ok(vec![Some(gradient.broadcast_mul(&up)?)])))
+}
+
 /// Where one dropout draws its random numbers: the same place gives the same mask, also when a forward pass
 /// is computed again in the backward pass.
 #[derive(Clone, Debug)]

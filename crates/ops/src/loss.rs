@@ -74,9 +74,7 @@ pub fn linear_cross_entropy(
     {
         let input = cpu::view::<f32>(&input)?;
         let bias = bias.as_ref().map(cpu::view::<f32>).transpose()?;
-        // Few enough rows for the logits to need little memory, enough for the product to run at its peak; parts alike.
-        let most = (CHUNK_ELEMENTS / vocab.max(1)).max(MIN_CHUNK_ROWS);
-        let chunk = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
+        let chunk = chunk_rows(rows, vocab);
         let mut logits = alloc(chunk.min(rows) * vocab);
         for start in (0..rows).step_by(chunk) {
             let m = chunk.min(rows - start);
@@ -123,7 +121,13 @@ pub fn linear_cross_entropy(
 const CHUNK_ELEMENTS: usize = 32 << 20;
 const MIN_CHUNK_ROWS: usize = 128;
 
-fn check(rows: usize, vocab: usize, targets: &[i32]) -> Result<()> {
+/// Few enough rows for the logits to need little memory, enough for the product to run at its peak; parts alike.
+pub(crate) fn chunk_rows(rows: usize, vocab: usize) -> usize {
+    let most = (CHUNK_ELEMENTS / vocab.max(1)).max(MIN_CHUNK_ROWS);
+    rows.div_ceil(rows.div_ceil(most).max(1)).max(1)
+}
+
+pub(crate) fn check(rows: usize, vocab: usize, targets: &[i32]) -> Result<()> {
     if targets.len() != rows {
         candle_core::bail!("cross-entropy: {rows} rows of logits, {} targets", targets.len());
     }

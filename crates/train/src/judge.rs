@@ -13,6 +13,7 @@ use phyla_metrics::squad::{Squad, Version};
 use phyla_metrics::tags::{Scheme, entities};
 
 use crate::TrainError;
+use crate::metrics::Means;
 use crate::objective::{Answers, Said};
 
 /// Numbers by name; those of accuracy and F1 are fractions, but SQuAD's are percentages, as everywhere.
@@ -38,6 +39,8 @@ pub enum Judge {
     Numbers,
     /// Tags, by name.
     Tags(Vec<String>),
+    /// What the objective itself measures, in means.
+    Means,
     /// Answers cut from texts.
     Answers(Arc<QuestionAnswering>, AnswerSettings),
 }
@@ -58,6 +61,7 @@ pub struct Tally<'a> {
     spells_entities: bool,
     /// Scores of each window's starts and ends.
     windows: Vec<[Vec<f32>; 2]>,
+    means: Means,
 }
 
 impl Judge {
@@ -80,6 +84,7 @@ impl Judge {
             tags: EntityCounts::new(Scheme::Lenient),
             spells_entities,
             windows: vec![],
+            means: Means::default(),
         }
     }
 }
@@ -92,6 +97,7 @@ impl Tally<'_> {
     pub fn add(&mut self, batch: &Batch, said: &Answers) -> Result<(), TrainError> {
         match self.judge {
             Judge::Loss => {}
+            Judge::Means => self.means.merge(&said.means),
             Judge::Tokens(_) => {
                 self.tokens(batch, said);
                 if let (Labels::Class(classes), Some(logits)) = (&batch.labels, said.rows.first()) {
@@ -186,6 +192,7 @@ impl Tally<'_> {
         let part = |(right, all): (u64, u64)| (all > 0).then(|| right as f64 / all as f64);
         match self.judge {
             Judge::Loss => {}
+            Judge::Means => return Ok(self.means.values()),
             Judge::Tokens(name) => {
                 part(self.right[0]).into_iter().for_each(|score| put(name, score));
                 part(self.right[1]).into_iter().for_each(|score| put("next_sentence_accuracy", score));

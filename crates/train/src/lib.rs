@@ -11,6 +11,7 @@ pub mod optimizer;
 pub mod progress;
 pub mod recipe;
 mod records;
+mod reference;
 pub mod report;
 mod resume;
 mod run;

@@ -41,9 +41,44 @@ pub struct Row {
     /// What else the validation data measures, by the names of its field: `accuracy`, `f1`, …
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub eval_scores: BTreeMap<String, f64>,
+    /// What else training measures, as means since the previous row: `rewards/margins`, …
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scores: BTreeMap<String, f64>,
     /// Largest resident memory of the process so far, in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_rss_mb: Option<f64>,
+}
+
+/// Sums of values by name with how many were added, of which means are told: over a step's batches, and over the steps
+/// between two rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Means(BTreeMap<String, (f64, u64)>);
+
+impl Means {
+    /// Adds values.
+    pub fn add(&mut self, name: &str, values: &[f64]) {
+        if !values.is_empty() {
+            let (sum, count) = self.0.entry(name.to_owned()).or_default();
+            *sum += values.iter().sum::<f64>();
+            *count += values.len() as u64;
+        }
+    }
+
+    /// Adds what others have summed.
+    pub fn merge(&mut self, other: &Self) {
+        for (name, (more, items)) in &other.0 {
+            let (sum, count) = self.0.entry(name.clone()).or_default();
+            *sum += more;
+            *count += items;
+        }
+    }
+
+    /// The means.
+    #[must_use]
+    pub fn values(&self) -> BTreeMap<String, f64> {
+        self.0.iter().map(|(name, (sum, count))| (name.clone(), sum / (*count).max(1) as f64)).collect()
+    }
 }
 
 /// Why the metrics could not be read or written.

@@ -3,6 +3,8 @@
 //! A batch says itself what is to be learned of it: its targets are for tokens, its labels for rows. The objective of a
 //! recipe decides how batches are made, and how the targets are smoothed.
 
+pub mod preference;
+
 use candle_core::Result;
 use phyla_data::batch::{Batch, IGNORE, Labels, Source};
 use phyla_kernels::rng::Rng;
@@ -11,6 +13,7 @@ use phyla_models::{Balance, Input, Model};
 use phyla_nn::{Emits, Ledger, Pass, Reads};
 use phyla_ops::{CrossEntropy, Tensor};
 
+use crate::metrics::Means;
 use crate::recipe::Objective;
 
 /// How a batch is run.
@@ -46,11 +49,20 @@ impl Counts {
         let rows = match &batch.labels {
             Labels::None => 0,
             Labels::Class(classes) => classes.iter().filter(|&&class| class != IGNORE).count(),
-            Labels::Many(_) | Labels::Value(_) => batch.batch,
+            Labels::Many(_) | Labels::Value(_) | Labels::Judged(_) => batch.batch,
+            Labels::Pairs(_) => batch.batch / 2,
             // As in transformers: what was cut off cannot be pointed at, and does not count.
             Labels::Span { start, .. } => start.iter().filter(|&&place| (place as usize) < batch.time).count(),
         };
-        Self { tokens: batch.targets.iter().filter(|&&target| target != IGNORE).count(), rows }
+        let counted = |targets: &[i32]| targets.iter().filter(|&&target| target != IGNORE).count();
+        let tokens = match &batch.labels {
+            // Of pairs the likelihood of the chosen rows alone counts, and of single completions none.
+            Labels::Pairs(pairs) if pairs.whole => batch.lengths[..rows].iter().map(|length| length - 1).sum(),
+            Labels::Pairs(_) => counted(&batch.targets[..rows * batch.time]),
+            Labels::Judged(_) => 0,
+            _ => counted(&batch.targets),
+        };
+        Self { tokens, rows }
     }
 
     /// How much of a step's work is this batch's.
@@ -84,6 +96,8 @@ pub struct Losses {
     pub parts: Vec<(Part, Tensor)>,
     /// What keeps the choices of experts even.
     pub balance: Balance,
+    /// What else was measured.
+    pub means: Means,
 }
 
 impl Losses {
@@ -103,6 +117,8 @@ pub struct Answers {
     pub tokens: Vec<u32>,
     /// What heads say of rows.
     pub rows: Vec<Said>,
+    /// What the objective itself measures of the batch.
+    pub means: Means,
 }
 
 /// What one head says of rows.
@@ -128,7 +144,8 @@ impl Objective {
     pub fn losses(&self, model: &Model, batch: &Batch, counts: Counts, mode: &Mode) -> Result<Losses> {
         let mut seen = see(model, batch, counts, mode)?;
         let balance = model.balance(&mut seen.pass, mode.checkpointing)?;
-        Ok(Losses { parts: self.parts(model, batch, &mut seen, counts, mode)?, balance })
+        let (parts, means) = self.parts(model, batch, &mut seen, counts, mode)?;
+        Ok(Losses { parts, balance, means })
     }
 
     /// Outside training: the summed loss of each part, and what the model answers, of one pass. Next-token prediction
@@ -137,10 +154,12 @@ impl Objective {
         let (one, mode) = (Counts { tokens: 1, rows: 1 }, Mode::default());
         phyla_ops::no_grad(|| {
             let mut seen = see(model, batch, one, &mode)?;
-            let parts = self.parts(model, batch, &mut seen, one, &mode)?;
+            let (parts, means) = self.parts(model, batch, &mut seen, one, &mode)?;
             let parts = parts.into_iter().map(|(part, sum)| Ok((part, sum.data().to_scalar::<f32>()? as f64)));
             let parts = parts.collect::<Result<_>>()?;
-            Ok((parts, if matches!(self, Self::Lm(_)) { Answers::default() } else { answers(model, batch, seen)? }))
+            let silent = matches!(self, Self::Lm(_)) || self.compares();
+            let answers = if silent { Answers::default() } else { answers(model, batch, seen)? };
+            Ok((parts, Answers { means, ..answers }))
         })
     }
 
@@ -158,10 +177,16 @@ impl Objective {
         seen: &mut Seen,
         counts: Counts,
         mode: &Mode,
-    ) -> Result<Vec<(Part, Tensor)>> {
+    ) -> Result<preference::Found> {
+        let over = |part: Part| 1. / counts.count(part).max(1) as f64;
+        match &batch.labels {
+            Labels::Pairs(pairs) => return preference::compared(self, model, (batch, pairs), seen, over),
+            Labels::Judged(judged) => return preference::judged(self, model, (batch, judged), seen, over(Part::Rows)),
+            _ => {}
+        }
         // Validation reports the plain loss, whatever training smooths.
         let label_smoothing = if mode.rng.is_some() { self.label_smoothing() as f32 } else { 0. };
-        let scale = |part: Part| (1. / counts.count(part).max(1) as f64) as f32;
+        let scale = |part: Part| over(part) as f32;
         let own = Counts::of(batch);
         let Seen { hidden, input, pass } = seen;
         let mut losses = vec![];
@@ -174,7 +199,7 @@ impl Objective {
             let args = CrossEntropy { label_smoothing, scale: scale(Part::Rows) };
             losses.push((Part::Rows, row_loss(&answers, &batch.labels, args)?));
         }
-        Ok(losses)
+        Ok((losses, Means::default()))
     }
 }
 
@@ -255,6 +280,7 @@ fn row_loss(answers: &[phyla_models::Named], labels: &Labels, args: CrossEntropy
     };
     match labels {
         Labels::None => candle_core::bail!("a batch without labels"),
+        Labels::Pairs(_) | Labels::Judged(_) => candle_core::bail!("preferences have losses of their own"),
         Labels::Class(classes) => phyla_ops::cross_entropy(class_logits(answers)?, classes, args),
         Labels::Many(wanted) => {
             let logits = answer("logits")?;

@@ -23,7 +23,10 @@ use serde::{Deserialize, Serialize};
 pub use data::{Columns, Data, Generated, Packing, Source, Stories, Sums, Table, TaskName, Text};
 pub use method::{Full, Method};
 pub use model::Model;
-pub use objective::{Lm, MlmNsp, Objective, Qa, Reads, Seq2Seq};
+pub use objective::{
+    Cpo, CpoLoss, Dpo, DpoLoss, FDivergence, Kto, KtoLoss, Lm, MlmNsp, Objective, Orpo, Qa, Reads, Reference, Reward,
+    Seq2Seq, Simpo,
+};
 pub use optim::{Adafactor, AdamW, Lion, Optim, OptimGroup, ParamSettings, Rule, Sgd};
 pub use schedule::{Constant, Cosine, DecayShape, InverseSqrt, Linear, ScheduleTable, Shape, Wsd};
 pub use tokenizer::{Bpe, BpePreset, Characters, FromFile, TokenizerTable};

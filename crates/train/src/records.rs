@@ -3,7 +3,7 @@
 
 use phyla_data::Result;
 use phyla_data::dataset::Portion;
-use phyla_data::supervised::records::{Choice, Labelled, Parallel, Question, Record, Tagged};
+use phyla_data::supervised::records::{Choice, Judgement, Labelled, Parallel, Preference, Question, Record, Tagged};
 use phyla_data::supervised::table::Table;
 use phyla_data::tasks::{self, Task};
 use phyla_kernels::rng::Rng;
@@ -86,6 +86,32 @@ impl Kind for Choice {
 
     fn texts(self) -> Vec<String> {
         self.context.into_iter().chain([self.question]).chain(self.choices).collect()
+    }
+}
+
+impl Kind for Preference {
+    fn generate(task: Task, seed: u64, portion: Portion) -> Box<dyn Iterator<Item = Self> + Send> {
+        match task {
+            Task::Preferences => Box::new(tasks::preferences(seed, portion)),
+            _ => Box::new(std::iter::empty()),
+        }
+    }
+
+    fn texts(self) -> Vec<String> {
+        vec![format!("{}{}", self.prompt, self.chosen), self.rejected]
+    }
+}
+
+impl Kind for Judgement {
+    fn generate(task: Task, seed: u64, portion: Portion) -> Box<dyn Iterator<Item = Self> + Send> {
+        match task {
+            Task::Preferences => Box::new(tasks::judgements(seed, portion)),
+            _ => Box::new(std::iter::empty()),
+        }
+    }
+
+    fn texts(self) -> Vec<String> {
+        vec![self.prompt + &self.completion]
     }
 }
 

@@ -248,6 +248,7 @@ impl Trainer<'_> {
             grad_norm: Some(result.grad_norm),
             tokens_per_second: Some(since.tokens as f64 / since.seconds.max(1e-9)),
             peak_rss_mb: peak_rss_mb(),
+            scores: since.means.values(),
             ..self.row()
         };
         self.push(row)
@@ -267,8 +268,10 @@ impl Trainer<'_> {
             ("eval/loss", row.eval_loss),
             ("eval/perplexity", row.perplexity),
         ];
-        let scores: Vec<(String, f64)> =
-            row.eval_scores.iter().map(|(name, score)| (format!("eval/{name}"), *score)).collect();
+        let under = |group: &'static str, scores: &Scores| -> Vec<(String, f64)> {
+            scores.iter().map(|(name, score)| (format!("{group}/{name}"), *score)).collect()
+        };
+        let scores = [under("train", &row.scores), under("eval", &row.eval_scores)].concat();
         let values = named.iter().filter_map(|&(name, value)| Some((name, value?)));
         let values: Vec<(&str, f64)> =
             values.chain(scores.iter().map(|(name, score)| (name.as_str(), *score))).collect();
@@ -432,6 +435,7 @@ impl Since {
         self.loss += result.loss;
         self.steps += 1;
         self.tokens += result.tokens;
+        self.means.merge(&result.means);
         self.seconds += result.time.as_secs_f64();
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::TrainError;
 use crate::judge::Judge;
 use crate::recipe::{self, Dtype, Method, Objective, Recipe};
+use crate::reference;
 use crate::supply::{Material, Shown, Supply};
 
 /// A run, ready to begin.
@@ -109,7 +110,8 @@ impl Setup {
                 let validation = validation.map(|validation| Box::new(validation) as Box<dyn Batches>);
                 let longest = (time, time);
                 let (head, judge) = (Map::new(), Judge::Loss);
-                Supply { train: Box::new(train), validation, head, judge, shown: vec![], notes: vec![], longest }
+                let (shown, notes, preferences) = (vec![], vec![], vec![]);
+                Supply { train: Box::new(train), validation, head, judge, shown, notes, longest, preferences }
             }
             (None, Material::Records(_)) => {
                 return Err(TrainError::Settings("next-token prediction learns from text".into()));
@@ -118,6 +120,17 @@ impl Setup {
         supply.notes.iter().for_each(|text| note(text));
         fits(recipe, &model, supply.longest)?;
         mark(recipe, &model)?;
+        let reference = || {
+            let start = match recipe.objective.reference() {
+                Some((_, Some(path))) => Start::Folder(resolve(&path.display().to_string())?),
+                _ => self::start(recipe)?,
+            };
+            let other = self::model(recipe, start, &tokenizer, device, (None, false), &mut vec![])?;
+            mark(recipe, &other)?;
+            Ok(other)
+        };
+        let own = (&model, checkpoint.is_some());
+        reference::supply(recipe, &folder.join("data"), own, &supply.preferences, reference, note)?;
         let tokens =
             [("bos_token_id", tokenizer.bos()), ("eos_token_id", tokenizer.eos()), ("pad_token_id", tokenizer.pad())];
         let tokens = tokens.into_iter().filter_map(|(key, id)| Some((key.to_owned(), json!(id?))));
@@ -152,10 +165,13 @@ fn start(recipe: &Recipe) -> Result<Start, TrainError> {
     Ok(match &recipe.model {
         recipe::Model::Config(config) => Start::Scratch(config.clone()),
         recipe::Model::Named(name) if name.ends_with(".json") => Start::Scratch(read_config(Path::new(name))?.0),
-        recipe::Model::Named(name) => {
-            Start::Folder(Hub::from_env().resolve(name).map_err(|e| TrainError::Settings(e.to_string()))?)
-        }
+        recipe::Model::Named(name) => Start::Folder(resolve(name)?),
     })
+}
+
+/// A folder, or the files of a hub id.
+fn resolve(name: &str) -> Result<std::path::PathBuf, TrainError> {
+    Hub::from_env().resolve(name).map_err(|e| TrainError::Settings(e.to_string()))
 }
 
 /// The model with the head that the objective needs. `head` are fields for its configuration; a resumed run's

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::TrainError;
+use crate::metrics::Means;
 use crate::optimizer::Optimizer;
 use crate::report::SampleText;
 use crate::rundir::{self, RunDir};
@@ -56,6 +57,9 @@ pub struct Since {
     pub tokens: u64,
     /// Their time in seconds.
     pub seconds: f64,
+    /// What else they measured.
+    #[serde(default)]
+    pub means: Means,
 }
 
 const STATE: &str = "trainer_state.json";

@@ -7,6 +7,7 @@ use phyla_kernels::rng::Rng;
 use phyla_models::Model;
 
 use crate::TrainError;
+use crate::metrics::Means;
 use crate::objective::{Counts, Mode};
 use crate::optimizer::{Optimizer, StepArgs};
 use crate::recipe::Objective;
@@ -26,7 +27,7 @@ pub struct Stepper<'a> {
 }
 
 /// What a step found.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepResult {
     /// Mean loss over the step's targets and labels, in nats.
     pub loss: f64,
@@ -34,6 +35,8 @@ pub struct StepResult {
     pub grad_norm: f64,
     /// Tokens read, filling left out; of an encoder-decoder, the decoder's.
     pub tokens: u64,
+    /// What else the objective measures.
+    pub means: Means,
     /// Time spent.
     pub time: Duration,
 }
@@ -56,11 +59,13 @@ impl Stepper<'_> {
             return Err(TrainError::EmptyBatch { step });
         }
         optimizer.zero_grad();
-        let mut loss = 0f64;
+        let (mut loss, mut means) = (0f64, Means::default());
         for (index, batch) in batches.iter().enumerate().filter(|(_, batch)| !Counts::of(batch).is_empty()) {
             let rng = self.rng.split("dropout").split(step).split(index as u64);
             let mode = Mode { rng: Some(rng), checkpointing: self.checkpointing };
-            let (value, part) = self.objective.losses(self.model, batch, counts, &mode)?.total()?;
+            let losses = self.objective.losses(self.model, batch, counts, &mode)?;
+            means.merge(&losses.means);
+            let (value, part) = losses.total()?;
             if !value.is_finite() {
                 return Err(TrainError::not_finite("loss", value, step, index, batch, lr));
             }
@@ -75,6 +80,6 @@ impl Stepper<'_> {
         let grad_scale = self.clip.map_or(1., |clip| (clip / (grad_norm + 1e-6)).min(1.)) as f32;
         optimizer.step(StepArgs { lr, grad_scale })?;
         let tokens = batches.iter().map(|batch| batch.lengths.iter().sum::<usize>()).sum::<usize>();
-        Ok(StepResult { loss, grad_norm, tokens: tokens as u64, time: start.elapsed() })
+        Ok(StepResult { loss, grad_norm, tokens: tokens as u64, means, time: start.elapsed() })
     }
 }

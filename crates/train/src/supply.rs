@@ -1,6 +1,8 @@
 //! From the recipe's data and objective to batches, and to what the model has to know of them: its head, its labels,
 //! its tokens with a role.
 
+mod preference;
+
 use std::sync::Arc;
 
 use phyla_data::batch::{Batch, Batches};
@@ -9,8 +11,9 @@ use phyla_data::supervised::classify::{Classify, ProblemType};
 use phyla_data::supervised::labels::LabelSet;
 use phyla_data::supervised::loader::{Examples, Loader, LoaderSettings, Size};
 use phyla_data::supervised::multiple_choice::MultipleChoice;
+use phyla_data::supervised::preference::Preferences;
 use phyla_data::supervised::qa::{Purpose, QuestionAnswering};
-use phyla_data::supervised::records::{Choice, Labelled, Parallel, Question, Tagged};
+use phyla_data::supervised::records::{Choice, Judgement, Labelled, Parallel, Preference, Question, Tagged};
 use phyla_data::supervised::seq2seq::Seq2Seq;
 use phyla_data::supervised::token_classify::TokenClassify;
 use phyla_data::tokenizer::Tokenizer;
@@ -39,6 +42,8 @@ pub struct Supply {
     pub notes: Vec<String>,
     /// Tokens of the longest row, for the encoder (or the only tower) and for the decoder.
     pub longest: (usize, usize),
+    /// Where log-probabilities of a reference are still to be put.
+    pub preferences: Vec<Arc<Preferences>>,
 }
 
 /// An item to look at.
@@ -118,6 +123,8 @@ fn texts<'a>(part: &'a Part, objective: &Objective) -> TextStream<'a> {
         Objective::Classify(_) => of::<Labelled>(part),
         Objective::TokenClassify(_) => of::<Tagged>(part),
         Objective::Qa(_) => of::<Question>(part),
+        Objective::Kto(_) => of::<Judgement>(part),
+        objective if objective.compares() => of::<Preference>(part),
         _ => of::<Choice>(part),
     }
 }
@@ -182,7 +189,7 @@ impl Maker<'_> {
                     .collect::<Result<Vec<_>, _>>()?,
             );
         }
-        Ok(Supply { train, validation, head, judge, shown, notes, longest })
+        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences: vec![] })
     }
 
     fn labelled(&self, records: &Records) -> Result<Supply, TrainError> {
@@ -296,7 +303,13 @@ impl Maker<'_> {
                 let judge = Judge::Classes { count: train.choices(), plain: true };
                 self.finish(records, train, validation, Map::new(), judge, vec![])
             }
-            other => Err(TrainError::Settings(format!("`{}` does not learn from labelled data", other.name()))),
+            other => match other.completions() {
+                Some(settings) => self.preferences(records, settings),
+                None => {
+                    let name = other.name();
+                    Err(TrainError::Settings(format!("`{name}` does not learn from labelled data")))
+                }
+            },
         }
     }
 
@@ -344,7 +357,8 @@ impl Maker<'_> {
         let validation =
             validation.map(|examples| Loader::new(examples, LoaderSettings::in_order(size))).transpose()?;
         let validation = validation.map(|loader| Box::new(loader) as Box<dyn Batches>);
-        Ok(Supply { train, validation, head, judge, shown, notes, longest: (longest, longest) })
+        let longest = (longest, longest);
+        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences: vec![] })
     }
 
     /// How many held-out items are wanted.

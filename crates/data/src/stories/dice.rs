@@ -2,15 +2,19 @@
 
 use phyla_kernels::rng::Rng;
 
+use super::Outcome;
+
 /// A seeded source of choices.
 pub(super) struct Dice {
     rng: Rng,
     bits: f32,
+    /// How the story ends, whatever is thrown for it.
+    pub(super) ending: Option<Outcome>,
 }
 
 impl Dice {
     pub(super) fn new(rng: Rng) -> Self {
-        Self { rng, bits: 0.0 }
+        Self { rng, bits: 0.0, ending: None }
     }
 
     /// A number under `n`; 0 when there is nothing to choose.

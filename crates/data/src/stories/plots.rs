@@ -35,7 +35,9 @@ pub(super) fn tell(scene: &mut Scene<'_>) -> Told {
 
 /// Three stories of four end well.
 fn outcome(scene: &mut Scene<'_>) -> Outcome {
-    if scene.dice.one_in(4) { Outcome::Sad } else { Outcome::Good }
+    // Thrown all the same: what comes after is then told alike.
+    let thrown = if scene.dice.one_in(4) { Outcome::Sad } else { Outcome::Good };
+    scene.dice.ending.unwrap_or(thrown)
 }
 
 /// The last line of a story that ends well for `h` and `f`.

@@ -4,6 +4,7 @@ mod choice;
 pub(super) mod dialogue;
 mod labelled;
 mod parallel;
+mod preference;
 mod question;
 mod tagged;
 
@@ -18,6 +19,7 @@ pub use choice::Choice;
 pub use dialogue::{Content, Dialogue};
 pub use labelled::Labelled;
 pub use parallel::Parallel;
+pub use preference::{Judgement, Preference};
 pub use question::{Answer, Question};
 pub use tagged::Tagged;
 

@@ -22,7 +22,7 @@ pub(super) fn tales(task: &'static str, seed: u64, portion: Portion) -> impl Ite
     })
 }
 
-fn hash(text: &str) -> u64 {
+pub(super) fn hash(text: &str) -> u64 {
     Rng::new(0).split(text).stream()
 }
 

@@ -11,6 +11,7 @@ mod elementwise;
 mod experts;
 mod heads;
 mod linear;
+mod log_probs;
 mod loss;
 mod moves;
 mod regression;

@@ -199,12 +199,12 @@ impl Data {
         }
         if let Source::Task(task) = &self.source
             && wanted != Reads::Text
-            && task.gives() != wanted
+            && task.gives(wanted) != wanted
         {
             problems.push(format!(
                 "`objective.kind` \"{name}\" learns from {}, and the items of `data.task` are {}",
                 wanted.describe(),
-                task.gives().describe()
+                task.gives(wanted).describe()
             ));
         }
         if !matches!(objective, Objective::Lm(_)) && (self.max_len.is_some() || self.packing != Packing::default()) {

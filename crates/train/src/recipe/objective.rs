@@ -3,21 +3,30 @@
 //! Most kinds are the settings of the data crate as they stand there, so that a key means the same in a recipe and in the
 //! library; those with a setting of their own have a file below.
 
+mod cpo;
+mod dpo;
+mod kto;
 mod lm;
 mod mlm_nsp;
 mod qa;
+mod reward;
 mod seq2seq;
 
 use phyla_data::pretrain::{MaskSettings, MlmSettings, SpanSettings};
 use phyla_data::supervised::classify::ClassifySettings;
 use phyla_data::supervised::multiple_choice::ChoiceSettings;
+use phyla_data::supervised::preference::PreferenceSettings;
 use phyla_data::supervised::token_classify::TokenClassifySettings;
 use phyla_models::Task;
 use serde::{Deserialize, Serialize};
 
+pub use cpo::{Cpo, CpoLoss, Orpo, Simpo};
+pub use dpo::{Dpo, DpoLoss, FDivergence, Reference};
+pub use kto::{Kto, KtoLoss};
 pub use lm::Lm;
 pub use mlm_nsp::MlmNsp;
 pub use qa::Qa;
+pub use reward::Reward;
 pub use seq2seq::Seq2Seq;
 
 use super::check_range;
@@ -45,6 +54,18 @@ pub enum Objective {
     Qa(Qa),
     /// Which of several choices is right.
     MultipleChoice(ChoiceSettings),
+    /// Of two completions the better one, against a reference.
+    Dpo(Dpo),
+    /// Completions that are good and others that are not, against a reference.
+    Kto(Kto),
+    /// Of two completions the better one, and its likelihood; by odds.
+    Orpo(Orpo),
+    /// Of two completions the better one, and its likelihood.
+    Cpo(Cpo),
+    /// Of two completions the better one by mean log-probability.
+    Simpo(Simpo),
+    /// A number for a text, the higher the better.
+    Reward(Reward),
 }
 
 /// What an objective learns from.
@@ -62,6 +83,10 @@ pub enum Reads {
     Questions,
     /// Questions with choices.
     Choices,
+    /// Prompts with two completions, the first of them preferred.
+    Preferences,
+    /// Prompts with a completion that is good or not.
+    Judgements,
 }
 
 impl Reads {
@@ -75,6 +100,8 @@ impl Reads {
             Self::Tagged => "words with tags",
             Self::Questions => "questions on texts",
             Self::Choices => "questions with choices",
+            Self::Preferences => "pairs of completions of which one is preferred",
+            Self::Judgements => "completions judged one by one",
         }
     }
 }
@@ -93,6 +120,12 @@ impl Objective {
             Self::TokenClassify(_) => "token_classify",
             Self::Qa(_) => "qa",
             Self::MultipleChoice(_) => "multiple_choice",
+            Self::Dpo(_) => "dpo",
+            Self::Kto(_) => "kto",
+            Self::Orpo(_) => "orpo",
+            Self::Cpo(_) => "cpo",
+            Self::Simpo(_) => "simpo",
+            Self::Reward(_) => "reward",
         }
     }
 
@@ -106,6 +139,40 @@ impl Objective {
             Self::TokenClassify(_) => Reads::Tagged,
             Self::Qa(_) => Reads::Questions,
             Self::MultipleChoice(_) => Reads::Choices,
+            Self::Dpo(_) | Self::Orpo(_) | Self::Cpo(_) | Self::Simpo(_) | Self::Reward(_) => Reads::Preferences,
+            Self::Kto(_) => Reads::Judgements,
+        }
+    }
+
+    /// Whether it learns from preferences, whose losses and measures are its own.
+    #[must_use]
+    pub fn compares(&self) -> bool {
+        matches!(self.reads(), Reads::Preferences | Reads::Judgements)
+    }
+
+    /// How prompts and completions become examples.
+    #[must_use]
+    pub fn completions(&self) -> Option<PreferenceSettings> {
+        let (max_len, truncation) = match self {
+            Self::Dpo(dpo) => (dpo.max_len, dpo.truncation_mode),
+            Self::Kto(kto) => (kto.max_len, kto.truncation_mode),
+            Self::Orpo(orpo) => (orpo.max_len, orpo.truncation_mode),
+            Self::Cpo(cpo) => (cpo.max_len, cpo.truncation_mode),
+            Self::Simpo(simpo) => (simpo.max_len, simpo.truncation_mode),
+            Self::Reward(reward) => (reward.max_len, reward.truncation_mode),
+            _ => return None,
+        };
+        Some(PreferenceSettings { max_len, truncation, whole: matches!(self, Self::Orpo(_)) })
+    }
+
+    /// Where the log-probabilities of a reference come from, and which model it is if not the run's first; `None` for
+    /// objectives without one.
+    #[must_use]
+    pub fn reference(&self) -> Option<(Reference, Option<&std::path::Path>)> {
+        match self {
+            Self::Dpo(dpo) => Some((dpo.reference, dpo.reference_model.as_deref())),
+            Self::Kto(kto) => Some((kto.reference, kto.reference_model.as_deref())),
+            _ => None,
         }
     }
 
@@ -113,11 +180,11 @@ impl Objective {
     #[must_use]
     pub fn task(&self) -> Option<Task> {
         Some(match self {
-            Self::Lm(_) => return None,
+            Self::Lm(_) | Self::Dpo(_) | Self::Kto(_) | Self::Orpo(_) | Self::Cpo(_) | Self::Simpo(_) => return None,
             Self::Mlm(_) => Task::MaskedLm,
             Self::MlmNsp(_) => Task::PreTraining,
             Self::Seq2Seq(_) | Self::T5Span(_) => Task::Seq2SeqLm,
-            Self::Classify(_) => Task::SequenceClassification,
+            Self::Classify(_) | Self::Reward(_) => Task::SequenceClassification,
             Self::TokenClassify(_) => Task::TokenClassification,
             Self::Qa(_) => Task::QuestionAnswering,
             Self::MultipleChoice(_) => Task::MultipleChoice,
@@ -136,6 +203,9 @@ impl Objective {
         match self {
             Self::Lm(lm) => lm.label_smoothing,
             Self::Seq2Seq(seq2seq) => seq2seq.label_smoothing,
+            Self::Dpo(dpo) => dpo.label_smoothing,
+            Self::Cpo(cpo) => cpo.label_smoothing,
+            Self::Simpo(simpo) => simpo.label_smoothing,
             _ => 0.,
         }
     }
@@ -171,6 +241,12 @@ impl Objective {
             }
             Self::Qa(qa) => qa.check(problems),
             Self::MultipleChoice(choice) => check_length(problems, "max_len", choice.max_len, 4),
+            Self::Dpo(dpo) => dpo.check(problems),
+            Self::Kto(kto) => kto.check(problems),
+            Self::Orpo(orpo) => orpo.check(problems),
+            Self::Cpo(cpo) => cpo.check(problems),
+            Self::Simpo(simpo) => simpo.as_cpo().check(problems),
+            Self::Reward(reward) => reward.check(problems),
         }
     }
 }

@@ -26,6 +26,7 @@ fn rows(count: u64) -> Vec<Row> {
                 perplexity: eval.then_some((loss + 0.03 + 0.05 * progress).exp()),
                 eval_scores: eval.then(|| ("masked_accuracy".to_owned(), progress)).into_iter().collect(),
                 peak_rss_mb: Some(612.0),
+                ..Row::default()
             }
         })
         .collect()

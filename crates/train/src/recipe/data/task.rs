@@ -44,6 +44,9 @@ pub enum TaskName {
     Endings,
     /// Who said it, of four names (questions with choices).
     Speakers,
+    /// Beginnings of stories with a good ending, which is preferred, and a sad one (preferences); or with one of them
+    /// (judgements).
+    Preferences,
 }
 
 /// Examples are held in memory.
@@ -72,13 +75,16 @@ impl Generated {
             TaskName::Questions => Task::Questions,
             TaskName::Endings => Task::Endings,
             TaskName::Speakers => Task::Speakers,
+            TaskName::Preferences => Task::Preferences,
         }
     }
 
-    /// What its items are.
+    /// What its items are; some are one thing or another, as wanted.
     #[must_use]
-    pub fn gives(&self) -> Reads {
+    pub fn gives(&self, wanted: Reads) -> Reads {
         match self.task {
+            TaskName::Preferences if wanted == Reads::Judgements => Reads::Judgements,
+            TaskName::Preferences => Reads::Preferences,
             TaskName::Dates | TaskName::Numbers => Reads::Pairs,
             TaskName::Sentiment => Reads::Labelled,
             TaskName::Entities => Reads::Tagged,

@@ -1,0 +1,357 @@
+//! Objectives on completions that were compared or judged: from a batch to sums of log-probabilities, and from the losses
+//! on those, which the files beside this one hold as plain formulas with their slopes, back to gradients.
+
+mod cpo;
+mod curve;
+mod dpo;
+mod kto;
+mod odds;
+mod reward;
+
+use std::ops::Range;
+
+use candle_core::Result;
+use phyla_data::batch::{Batch, IGNORE, Judged, Labels, Pairs as Compared};
+use phyla_models::Model;
+use phyla_nn::Pass;
+use phyla_ops::Tensor;
+
+pub use cpo::cpo;
+pub use dpo::dpo;
+pub use kto::{divergence, kto};
+pub use odds::orpo;
+pub use reward::bradley_terry;
+
+use super::{Counts, Mode, Part, Seen, see, values};
+use crate::metrics::Means;
+use crate::recipe::{CpoLoss, Objective};
+
+/// Completions of some rows under the policy and, where there is one, under the reference; `[rows]` each.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Side {
+    /// Log-probabilities under the policy: sums, or means over tokens where the loss wants those.
+    pub log_probs: Vec<f64>,
+    /// The same under the reference; zeros without one.
+    pub reference: Vec<f64>,
+    /// Tokens of each completion.
+    pub tokens: Vec<usize>,
+}
+
+impl Side {
+    /// `log π(y|x) - log π_ref(y|x)`.
+    #[must_use]
+    pub fn ratio(&self, at: usize) -> f64 {
+        self.log_probs[at] - self.reference[at]
+    }
+}
+
+/// The two completions of each prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pairs {
+    /// The preferred ones.
+    pub chosen: Side,
+    /// The others.
+    pub rejected: Side,
+}
+
+impl Pairs {
+    /// Prompts.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.chosen.log_probs.len()
+    }
+}
+
+/// A loss summed over pairs, and its slopes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PairLoss {
+    /// The sum.
+    pub value: f64,
+    /// By the chosen completions' log-probabilities (of a reward model: rewards).
+    pub chosen: Vec<f64>,
+    /// By the rejected ones'.
+    pub rejected: Vec<f64>,
+}
+
+impl PairLoss {
+    fn zero(count: usize) -> Self {
+        Self { value: 0., chosen: vec![0.; count], rejected: vec![0.; count] }
+    }
+
+    fn put(&mut self, at: usize, value: f64, [chosen, rejected]: [f64; 2]) {
+        self.value += value;
+        self.chosen[at] += chosen;
+        self.rejected[at] += rejected;
+    }
+
+    fn add(&mut self, other: &Self, weight: f64) {
+        self.value += weight * other.value;
+        for (sum, more) in [(&mut self.chosen, &other.chosen), (&mut self.rejected, &other.rejected)] {
+            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += weight * more);
+        }
+    }
+}
+
+/// What a batch gives.
+pub(super) type Found = (Vec<(Part, Tensor)>, Means);
+
+/// Log-probabilities of the tokens of a batch's completions, row after row.
+struct Completions {
+    tokens: Tensor,
+    /// The same as numbers.
+    numbers: Vec<f32>,
+    /// Which of them each row has, those of its prompt included where they count.
+    rows: Vec<Range<usize>>,
+    /// How many of a row, at its end, are the completion's.
+    lengths: Vec<usize>,
+    /// What a completion's token counts for: all alike, but for `ld_alpha`.
+    weights: Vec<f64>,
+}
+
+impl Completions {
+    fn new(model: &Model, batch: &Batch, hidden: &Tensor, pass: &mut Pass, objective: &Objective) -> Result<Self> {
+        let targets = counted(batch);
+        let tokens = model.log_probs(hidden, &targets, pass)?;
+        Self::over(tokens, batch, &targets, objective)
+    }
+
+    /// `tokens` are the log-probabilities of the `targets` that count.
+    fn over(tokens: Tensor, batch: &Batch, targets: &[i32], objective: &Objective) -> Result<Self> {
+        let count = |targets: &[i32]| targets.iter().filter(|&&target| target != IGNORE).count();
+        let lengths: Vec<usize> = batch.targets.chunks(batch.time.max(1)).map(count).collect();
+        let mut end = 0;
+        let rows: Vec<Range<usize>> = targets
+            .chunks(batch.time.max(1))
+            .map(|row| {
+                let start = end;
+                end += count(row);
+                start..end
+            })
+            .collect();
+        let mut made = Self { numbers: values(&tokens)?, tokens, weights: vec![1.; end], rows, lengths };
+        if let Some(alpha) = objective.ld_alpha() {
+            made.discount(alpha);
+        }
+        if objective.takes_means() {
+            made.average();
+        }
+        Ok(made)
+    }
+
+    /// Tokens beyond the length of the shorter completion of a pair count for `alpha` (Liu et al. 2024, LD-DPO).
+    fn discount(&mut self, alpha: f64) {
+        let half = self.lengths.len() / 2;
+        for row in 0..self.lengths.len() {
+            let shared = self.lengths[row].min(self.lengths[(row + half) % self.lengths.len()]);
+            let completion = self.completion(row);
+            self.weights[completion.start + shared..completion.end].fill(alpha);
+        }
+    }
+
+    fn average(&mut self) {
+        for row in 0..self.lengths.len() {
+            let completion = self.completion(row);
+            let share = 1. / self.lengths[row].max(1) as f64;
+            self.weights[completion].fill(share);
+        }
+    }
+
+    fn completion(&self, row: usize) -> Range<usize> {
+        self.rows[row].end - self.lengths[row]..self.rows[row].end
+    }
+
+    fn log_prob(&self, row: usize) -> f64 {
+        let of = self.completion(row);
+        self.numbers[of.clone()].iter().zip(&self.weights[of]).map(|(&x, weight)| f64::from(x) * weight).sum()
+    }
+
+    fn side(&self, rows: Range<usize>, reference: Option<&[f32]>) -> Side {
+        Side {
+            log_probs: rows.clone().map(|row| self.log_prob(row)).collect(),
+            reference: match reference {
+                Some(known) => known[rows.clone()].iter().map(|&x| f64::from(x)).collect(),
+                None => vec![0.; rows.len()],
+            },
+            tokens: self.lengths[rows].to_vec(),
+        }
+    }
+
+    /// A number with these slopes by the rows' log-probabilities.
+    fn loss<'a>(&self, value: f64, slopes: impl Iterator<Item = &'a f64>, scale: f64) -> Result<Tensor> {
+        let mut gradient = vec![0f32; self.numbers.len()];
+        for (row, slope) in slopes.enumerate() {
+            for token in self.completion(row) {
+                gradient[token] = (slope * self.weights[token] * scale) as f32;
+            }
+        }
+        phyla_ops::reduced(&self.tokens, value * scale, gradient)
+    }
+
+    /// How unlikely the tokens of some rows are, each counting once.
+    fn likelihood(&self, rows: Range<usize>, scale: f64) -> Result<Tensor> {
+        let tokens = self.rows[rows.start].start..self.rows[rows.end - 1].end;
+        let sum: f64 = self.numbers[tokens.clone()].iter().map(|&x| f64::from(x)).sum();
+        let mut gradient = vec![0f32; self.numbers.len()];
+        gradient[tokens].fill(-scale as f32);
+        phyla_ops::reduced(&self.tokens, -sum * scale, gradient)
+    }
+}
+
+/// The targets that count: those of completions, and where likelihood is that of whole texts, in the chosen rows' prompts
+/// too.
+fn counted(batch: &Batch) -> Vec<i32> {
+    let mut targets = batch.targets.clone();
+    if !matches!(&batch.labels, Labels::Pairs(pairs) if pairs.whole) {
+        return targets;
+    }
+    for row in 0..batch.batch / 2 {
+        for at in row * batch.time..row * batch.time + batch.lengths[row].saturating_sub(1) {
+            targets[at] = batch.ids[at + 1] as i32;
+        }
+    }
+    targets
+}
+
+/// The losses of a batch of compared completions; `scale` is one over what a part's mean is over.
+pub(super) fn compared(
+    objective: &Objective,
+    model: &Model,
+    (batch, pairs): (&Batch, &Compared),
+    seen: &mut Seen,
+    scale: impl Fn(Part) -> f64,
+) -> Result<Found> {
+    if matches!(objective, Objective::Reward(_)) {
+        return rewarded(objective, model, (batch, pairs), seen, scale(Part::Rows));
+    }
+    contrast(objective, &Completions::new(model, batch, &seen.hidden, &mut seen.pass, objective)?, pairs, scale)
+}
+
+/// The losses of pairs whose log-probabilities are known.
+fn contrast(objective: &Objective, made: &Completions, pairs: &Compared, scale: impl Fn(Part) -> f64) -> Result<Found> {
+    let (half, reference) = (made.rows.len() / 2, pairs.reference.as_deref());
+    let sides = Pairs { chosen: made.side(0..half, reference), rejected: made.side(half..2 * half, reference) };
+    let reward = |side: &Side, beta: f64| -> Vec<f64> { (0..half).map(|at| beta * side.ratio(at)).collect() };
+    let (loss, beta, likelihood) = match objective {
+        Objective::Dpo(settings) => (dpo(settings, &sides), settings.beta, settings.weight_of_sft()),
+        Objective::Orpo(settings) => (orpo(settings.beta, &sides), settings.beta, 1.),
+        Objective::Cpo(settings) => (cpo(settings, &sides), settings.beta, settings.cpo_alpha),
+        Objective::Simpo(settings) => (cpo(&settings.as_cpo(), &sides), settings.beta, 0.),
+        other => candle_core::bail!("`{}` does not learn from pairs of completions", other.name()),
+    };
+    let slopes = loss.chosen.iter().chain(&loss.rejected);
+    let mut parts = vec![(Part::Rows, made.loss(loss.value, slopes, scale(Part::Rows))?)];
+    if likelihood != 0. {
+        parts.push((Part::Tokens, made.likelihood(0..half, likelihood * scale(Part::Tokens))?));
+    }
+    let (chosen, rejected) = (reward(&sides.chosen, beta), reward(&sides.rejected, beta));
+    let mut means = rewards(&chosen, &rejected);
+    means.add("logps/chosen", &sides.chosen.log_probs);
+    means.add("logps/rejected", &sides.rejected.log_probs);
+    Ok((parts, means))
+}
+
+/// The losses of a batch of completions judged one by one.
+pub(super) fn judged(
+    objective: &Objective,
+    model: &Model,
+    (batch, judged): (&Batch, &Judged),
+    seen: &mut Seen,
+    scale: f64,
+) -> Result<Found> {
+    let Objective::Kto(settings) = objective else {
+        candle_core::bail!("`{}` does not learn from completions judged one by one", objective.name());
+    };
+    let made = Completions::new(model, batch, &seen.hidden, &mut seen.pass, objective)?;
+    let side = made.side(0..batch.batch, judged.reference.as_deref());
+    let mut means = Means::default();
+    let mut kl = 0.;
+    if let Some(other) = &judged.mismatched {
+        let Labels::Judged(labels) = &other.labels else { candle_core::bail!("mismatched rows without their labels") };
+        let sums = log_probs(objective, model, other)?;
+        kl = divergence(&Side { log_probs: sums, ..Completions::known(labels.reference.as_deref(), other.batch) });
+        means.add("kl", &[kl]);
+    }
+    let (value, slopes) = kto(settings, &side, &judged.desirable, kl);
+    for (name, wanted) in [("chosen", true), ("rejected", false)] {
+        let rows: Vec<usize> = (0..batch.batch).filter(|&row| judged.desirable[row] == wanted).collect();
+        means.add(
+            &format!("rewards/{name}"),
+            &rows.iter().map(|&at| settings.beta * side.ratio(at)).collect::<Vec<_>>(),
+        );
+        means.add(&format!("logps/{name}"), &rows.iter().map(|&at| side.log_probs[at]).collect::<Vec<_>>());
+    }
+    Ok((vec![(Part::Rows, made.loss(value, slopes.iter(), scale)?)], means))
+}
+
+impl Completions {
+    /// A side of which only the reference is known.
+    fn known(reference: Option<&[f32]>, rows: usize) -> Side {
+        let reference = reference.map_or_else(|| vec![0.; rows], |known| known.iter().map(|&x| f64::from(x)).collect());
+        Side { reference, ..Side::default() }
+    }
+}
+
+/// The losses of a batch of compared texts under a reward model.
+fn rewarded(
+    objective: &Objective,
+    model: &Model,
+    (batch, pairs): (&Batch, &Compared),
+    seen: &mut Seen,
+    scale: f64,
+) -> Result<Found> {
+    let Objective::Reward(settings) = objective else { candle_core::bail!("no objective of a reward model") };
+    let answers = model.answers(&seen.hidden, &seen.input, &mut seen.pass, |head| !head.is_lm())?;
+    let Some((_, logits)) = answers.iter().find(|(name, _)| *name == "logits") else {
+        candle_core::bail!("a reward model answers with one number a text, and this model has no head for that");
+    };
+    let scores: Vec<f64> = values(logits)?.into_iter().map(f64::from).collect();
+    if scores.len() != batch.batch {
+        candle_core::bail!("{} rewards for {} texts: a reward model has one label", scores.len(), batch.batch);
+    }
+    let (chosen, rejected) = scores.split_at(batch.batch / 2);
+    let centre = settings.center_rewards_coefficient.unwrap_or(0.);
+    let loss = bradley_terry(chosen, rejected, pairs.margins.as_deref(), centre);
+    let gradient = loss.chosen.iter().chain(&loss.rejected).map(|slope| (slope * scale) as f32).collect();
+    let loss = phyla_ops::reduced(logits, loss.value * scale, gradient)?;
+    Ok((vec![(Part::Rows, loss)], rewards(chosen, rejected)))
+}
+
+/// What is told of rewards: their means, how often the chosen one is above the other, and by how much.
+fn rewards(chosen: &[f64], rejected: &[f64]) -> Means {
+    let pairs = || chosen.iter().zip(rejected);
+    let mut means = Means::default();
+    means.add("rewards/chosen", chosen);
+    means.add("rewards/rejected", rejected);
+    means.add("rewards/accuracies", &pairs().map(|(a, b)| f64::from(u8::from(a > b))).collect::<Vec<_>>());
+    means.add("rewards/margins", &pairs().map(|(a, b)| a - b).collect::<Vec<_>>());
+    means
+}
+
+/// Log-probabilities of the completions of a batch, `[batch]`, outside training: what a reference is asked for.
+pub(crate) fn log_probs(objective: &Objective, model: &Model, batch: &Batch) -> Result<Vec<f64>> {
+    phyla_ops::no_grad(|| {
+        let one = Counts { tokens: 1, rows: 1 };
+        let mut seen = see(model, batch, one, &Mode::default())?;
+        let made = Completions::new(model, batch, &seen.hidden, &mut seen.pass, objective)?;
+        Ok((0..batch.batch).map(|row| made.log_prob(row)).collect())
+    })
+}
+
+impl Objective {
+    /// What tokens beyond the shorter completion count for.
+    pub(crate) fn ld_alpha(&self) -> Option<f64> {
+        if let Self::Dpo(dpo) = self { dpo.ld_alpha } else { None }
+    }
+
+    /// Whether the loss is of means over tokens, not of sums.
+    fn takes_means(&self) -> bool {
+        match self {
+            Self::Orpo(_) | Self::Simpo(_) => true,
+            Self::Cpo(cpo) => matches!(cpo.loss_type, CpoLoss::Ipo | CpoLoss::Simpo),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
