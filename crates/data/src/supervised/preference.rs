@@ -200,9 +200,9 @@ impl Preferences {
         for (at, &row) in rows.iter().enumerate() {
             let ids = self.rows.ids.get(row);
             // What stands at a place predicts the token behind it.
-            for place in self.prompts[row].max(1)..ids.len() {
-                batch.targets[at * batch.time + place - 1] = ids[place] as i32;
-            }
+            let first = self.prompts[row].max(1);
+            let targets = &mut batch.targets[at * batch.time + first - 1..];
+            targets.iter_mut().zip(&ids[first.min(ids.len())..]).for_each(|(target, &id)| *target = id as i32);
         }
         batch.tokens = batch.targets.iter().filter(|&&target| target != IGNORE).count();
         batch

@@ -205,9 +205,9 @@ fn counted(batch: &Batch) -> Vec<i32> {
         return targets;
     }
     for row in 0..batch.batch / 2 {
-        for at in row * batch.time..row * batch.time + batch.lengths[row].saturating_sub(1) {
-            targets[at] = batch.ids[at + 1] as i32;
-        }
+        let (first, length) = (row * batch.time, batch.lengths[row]);
+        let ids = &batch.ids[first..first + length];
+        targets[first..].iter_mut().zip(&ids[1.min(length)..]).for_each(|(target, &id)| *target = id as i32);
     }
     targets
 }
@@ -230,7 +230,6 @@ pub(super) fn compared(
 fn contrast(objective: &Objective, made: &Completions, pairs: &Compared, scale: impl Fn(Part) -> f64) -> Result<Found> {
     let (half, reference) = (made.rows.len() / 2, pairs.reference.as_deref());
     let sides = Pairs { chosen: made.side(0..half, reference), rejected: made.side(half..2 * half, reference) };
-    let reward = |side: &Side, beta: f64| -> Vec<f64> { (0..half).map(|at| beta * side.ratio(at)).collect() };
     let (loss, beta, likelihood) = match objective {
         Objective::Dpo(settings) => (dpo(settings, &sides), settings.beta, settings.weight_of_sft()),
         Objective::Orpo(settings) => (orpo(settings.beta, &sides), settings.beta, 1.),
@@ -243,7 +242,10 @@ fn contrast(objective: &Objective, made: &Completions, pairs: &Compared, scale: 
     if likelihood != 0. {
         parts.push((Part::Tokens, made.likelihood(0..half, likelihood * scale(Part::Tokens))?));
     }
-    let (chosen, rejected) = (reward(&sides.chosen, beta), reward(&sides.rejected, beta));
+    let shape = if let Objective::Cpo(cpo) = objective { cpo.alpha } else { 0. };
+    let reward =
+        |side: &Side| -> Vec<f64> { (0..half).map(|at| beta * cpo::reward(shape, side.ratio(at)).0).collect() };
+    let (chosen, rejected) = (reward(&sides.chosen), reward(&sides.rejected));
     let mut means = rewards(&chosen, &rejected);
     means.add("logps/chosen", &sides.chosen.log_probs);
     means.add("logps/rejected", &sides.rejected.log_probs);

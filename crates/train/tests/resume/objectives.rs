@@ -5,6 +5,8 @@ use crate::run::Run;
 
 const BERT: &str = "model_type = 'bert'\nhidden_size = 16\nintermediate_size = 24\nnum_hidden_layers = 1\n\
     num_attention_heads = 2\nmax_position_embeddings = 256";
+const LLAMA: &str = "model_type = 'llama'\nhidden_size = 16\nintermediate_size = 24\nnum_hidden_layers = 1\n\
+    num_attention_heads = 2\nmax_position_embeddings = 256";
 const PAPER: &str = "model_type = 'transformer'\nd_model = 16\nd_ff = 24\nencoder_layers = 1\ndecoder_layers = 1\n\
     heads = 2\nmax_position_embeddings = 64";
 
@@ -47,6 +49,26 @@ fn cases() -> Vec<(&'static str, String)> {
                 "kind = 'task'\ntask = 'dates'\nitems = 40\nvalidation_items = 5",
                 "kind = 'seq2seq'\nlabel_smoothing = 0.1\nmax_target_len = 16",
                 "batch_tokens = 200\naverage_last = 2\neval_generate = 3\nsample = { every = 4 }",
+            ),
+        ),
+        (
+            "pairs against a reference, two losses, dropout",
+            text(
+                LLAMA,
+                "kind = 'characters'",
+                "kind = 'task'\ntask = 'preferences'\nitems = 15\nvalidation_items = 3",
+                "kind = 'dpo'\nloss_type = ['sigmoid', 'sft']\nld_alpha = 0.5\nmax_len = 200\ntruncation_mode = 'keep_end'",
+                "accumulate = 2\ndropout = { residual = 0.1 }",
+            ),
+        ),
+        (
+            "judgements against a reference",
+            text(
+                LLAMA,
+                "kind = 'characters'",
+                "kind = 'task'\ntask = 'preferences'\nitems = 15\nvalidation_items = 3",
+                "kind = 'kto'\nmax_len = 200\ntruncation_mode = 'keep_end'",
+                "",
             ),
         ),
     ]
