@@ -98,7 +98,7 @@ impl Kind for Preference {
     }
 
     fn texts(self) -> Vec<String> {
-        vec![format!("{}{}", self.prompt, self.chosen), self.rejected]
+        Self::texts(self)
     }
 }
 
@@ -111,7 +111,7 @@ impl Kind for Judgement {
     }
 
     fn texts(self) -> Vec<String> {
-        vec![self.prompt + &self.completion]
+        self.dialogue.texts()
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
+use super::dialogue::{Encoder, LossOn};
 use super::loader::Examples;
-use super::records::{Judgement, Origin, Preference};
+use super::records::{Dialogue, Judgement, Origin, Preference};
 use super::rows::{Digest, TokenRows, in_parallel, note};
 use crate::batch::{Batch, IGNORE, Judged, Labels, Pairs};
 use crate::error::{Error, Result};
@@ -73,8 +74,8 @@ struct Made<T> {
 impl Preferences {
     /// Encodes `records` of completions that were compared.
     ///
-    /// A completion ends with the tokenizer's end of text. It begins where the tokens of the prompt alone and of prompt
-    /// and completion part, as in trl: some tokenizers join letters across that border.
+    /// A completion begins where the tokens of the prompt alone and of prompt and completion part, as in trl: some
+    /// tokenizers join letters across that border. Conversations are rendered by the tokenizer's chat template.
     ///
     /// # Errors
     /// A wrong record, and records of which some have a margin and some not.
@@ -83,10 +84,10 @@ impl Preferences {
         tokenizer: &Tokenizer,
         settings: PreferenceSettings,
     ) -> Result<Self> {
+        let encoder = Encoder::new(tokenizer, Some(LossOn::Completion));
         let work = |record: Preference| {
-            let texts = [&record.chosen, &record.rejected];
-            let rows = together(tokenizer, &record.prompt, &texts.map(String::as_str))?;
-            Ok(fitted(rows, settings, (record.margin, record.origin)))
+            let rows = together(&encoder, &[&record.chosen, &record.rejected])?;
+            Ok(fitted(rows, settings, (record.margin, record.chosen.origin)))
         };
         let (mut margins, mut first) = (Vec::new(), None);
         let mut made = Self::gather(records, tokenizer, settings, work, |(margin, origin): (Option<f64>, Origin)| {
@@ -111,8 +112,9 @@ impl Preferences {
         tokenizer: &Tokenizer,
         settings: PreferenceSettings,
     ) -> Result<Self> {
+        let encoder = Encoder::new(tokenizer, Some(LossOn::Completion));
         let work = |record: Judgement| {
-            let rows = together(tokenizer, &record.prompt, &[&record.completion])?;
+            let rows = together(&encoder, &[&record.dialogue])?;
             Ok(fitted(rows, settings, record.desirable))
         };
         let mut desirable = Vec::new();
@@ -236,19 +238,16 @@ fn rows_of(tokenizer: &Tokenizer) -> TokenRows {
 }
 
 /// The rows of a prompt's completions; all begin with the same tokens, which are the prompt.
-fn together(tokenizer: &Tokenizer, prompt: &str, completions: &[&str]) -> Result<Vec<Row>> {
-    let alone = tokenizer.encode(prompt, true)?;
-    let rows = completions.iter().map(|completion| {
-        let mut ids = tokenizer.encode(&format!("{prompt}{completion}"), true)?;
-        if let Some(eos) = tokenizer.eos().filter(|eos| ids.last() != Some(eos)) {
-            ids.push(eos);
-        }
-        Ok(ids)
+fn together(encoder: &Encoder<'_>, dialogues: &[&Dialogue]) -> Result<Vec<Row>> {
+    let rows = dialogues.iter().map(|dialogue| {
+        let made = encoder.encode(dialogue)?;
+        let prompt = made.learned.iter().position(|&learned| learned).unwrap_or(made.ids.len());
+        Ok(Row { ids: made.ids, prompt })
     });
-    let rows = rows.collect::<Result<Vec<_>>>()?;
-    let shared = |ids: &Vec<u32>| ids.iter().zip(&alone).take_while(|(a, b)| a == b).count();
-    let prompt = rows.iter().map(shared).min().unwrap_or(0);
-    Ok(rows.into_iter().map(|ids| Row { ids, prompt }).collect())
+    let mut rows = rows.collect::<Result<Vec<_>>>()?;
+    let prompt = rows.iter().map(|row| row.prompt).min().unwrap_or(0);
+    rows.iter_mut().for_each(|row| row.prompt = prompt);
+    Ok(rows)
 }
 
 impl Row {

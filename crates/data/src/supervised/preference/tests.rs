@@ -1,15 +1,14 @@
-use super::super::records::Origin;
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 use super::super::testing::{bert, row, whole};
 use super::*;
 
 fn pair(prompt: &str, chosen: &str, rejected: &str, margin: Option<f64>) -> Result<Preference> {
-    let [prompt, chosen, rejected] = [prompt, chosen, rejected].map(str::to_owned);
-    Ok(Preference { prompt, chosen, rejected, margin, origin: Origin::default() })
+    Ok(Preference { margin, ..Preference::new(prompt, chosen, rejected) })
 }
 
 fn judged(prompt: &str, completion: &str, desirable: bool) -> Result<Judgement> {
-    let [prompt, completion] = [prompt, completion].map(str::to_owned);
-    Ok(Judgement { prompt, completion, desirable, origin: Origin::default() })
+    Ok(Judgement::new(prompt, completion, desirable))
 }
 
 fn settings(max_len: usize, truncation: Truncation) -> PreferenceSettings {

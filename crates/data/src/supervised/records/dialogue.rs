@@ -98,7 +98,7 @@ impl Record for Dialogue {
 
     fn from_row(mut row: Row, columns: &BTreeMap<String, Column>, _: &mut Roles) -> Result<Self> {
         if !columns.is_empty() {
-            row.fields = renamed(&row, columns)?;
+            row.fields = renamed::<Self>(&row, columns)?;
         }
         let position = row.position.clone();
         let origin = Origin(Some(position.clone()));
@@ -143,12 +143,12 @@ const fn role(name: &'static str) -> Role {
 }
 
 /// The fields that the user named, under the names that they play; others do not count.
-fn renamed(row: &Row, columns: &BTreeMap<String, Column>) -> Result<Map<String, Value>> {
+pub(super) fn renamed<R: Record>(row: &Row, columns: &BTreeMap<String, Column>) -> Result<Map<String, Value>> {
     let mut taken = Map::new();
     let mut fields = row.fields.clone();
     for (name, column) in columns {
-        if !Dialogue::ROLES.iter().any(|role| role.name == name) {
-            let roles: Vec<_> = Dialogue::ROLES.iter().map(|role| role.name).collect();
+        if !R::ROLES.iter().any(|role| role.name == name) {
+            let roles: Vec<_> = R::ROLES.iter().map(|role| role.name).collect();
             return Err(Error::Settings(format!("`columns` names `{name}`; expected one of {}", roles.join(", "))));
         }
         let column = match column {
@@ -175,7 +175,7 @@ fn listed(fields: &Map<String, Value>) -> String {
 }
 
 /// Tells by the keys what a row is.
-fn recognise(fields: &mut Map<String, Value>, origin: Origin) -> std::result::Result<Dialogue, String> {
+pub(super) fn recognise(fields: &mut Map<String, Value>, origin: Origin) -> std::result::Result<Dialogue, String> {
     let found = listed(fields);
     let mut take = |name: &str| fields.get_mut(name).map(Value::take).filter(|value| !value.is_null());
     let mut tools = tools(take("tools"))?;

@@ -1,69 +1,260 @@
-//! A prompt with a completion that was preferred and one that was not; or with one that is good or bad.
+//! A prompt with a completion that was preferred and one that was not; or with one that is good or bad: the same spellings
+//! as those of a [`Dialogue`], with other names for what is written.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
-use super::{Fields, Origin, Record, Role, Set, fields};
+use serde_json::{Map, Value, json};
+
+use super::dialogue::{recognise, renamed};
+use super::{Content, Dialogue, Fields, Origin, Record, Role, Roles, Set};
+use crate::error::{Error, Result};
+use crate::supervised::table::{Column, Row};
 use crate::tokenizer::kind;
 
 /// A prompt and two completions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preference {
-    /// What both complete; empty when nothing is shared.
-    pub prompt: String,
-    /// The preferred one.
-    pub chosen: String,
-    /// The other.
-    pub rejected: String,
+    /// The prompt with the preferred one.
+    pub chosen: Dialogue,
+    /// The prompt with the other.
+    pub rejected: Dialogue,
     /// By how much the first is better.
     pub margin: Option<f64>,
-    /// Where it comes from.
-    pub origin: Origin,
 }
 
 /// A prompt and a completion that is good or not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judgement {
-    /// What is completed.
-    pub prompt: String,
-    /// How.
-    pub completion: String,
+    /// The prompt with its completion; of a conversation, its last turn.
+    pub dialogue: Dialogue,
     /// Whether that is wanted.
     pub desirable: bool,
-    /// Where it comes from.
-    pub origin: Origin,
 }
 
-const PROMPT: Role = Role { name: "prompt", aliases: &["prompt", "instruction", "question", "query"], needed: false };
-const INPUT: Role = Role { name: "input", aliases: &["input"], needed: false };
+impl Preference {
+    /// Two texts that complete another.
+    pub fn new(prompt: &str, chosen: &str, rejected: &str) -> Self {
+        Self { chosen: completion(prompt, chosen), rejected: completion(prompt, rejected), margin: None }
+    }
 
-/// The prompt as a text: as it is, or an instruction with its input as Alpaca words them.
-fn prompt(fields: &mut Fields<'_>) -> Result<Option<String>, String> {
-    let instructed = fields.columns("prompt").iter().any(|column| column.eq_ignore_ascii_case("instruction"));
-    let (prompt, input) = (fields.text("prompt")?, fields.text("input")?);
-    Ok(match prompt {
-        Some(prompt) if instructed => Some(instruction(&prompt, input.as_deref().unwrap_or_default())),
-        Some(prompt) => Some(prompt + &input.unwrap_or_default()),
-        None => input,
-    })
+    /// Every text in it, for a tokenizer to be trained on.
+    pub fn texts(self) -> Vec<String> {
+        let written = self.rejected.texts().pop();
+        self.chosen.texts().into_iter().chain(written).collect()
+    }
 }
 
-/// Alpaca's words around a task (Taori et al. 2023).
-fn instruction(task: &str, input: &str) -> String {
-    let (given, input) = match input.trim() {
-        "" => ("", String::new()),
-        input => (", paired with an input that provides further context", format!("### Input:\n{input}\n\n")),
+impl Judgement {
+    /// A text that completes another.
+    pub fn new(prompt: &str, text: &str, desirable: bool) -> Self {
+        Self { dialogue: completion(prompt, text), desirable }
+    }
+}
+
+fn completion(prompt: &str, completion: &str) -> Dialogue {
+    Dialogue::new(Content::Completion { prompt: prompt.to_owned(), completion: completion.to_owned() })
+}
+
+/// What one of the completions is called where there is but one.
+const WRITTEN: [&str; 3] = ["output", "response", "completion"];
+
+/// What a prompt may be called.
+const GIVEN: [&str; 5] = ["prompt", "instruction", "messages", "conversations", "conversation"];
+
+const fn role(name: &'static str) -> Role {
+    Role { name, aliases: &[], needed: false }
+}
+
+impl Record for Preference {
+    const ROLES: &'static [Role] = &[
+        role("chosen"),
+        role("rejected"),
+        role("margin"),
+        role("prompt"),
+        role("instruction"),
+        role("input"),
+        role("messages"),
+        role("conversations"),
+        role("conversation"),
+        role("system"),
+        role("history"),
+        role("tools"),
+        role("chat_template_kwargs"),
+    ];
+    const SETS: &'static [Set] = &[];
+
+    fn from_row(row: Row, columns: &BTreeMap<String, Column>, _: &mut Roles) -> Result<Self> {
+        from_row::<Self>(row, columns, compared)
+    }
+
+    fn read(fields: &mut Fields<'_>) -> std::result::Result<Self, String> {
+        compared(fields.fields, fields.origin.clone())
+    }
+
+    fn numbered(_: &[&str]) -> Option<Vec<&'static str>> {
+        None
+    }
+
+    fn write(&self) -> Map<String, Value> {
+        let mut object = self.chosen.write();
+        for (name, mut from) in [("chosen", self.chosen.write()), ("rejected", self.rejected.write())] {
+            let written = WRITTEN.iter().find_map(|written| from.shift_remove(*written));
+            object.insert(name.to_owned(), written.unwrap_or_default());
+        }
+        WRITTEN.iter().for_each(|written| drop(object.shift_remove(*written)));
+        if let Some(margin) = self.margin {
+            object.insert("margin".to_owned(), margin.into());
+        }
+        object
+    }
+}
+
+impl Record for Judgement {
+    const ROLES: &'static [Role] = &[
+        role("label"),
+        role("prompt"),
+        role("completion"),
+        role("messages"),
+        role("conversations"),
+        role("conversation"),
+        role("instruction"),
+        role("input"),
+        role("output"),
+        role("response"),
+        role("system"),
+        role("history"),
+        role("tools"),
+        role("chat_template_kwargs"),
+    ];
+    const SETS: &'static [Set] = &[];
+
+    fn from_row(row: Row, columns: &BTreeMap<String, Column>, _: &mut Roles) -> Result<Self> {
+        from_row::<Self>(row, columns, judged)
+    }
+
+    fn read(fields: &mut Fields<'_>) -> std::result::Result<Self, String> {
+        judged(fields.fields, fields.origin.clone())
+    }
+
+    fn numbered(_: &[&str]) -> Option<Vec<&'static str>> {
+        None
+    }
+
+    fn write(&self) -> Map<String, Value> {
+        let mut object = self.dialogue.write();
+        object.insert("label".to_owned(), self.desirable.into());
+        object
+    }
+}
+
+fn from_row<R: Record>(
+    mut row: Row,
+    columns: &BTreeMap<String, Column>,
+    read: impl Fn(&mut Map<String, Value>, Origin) -> std::result::Result<R, String>,
+) -> Result<R> {
+    if !columns.is_empty() {
+        row.fields = renamed::<R>(&row, columns)?;
+    }
+    let position = row.position.clone();
+    let record = read(&mut row.fields, Origin(Some(position.clone())));
+    record.map_err(|message| Error::Record { position, message })
+}
+
+fn compared(fields: &mut Map<String, Value>, origin: Origin) -> std::result::Result<Preference, String> {
+    let names: Vec<String> = fields.keys().take(20).map(|name| format!("`{name}`")).collect();
+    let mut take = |name: &str| fields.shift_remove(name).filter(|value| !value.is_null());
+    let (Some(chosen), Some(rejected)) = (take("chosen"), take("rejected")) else {
+        return Err(format!("expected `chosen` and `rejected`; this row has {}", names.join(", ")));
     };
-    format!(
-        "Below is an instruction that describes a task{given}. Write a response that appropriately completes the \
-         request.\n\n### Instruction:\n{task}\n\n{input}### Response:\n"
-    )
+    if chosen == rejected {
+        return Err("`chosen` and `rejected` are the same".into());
+    }
+    let margin = match take("margin") {
+        None => None,
+        Some(value) => match value.as_f64() {
+            Some(margin) => Some(margin),
+            None => return Err(format!("`margin` should be a number, found {}", kind(&value))),
+        },
+    };
+    // What a supervised run would learn from the same row.
+    WRITTEN.iter().for_each(|written| drop(take(written)));
+    // A prompt as a string beside two whole conversations is told by those themselves.
+    let given = |name: &&str| match fields.get(*name) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(_)) => !chosen.is_array(),
+        Some(_) => true,
+    };
+    let (chosen, rejected) = match GIVEN.iter().any(|name| given(&name)) {
+        true => (chosen, rejected),
+        false => {
+            let (prompt, chosen, rejected) = divided(chosen, rejected)?;
+            fields.insert("prompt".to_owned(), prompt);
+            (chosen, rejected)
+        }
+    };
+    let side = |written: Value| {
+        let mut fields = fields.clone();
+        complete(&mut fields, written)?;
+        recognise(&mut fields, origin.clone())
+    };
+    Ok(Preference { chosen: side(chosen)?, rejected: side(rejected)?, margin })
 }
 
-/// Divides two texts into what both begin with and what each goes on with.
-///
-/// Dialogues in the manner of HH-RLHF share all up to the last turn of the assistant that begins alike; of others the
+/// Puts what was written where a row with one completion has it.
+fn complete(fields: &mut Map<String, Value>, written: Value) -> std::result::Result<(), String> {
+    if let Value::String(text) = &written
+        && text.trim().is_empty()
+    {
+        return Err("a completion is blank".into());
+    }
+    if fields.get("instruction").is_some_and(|value| !value.is_null()) {
+        fields.insert("output".to_owned(), written);
+        return Ok(());
+    }
+    for name in ["messages", "conversations", "conversation"] {
+        if let Some(said) = fields.shift_remove(name).filter(|value| !value.is_null()) {
+            fields.insert("prompt".to_owned(), said);
+        }
+    }
+    let written = match (fields.get("prompt"), written) {
+        (_, message @ Value::Object(_)) => json!([message]),
+        (Some(Value::Array(_)), Value::String(text)) => json!([{"role": "assistant", "content": text}]),
+        (_, written) => written,
+    };
+    if let (Some(system), Some(Value::Array(prompt))) = (fields.shift_remove("system"), fields.get_mut("prompt"))
+        && system.as_str().is_some_and(|text| !text.is_empty())
+    {
+        prompt.insert(0, json!({"role": "system", "content": system}));
+    }
+    fields.insert("completion".to_owned(), written);
+    Ok(())
+}
+
+/// What both begin with, and what each goes on with; of conversations by messages.
+fn divided(chosen: Value, rejected: Value) -> std::result::Result<(Value, Value, Value), String> {
+    match (chosen, rejected) {
+        (Value::String(chosen), Value::String(rejected)) => {
+            let (prompt, chosen, rejected) = divided_texts(&chosen, &rejected);
+            Ok((prompt.into(), chosen.into(), rejected.into()))
+        }
+        (Value::Array(mut chosen), Value::Array(mut rejected)) => {
+            let same = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
+            let same = same.min(chosen.len().min(rejected.len()).saturating_sub(1));
+            let rejected = rejected.split_off(same);
+            let rest = chosen.split_off(same);
+            Ok((chosen.into(), rest.into(), rejected.into()))
+        }
+        (chosen, rejected) => Err(format!(
+            "`chosen` and `rejected` without a prompt should be two strings or two lists of messages, found {} and {}",
+            kind(&chosen),
+            kind(&rejected)
+        )),
+    }
+}
+
+/// Dialogues in the manner of HH-RLHF share all up to the last turn of the assistant that begins alike; of other texts the
 /// prompt is what they share letter by letter, up to the last space in it.
-fn divided(chosen: &str, rejected: &str) -> (String, String, String) {
+fn divided_texts(chosen: &str, rejected: &str) -> (String, String, String) {
     const TURN: &str = "\n\nAssistant:";
     let same = chosen.char_indices().zip(rejected.chars()).find(|((_, a), b)| a != b).map(|((at, _), _)| at);
     let shared = &chosen[..same.unwrap_or(chosen.len().min(rejected.len()))];
@@ -75,103 +266,101 @@ fn divided(chosen: &str, rejected: &str) -> (String, String, String) {
     (chosen[..end].to_owned(), chosen[end..].to_owned(), rejected[end..].to_owned())
 }
 
-impl Record for Preference {
-    const ROLES: &'static [Role] = &[
-        PROMPT,
-        INPUT,
-        Role { name: "chosen", aliases: &["chosen", "preferred", "accepted"], needed: true },
-        Role { name: "rejected", aliases: &["rejected", "dispreferred"], needed: true },
-        Role { name: "margin", aliases: &["margin"], needed: false },
-    ];
-    const SETS: &'static [Set] = &[];
-
-    fn read(fields: &mut Fields<'_>) -> Result<Self, String> {
-        let given = prompt(fields)?;
-        let (chosen, rejected) = (fields.needed("chosen")?, fields.needed("rejected")?);
-        if chosen == rejected {
-            return Err(format!("{} and {} are the same text", fields.called("chosen"), fields.called("rejected")));
-        }
-        let (prompt, chosen, rejected) = match given {
-            Some(prompt) => (prompt, chosen, rejected),
-            None => divided(&chosen, &rejected),
-        };
-        let margin = match fields.take("margin") {
-            None => None,
-            Some(value) => match value.as_f64() {
-                Some(margin) => Some(margin),
-                None => return Err(format!("{} should be a number, found {}", fields.called("margin"), kind(&value))),
-            },
-        };
-        Ok(Self { prompt, chosen, rejected, margin, origin: fields.origin.clone() })
+fn judged(fields: &mut Map<String, Value>, origin: Origin) -> std::result::Result<Judgement, String> {
+    let desirable = match fields.shift_remove("label") {
+        Some(Value::Bool(desirable)) => desirable,
+        Some(Value::Number(number)) if number.as_i64() == Some(0) => false,
+        Some(Value::Number(number)) if number.as_i64() == Some(1) => true,
+        Some(Value::String(text)) if matches!(&*text.to_lowercase(), "true" | "1") => true,
+        Some(Value::String(text)) if matches!(&*text.to_lowercase(), "false" | "0") => false,
+        Some(other) => return Err(format!("`label` should be true or false, found {other}")),
+        None => return Err("`label`, true for a good completion and false for a bad one, is missing".into()),
+    };
+    let dialogue = recognise(fields, origin)?;
+    if let Content::Text(_) = dialogue.content {
+        return Err("a text without a prompt has no completion to be judged".into());
     }
-
-    fn numbered(_: &[&str]) -> Option<Vec<&'static str>> {
-        None
-    }
-
-    fn write(&self) -> Map<String, Value> {
-        let mut object = fields([
-            ("prompt", self.prompt.clone().into()),
-            ("chosen", self.chosen.clone().into()),
-            ("rejected", self.rejected.clone().into()),
-        ]);
-        if let Some(margin) = self.margin {
-            object.insert("margin".to_owned(), margin.into());
-        }
-        object
-    }
-}
-
-impl Record for Judgement {
-    const ROLES: &'static [Role] = &[
-        PROMPT,
-        INPUT,
-        Role { name: "completion", aliases: &["completion", "response", "output", "answer"], needed: true },
-        Role { name: "label", aliases: &["label", "desirable", "kto_tag"], needed: true },
-    ];
-    const SETS: &'static [Set] = &[];
-
-    fn read(fields: &mut Fields<'_>) -> Result<Self, String> {
-        let prompt = prompt(fields)?.unwrap_or_default();
-        let completion = fields.needed("completion")?;
-        let called = fields.called("label");
-        let desirable = match fields.take("label") {
-            Some(Value::Bool(desirable)) => desirable,
-            Some(Value::Number(number)) if number.as_i64() == Some(0) => false,
-            Some(Value::Number(number)) if number.as_i64() == Some(1) => true,
-            Some(Value::String(text)) if matches!(&*text.to_lowercase(), "true" | "1") => true,
-            Some(Value::String(text)) if matches!(&*text.to_lowercase(), "false" | "0") => false,
-            Some(other) => return Err(format!("{called} should be true or false, found {other}")),
-            None => return Err(format!("{called} is missing or null")),
-        };
-        Ok(Self { prompt, completion, desirable, origin: fields.origin.clone() })
-    }
-
-    fn numbered(_: &[&str]) -> Option<Vec<&'static str>> {
-        None
-    }
-
-    fn write(&self) -> Map<String, Value> {
-        fields([
-            ("prompt", self.prompt.clone().into()),
-            ("completion", self.completion.clone().into()),
-            ("label", self.desirable.into()),
-        ])
-    }
+    Ok(Judgement { dialogue, desirable })
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::divided;
+    use super::*;
+
+    fn pair(row: Value) -> std::result::Result<Preference, String> {
+        let mut fields: Map<String, Value> = serde_json::from_value(row).unwrap();
+        compared(&mut fields, Origin::default())
+    }
+
+    fn contents(row: Value) -> (Content, Content) {
+        let pair = pair(row).unwrap();
+        (pair.chosen.content, pair.rejected.content)
+    }
 
     #[test]
     fn what_both_begin_with_is_the_prompt() {
         let own = |(a, b, c): (&str, &str, &str)| (a.to_owned(), b.to_owned(), c.to_owned());
-        assert_eq!(divided("The sky is blue", "The sky is black"), own(("The sky is", " blue", " black")));
-        assert_eq!(divided("yes", "no"), own(("", "yes", "no")));
-        assert_eq!(divided("It is", "It is not"), own(("It", " is", " is not")));
+        assert_eq!(divided_texts("The sky is blue", "The sky is black"), own(("The sky is", " blue", " black")));
+        assert_eq!(divided_texts("yes", "no"), own(("", "yes", "no")));
+        assert_eq!(divided_texts("It is", "It is not"), own(("It", " is", " is not")));
         let (chosen, rejected) = ("\n\nHuman: Hi\n\nAssistant: I'm fine", "\n\nHuman: Hi\n\nAssistant: I'm not");
-        assert_eq!(divided(chosen, rejected), own(("\n\nHuman: Hi\n\nAssistant:", " I'm fine", " I'm not")));
-        assert_eq!(divided("naïve é", "naïve è"), own(("naïve", " é", " è")));
+        assert_eq!(divided_texts(chosen, rejected), own(("\n\nHuman: Hi\n\nAssistant:", " I'm fine", " I'm not")));
+        assert_eq!(divided_texts("naïve é", "naïve è"), own(("naïve", " é", " è")));
+    }
+
+    #[test]
+    fn every_spelling_of_a_pair_is_read() {
+        let completion = |completion: &str| Content::Completion { prompt: "a".into(), completion: completion.into() };
+        let row = json!({"prompt": "a", "chosen": "b", "rejected": "c"});
+        assert_eq!(contents(row), (completion("b"), completion("c")));
+        let asked =
+            |output: &str| Content::Instruction { instruction: "do".into(), input: "it".into(), output: output.into() };
+        let row = json!({"instruction": "do", "input": "it", "output": "x", "chosen": "b", "rejected": "c"});
+        assert_eq!(contents(row), (asked("b"), asked("c")));
+        let user = json!({"role": "user", "content": "a"});
+        let says = |text: &str| json!({"role": "assistant", "content": text});
+        let reply = |text: &str| Content::Reply { prompt: vec![user.clone()], completion: vec![says(text)] };
+        for row in [
+            json!({"prompt": [user], "chosen": [says("b")], "rejected": [says("c")]}),
+            json!({"prompt": [user], "chosen": "b", "rejected": "c"}),
+            json!({"chosen": [user, says("b")], "rejected": [user, says("c")]}),
+            json!({"prompt": "a", "chosen": [user, says("b")], "rejected": [user, says("c")]}),
+            json!({
+                "conversations": [{"from": "human", "value": "a"}],
+                "chosen": {"from": "gpt", "value": "b"},
+                "rejected": {"from": "gpt", "value": "c"}
+            }),
+        ] {
+            assert_eq!(contents(row.clone()), (reply("b"), reply("c")), "{row}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pair_is_told() {
+        for (row, expected) in [
+            (
+                json!({"prompt": "a", "chosen": "b"}),
+                "expected `chosen` and `rejected`; this row has `prompt`, `chosen`",
+            ),
+            (json!({"chosen": "b", "rejected": "b"}), "are the same"),
+            (json!({"prompt": "a", "chosen": " ", "rejected": "b"}), "blank"),
+            (json!({"chosen": "b", "rejected": ["a"]}), "two strings or two lists"),
+            (json!({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "x"}), "`margin` should be a number"),
+        ] {
+            let error = pair(row.clone()).unwrap_err();
+            assert!(error.contains(expected), "{row}: {error}");
+        }
+    }
+
+    #[test]
+    fn judgements_know_several_words_for_yes() {
+        for (label, expected) in [(json!(true), true), (json!(0), false), (json!("True"), true), (json!("0"), false)] {
+            let mut row = Map::from_iter([("prompt".to_owned(), json!("a")), ("completion".to_owned(), json!("b"))]);
+            row.insert("label".to_owned(), label);
+            assert_eq!(judged(&mut row, Origin::default()).unwrap().desirable, expected);
+        }
+        let mut row = Map::from_iter([("prompt".to_owned(), json!("a")), ("completion".to_owned(), json!("b"))]);
+        assert!(judged(&mut row, Origin::default()).unwrap_err().contains("is missing"));
     }
 }
