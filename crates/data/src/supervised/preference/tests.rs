@@ -1,3 +1,4 @@
+//! Rows, targets and labels of preferences, and what is left out.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use super::super::testing::{bert, row, whole};

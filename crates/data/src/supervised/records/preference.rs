@@ -184,7 +184,7 @@ fn compared(fields: &mut Map<String, Value>, origin: Origin) -> std::result::Res
         Some(Value::String(_)) => !chosen.is_array(),
         Some(_) => true,
     };
-    let (chosen, rejected) = match GIVEN.iter().any(|name| given(&name)) {
+    let (chosen, rejected) = match GIVEN.iter().any(|name| given(name)) {
         true => (chosen, rejected),
         false => {
             let (prompt, chosen, rejected) = divided(chosen, rejected)?;

@@ -1,3 +1,4 @@
+//! Losses and gradients held against those of trl.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::Path;
