@@ -295,7 +295,7 @@ impl Batcher {
 
 impl Batch {
     /// An empty batch with room for `rows` rows of `time`.
-    fn with_room(rows: usize, time: usize, segments: bool) -> Self {
+    pub(crate) fn with_room(rows: usize, time: usize, segments: bool) -> Self {
         let room = rows * time;
         Self {
             ids: Vec::with_capacity(room),
@@ -309,7 +309,7 @@ impl Batch {
     }
 
     /// Adds consecutive tokens of one document and what each is to predict.
-    fn push(&mut self, ids: &[u32], targets: impl Iterator<Item = i32>, segment: u32) {
+    pub(crate) fn push(&mut self, ids: &[u32], targets: impl Iterator<Item = i32>, segment: u32) {
         self.ids.extend_from_slice(ids);
         self.targets.extend(targets);
         self.positions.extend(0..ids.len() as u32);
@@ -319,7 +319,7 @@ impl Batch {
     }
 
     /// Ends a row of `length` tokens: fills it up to `time`.
-    fn end_row(&mut self, length: usize, pad: u32, segment: u32) {
+    pub(crate) fn end_row(&mut self, length: usize, pad: u32, segment: u32) {
         let filling = self.time - length;
         self.ids.resize(self.ids.len() + filling, pad);
         self.targets.resize(self.targets.len() + filling, IGNORE);
@@ -332,7 +332,7 @@ impl Batch {
     }
 
     /// Counts the targets, after the last row.
-    fn finish(mut self) -> Self {
+    pub(crate) fn finish(mut self) -> Self {
         self.tokens = self.targets.iter().filter(|&&target| target != IGNORE).count();
         self
     }

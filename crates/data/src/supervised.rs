@@ -16,6 +16,7 @@ pub mod qa;
 pub mod records;
 mod rows;
 pub mod seq2seq;
+pub mod sft;
 pub mod table;
 #[cfg(test)]
 mod testing;

@@ -6,23 +6,9 @@ use std::sync::Arc;
 
 use super::super::records::Record;
 use super::super::table::{Column, Row};
+use super::testing::{bpe, chatml};
 use super::*;
 use crate::dataset::{Part, Position};
-use crate::tokenizer::{BpeSettings, train_bpe};
-
-/// A byte-level vocabulary with ChatML's tokens.
-fn bpe() -> Tokenizer {
-    let text = "### Instruction:\nSay hello to the fox.\n\n### Response:\nHello, fox! Below is an instruction";
-    let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned).to_vec();
-    let settings = BpeSettings { vocab_size: 320, special_tokens: special, ..BpeSettings::default() };
-    train_bpe((0..9).map(|_| Ok(text)), &settings, &mut |_| {}).unwrap()
-}
-
-fn chatml() -> Tokenizer {
-    let tokenizer = bpe();
-    let source = tokenizer.templates().find("chatml").unwrap();
-    tokenizer.with_chat_template(&source)
-}
 
 fn read(row: Value) -> std::result::Result<Dialogue, String> {
     with(row, &[])
