@@ -1,8 +1,9 @@
 """Renders small chat templates with transformers 5.23 and writes what came out, for the template engine's tests.
 
     python tests/golden/templates.py                    writes crates/data/tests/templates.json (committed)
-    python tests/golden/templates.py DIR OUT            renders every DIR/*.jinja, of whatever origin, into OUT; the test
-                                                        reads it from PHYLA_TEMPLATE_ORACLE and is skipped without it
+    python tests/golden/templates.py DIR OUT            renders every DIR/*.jinja, of whatever origin, for 30 conversations
+                                                        into OUT; the test reads it from PHYLA_TEMPLATE_ORACLE and is
+                                                        skipped without it
 """
 
 import datetime
@@ -77,6 +78,27 @@ CHATS = {
     "wrong_order": [{"role": "assistant", "content": "I begin."}, {"role": "user", "content": "No."}],
 }
 
+def wide():
+    """24 more conversations: one turn to five, with and without a system's message, calls of tools, odd contents."""
+    said = ["Fine.", " Two\nlines \n", '{"a": 1}', "x < y && [z]", "你好 😀", "a\n\n\nb", "## Head\n- item", "'quoted' \"text\" \\\\ back"]
+    chats = {}
+    for n in range(24):
+        messages = [{"role": "system", "content": said[n % 8]}] if n % 2 else []
+        for turn in range(1 + n % 5):
+            messages.append({"role": "user", "content": f"{turn}: {said[(n + turn) % 8]}"})
+            if n % 3 == 2 and turn % 2 == 0:
+                arguments = {"place": said[(n + turn + 1) % 8], "days": n}
+                call = {"id": f"call{n:03}{turn:02}", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+                messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+                messages.append({"role": "tool", "name": "weather", "tool_call_id": call["id"], "content": '{"C": 3}'})
+            messages.append({"role": "assistant", "content": said[(n + turn + 3) % 8]})
+        chats[f"wide {n}"] = messages
+    return chats
+
+
+# Further variables that templates are given.
+VARIABLES = {}
+
 OURS = {
     "plain": "{% for m in messages %}{{ m.role }}: {{ m['content'] }}\n{% endfor %}",
     "control": """
@@ -137,7 +159,7 @@ def cases(templates, masks):
         for chat_name, chat in CHATS.items():
             for options in variants:
                 mask = masks and "{% generation %}" in template and "continue_final_message" not in options
-                result = render(template, chat, return_assistant_tokens_mask=mask, **options, **tokens)
+                result = render(template, chat, return_assistant_tokens_mask=mask, **options, **tokens, **VARIABLES)
                 # A message written down twice keeps transformers' own mark the first time: no reference to follow.
                 if "CONTINUE_FINAL_MESSAGE_TAG" in result.get("text", ""):
                     continue
@@ -146,6 +168,11 @@ def cases(templates, masks):
 
 def main():
     if len(sys.argv) == 3:
+        CHATS.update(wide())
+        properties = WEATHER["function"]["parameters"]["properties"].items()
+        # Some templates want a description of everything, and one has its functions from elsewhere.
+        [schema.setdefault("description", f"The {name}") for name, schema in properties]
+        VARIABLES.update(functions=json.dumps([WEATHER]), datetime="5 March 2024")
         templates = {path.stem: path.read_text() for path in sorted(pathlib.Path(sys.argv[1]).glob("*.jinja"))}
         out = pathlib.Path(sys.argv[2])
     else:
@@ -155,7 +182,7 @@ def main():
     if templates is OURS:
         # The small templates need not be rendered in every way.
         rows = [row for row in rows if "tools" not in row or row["template"] in ("json", "printed")]
-    data = {"templates": templates, "chats": CHATS, "tools": [WEATHER], "cases": rows}
+    data = {"templates": templates, "chats": CHATS, "tools": [WEATHER], "cases": rows} | ({"variables": VARIABLES} if VARIABLES else {})
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
     print(out, len(rows), "cases,", sum("error" in row for row in rows), "of them errors")

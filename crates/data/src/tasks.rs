@@ -8,6 +8,7 @@
 mod choices;
 mod dates;
 mod entities;
+mod instructions;
 mod numbers;
 mod preferences;
 mod questions;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use choices::{endings, speakers};
 pub use dates::{Date, dates};
 pub use entities::entities;
+pub use instructions::instructions;
 pub use numbers::{Direction, Language, numbers, words};
 pub use preferences::{judgements, preferences};
 pub use questions::questions;
@@ -61,12 +63,23 @@ pub enum Task {
     Speakers,
     /// Beginnings of stories, each with a good and a sad ending, of which the good one is preferred.
     Preferences,
+    /// Conversations in which stories are told and talked about, for supervised fine-tuning.
+    Instructions,
 }
 
 impl Task {
     /// The names by which tasks are called, in the order of the variants.
-    pub const NAMES: [&'static str; 8] =
-        ["dates", "numbers", "sentiment", "entities", "questions", "endings", "speakers", "preferences"];
+    pub const NAMES: [&'static str; 9] = [
+        "dates",
+        "numbers",
+        "sentiment",
+        "entities",
+        "questions",
+        "endings",
+        "speakers",
+        "preferences",
+        "instructions",
+    ];
 
     /// Writes `count` items as JSON lines.
     ///
@@ -84,6 +97,7 @@ impl Task {
             Self::Endings => write_jsonl(path, endings(seed, portion).take(count)),
             Self::Speakers => write_jsonl(path, speakers(seed, portion).take(count)),
             Self::Preferences => write_jsonl(path, preferences(seed, portion).take(count)),
+            Self::Instructions => write_jsonl(path, instructions(seed, portion).take(count)),
         }
     }
 }
@@ -101,6 +115,7 @@ impl std::str::FromStr for Task {
             "endings" => Self::Endings,
             "speakers" => Self::Speakers,
             "preferences" => Self::Preferences,
+            "instructions" => Self::Instructions,
             other => {
                 return Err(Error::Settings(format!("no task `{other}`; there are {}", Self::NAMES.join(", "))));
             }

@@ -144,7 +144,7 @@ impl Embed {
     /// `ids[batch · time]` to `[batch, time, hidden]`.
     pub fn forward(&self, ids: &[u32], types: Option<&[u32]>, pass: &mut Pass) -> Result<Tensor> {
         let shape = [pass.batch(), pass.time()];
-        let mut x = self.tokens.forward(ids, &shape)?;
+        let mut x = pass.noisy(self.tokens.forward(ids, &shape)?)?;
         if self.spec.scale != 1. {
             x = phyla_ops::scale(&x, self.spec.scale as f64)?;
         }

@@ -26,6 +26,8 @@ pub struct Pass<'a> {
     pub attentions: Option<Attentions>,
     /// Keep only the layers' inputs and compute them again in the backward pass.
     pub checkpointing: bool,
+    /// NEFTune's alpha: in training, noise on the embedded tokens.
+    pub neftune: Option<f32>,
     /// So many layers run, from the first; all without a word.
     pub layers: Option<usize>,
     /// Index of the layer that runs now: its slot in the cache.
@@ -111,6 +113,7 @@ impl<'a> Pass<'a> {
             hidden_states: None,
             attentions: None,
             checkpointing: false,
+            neftune: None,
             layers: None,
             layer: 0,
         }
@@ -230,6 +233,14 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Embedded tokens, `[batch, time, dim]`, in training under the noise that was asked for: uniform, of at most
+    /// `alpha / sqrt(time · dim)` (Jain et al. 2023, "NEFTune", algorithm 1; `time` counts filling, as in transformers).
+    pub fn noisy(&mut self, x: Tensor) -> Result<Tensor> {
+        let (Some(alpha), Some(randomness)) = (self.neftune, &self.randomness) else { return Ok(x) };
+        let p = alpha / ((self.time() * x.last_dim()) as f32).sqrt();
+        phyla_ops::disturb(&x, &Dropout { p, rng: randomness.rng.split("noise of embeddings"), offset: 0 })
+    }
+
     /// `x`, in training with every element multiplied by a number between `1 - by` and `1 + by`.
     pub fn jitter(&mut self, x: Tensor, by: f32) -> Result<Tensor> {
         match self.dropout(by) {
@@ -330,6 +341,7 @@ impl<'a> Pass<'a> {
             hidden_states: None,
             attentions: None,
             checkpointing: false,
+            neftune: None,
             layers: None,
             layer: self.layer,
         }

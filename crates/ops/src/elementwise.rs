@@ -38,6 +38,16 @@ pub fn jitter(x: &Tensor, noise: &Dropout) -> Result<Tensor> {
     Ok(Tensor::record(y, &[x], false, move |dy| Ok(vec![Some((dy * factors)?)])))
 }
 
+/// `x` with a number added to every element, drawn evenly from `-noise.p` to `noise.p`.
+pub fn disturb(x: &Tensor, noise: &Dropout) -> Result<Tensor> {
+    let mut rng = noise.rng.clone();
+    let mut terms = alloc(x.data().elem_count());
+    rng.fill_uniform(&mut terms, -noise.p, noise.p);
+    let terms = Data::from_vec(terms, x.data().shape().clone(), x.device())?.to_dtype(x.data().dtype())?;
+    let y = (x.data() + terms)?;
+    Ok(Tensor::record(y, &[x], false, move |dy| Ok(vec![Some(dy)])))
+}
+
 /// `y` itself, with `loss` hung on it: in the backward pass the loss gets the gradient 1, wherever `y` is in a larger
 /// computation. For losses of single layers.
 pub fn attach(y: &Tensor, loss: &Tensor) -> Result<Tensor> {

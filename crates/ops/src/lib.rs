@@ -39,7 +39,7 @@ pub use balance::{Balance, balance, load_balance};
 pub use checkpoint::checkpoint;
 pub use conv::{Conv1d, conv1d};
 pub use disentangled::{RelativeIndex, disentangled_bias};
-pub use elementwise::{Dropout, add, attach, dropout, jitter, reduced, scale};
+pub use elementwise::{Dropout, add, attach, disturb, dropout, jitter, reduced, scale};
 pub use embedding::embedding;
 pub use experts::{Group, combine, dispatch, group_by_expert};
 pub use heads::{per_head_down, per_head_up};

@@ -6,6 +6,7 @@ mod cache;
 pub mod chat;
 mod constraint;
 pub mod cot;
+pub mod data;
 pub mod detect_watermark;
 pub mod embed;
 mod engine;

@@ -5,6 +5,7 @@ mod corpus;
 mod error;
 mod evaluate;
 mod judge;
+mod lessons;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;
@@ -27,4 +28,5 @@ pub mod tensorboard;
 mod vocabulary;
 
 pub use error::TrainError;
+pub use lessons::Lessons;
 pub use run::{Options, Stopped, Summary, train};

@@ -142,7 +142,7 @@ struct Seen {
 impl Objective {
     /// The loss of a batch, each part the sum over what counts, divided by `counts`.
     pub fn losses(&self, model: &Model, batch: &Batch, counts: Counts, mode: &Mode) -> Result<Losses> {
-        let mut seen = see(model, batch, counts, mode)?;
+        let mut seen = see(model, batch, counts, mode, self.neftune())?;
         let balance = model.balance(&mut seen.pass, mode.checkpointing)?;
         let (parts, means) = self.parts(model, batch, &mut seen, counts, mode)?;
         Ok(Losses { parts, balance, means })
@@ -153,7 +153,7 @@ impl Objective {
     pub fn examine(&self, model: &Model, batch: &Batch) -> Result<(Vec<(Part, f64)>, Answers)> {
         let (one, mode) = (Counts { tokens: 1, rows: 1 }, Mode::default());
         phyla_ops::no_grad(|| {
-            let mut seen = see(model, batch, one, &mode)?;
+            let mut seen = see(model, batch, one, &mode, None)?;
             let (parts, means) = self.parts(model, batch, &mut seen, one, &mode)?;
             let parts = parts.into_iter().map(|(part, sum)| Ok((part, sum.data().to_scalar::<f32>()? as f64)));
             let parts = parts.collect::<Result<_>>()?;
@@ -166,7 +166,7 @@ impl Objective {
     /// What the model answers, outside training.
     pub fn answers(&self, model: &Model, batch: &Batch) -> Result<Answers> {
         phyla_ops::no_grad(|| {
-            answers(model, batch, see(model, batch, Counts { tokens: 1, rows: 1 }, &Mode::default())?)
+            answers(model, batch, see(model, batch, Counts { tokens: 1, rows: 1 }, &Mode::default(), None)?)
         })
     }
 
@@ -203,8 +203,9 @@ impl Objective {
     }
 }
 
-/// Runs the towers over a batch; its share of `counts` weighs what keeps the choices of experts even.
-fn see(model: &Model, batch: &Batch, counts: Counts, mode: &Mode) -> Result<Seen> {
+/// Runs the towers over a batch; its share of `counts` weighs what keeps the choices of experts even, and `neftune` is the
+/// noise on what the main tower reads.
+fn see(model: &Model, batch: &Batch, counts: Counts, mode: &Mode, neftune: Option<f64>) -> Result<Seen> {
     let input = input(model, batch);
     let mut pass = mode.pass(input.pass(&model.arch)?, "dropout");
     if let Some(source) = &batch.source {
@@ -212,6 +213,7 @@ fn see(model: &Model, batch: &Batch, counts: Counts, mode: &Mode) -> Result<Seen
         let mut pass_of_source = mode.pass(source.source_pass(&model.arch)?, "encoder");
         pass = pass.attending(model.encode(&source, &mut pass_of_source)?);
     }
+    pass.neftune = neftune.map(|alpha| alpha as f32);
     // Outside training nothing is to be kept even.
     pass.balance = mode.rng.is_some().then(|| Ledger::new(Counts::of(batch).share_of(counts)));
     let hidden = model.forward(&input.ids, input.token_types.as_deref(), &mut pass)?;

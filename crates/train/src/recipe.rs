@@ -25,7 +25,7 @@ pub use method::{Full, Method};
 pub use model::Model;
 pub use objective::{
     Cpo, CpoLoss, Dpo, DpoLoss, FDivergence, Kto, KtoLoss, Lm, MlmNsp, Objective, Orpo, Qa, Reads, Reference, Reward,
-    Seq2Seq, Simpo,
+    Seq2Seq, Sft, Simpo,
 };
 pub use optim::{Adafactor, AdamW, Lion, Optim, OptimGroup, ParamSettings, Rule, Sgd};
 pub use schedule::{Constant, Cosine, DecayShape, InverseSqrt, Linear, ScheduleTable, Shape, Wsd};

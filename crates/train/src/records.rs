@@ -3,7 +3,9 @@
 
 use phyla_data::Result;
 use phyla_data::dataset::Portion;
-use phyla_data::supervised::records::{Choice, Judgement, Labelled, Parallel, Preference, Question, Record, Tagged};
+use phyla_data::supervised::records::{
+    Choice, Dialogue, Judgement, Labelled, Parallel, Preference, Question, Record, Tagged,
+};
 use phyla_data::supervised::table::Table;
 use phyla_data::tasks::{self, Task};
 use phyla_kernels::rng::Rng;
@@ -112,6 +114,19 @@ impl Kind for Judgement {
 
     fn texts(self) -> Vec<String> {
         self.dialogue.texts()
+    }
+}
+
+impl Kind for Dialogue {
+    fn generate(task: Task, seed: u64, portion: Portion) -> Box<dyn Iterator<Item = Self> + Send> {
+        match task {
+            Task::Instructions => Box::new(tasks::instructions(seed, portion)),
+            _ => Box::new(std::iter::empty()),
+        }
+    }
+
+    fn texts(self) -> Vec<String> {
+        Self::texts(self)
     }
 }
 

@@ -77,13 +77,13 @@ impl Setup {
             (None, start) => match (material.tokenizer(recipe, note)?, start) {
                 (Some(tokenizer), _) => tokenizer,
                 (None, Start::Folder(path)) => Tokenizer::load(path)?,
-                (None, Start::Scratch(_)) => {
-                    return Err(TrainError::Settings(
-                        "a model from scratch needs a [tokenizer]: a path, or a kind (bpe, wordpiece, unigram, characters)"
-                            .into(),
-                    ));
-                }
+                (None, Start::Scratch(_)) => named_tokenizer(recipe)?,
             },
+        };
+        let tokenizer = match (&recipe.objective, checkpoint) {
+            // A checkpoint's tokenizer has the template already.
+            (Objective::Sft(sft), None) => with_template(tokenizer, sft.chat_template.as_deref())?,
+            _ => tokenizer,
         };
         let supply = material.supply(recipe, &tokenizer, &start.config()?, note)?;
         let mut warnings = vec![];
@@ -134,6 +134,11 @@ impl Setup {
         let tokens =
             [("bos_token_id", tokenizer.bos()), ("eos_token_id", tokenizer.eos()), ("pad_token_id", tokenizer.pad())];
         let tokens = tokens.into_iter().filter_map(|(key, id)| Some((key.to_owned(), json!(id?))));
+        // What this run teaches to end with goes before what the checkpoint's authors ended with.
+        if let Some(ends) = supply.head.get("eos_token_id").and_then(Value::as_array) {
+            let all = joined(ends, generation.get("eos_token_id"));
+            generation.insert("eos_token_id".into(), all);
+        }
         let head = supply.head.get("decoder_start_token_id").cloned();
         for (key, id) in tokens.chain(head.map(|id| ("decoder_start_token_id".to_owned(), id))) {
             generation.entry(key).or_insert(id);
@@ -141,6 +146,39 @@ impl Setup {
         let Supply { train, validation, judge, shown, .. } = supply;
         Ok(Self { model, tokenizer, train, validation, judge, shown, generation, warnings })
     }
+}
+
+/// The tokenizer of the model that a recipe begins with.
+pub fn named_tokenizer(recipe: &Recipe) -> Result<Tokenizer, TrainError> {
+    match start(recipe)? {
+        Start::Folder(path) => Ok(Tokenizer::load(path)?),
+        Start::Scratch(_) => Err(TrainError::Settings(
+            "a model from scratch needs a [tokenizer]: a path, or a kind (bpe, wordpiece, unigram, characters)".into(),
+        )),
+    }
+}
+
+/// The ids at which generation ends: these, and the one or several that a configuration names already; each once.
+fn joined(ends: &[Value], earlier: Option<&Value>) -> Value {
+    let earlier = match earlier {
+        Some(Value::Array(earlier)) => earlier.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
+    };
+    let mut all: Vec<Value> = vec![];
+    for id in ends.iter().chain(earlier).filter(|id| id.is_number()) {
+        if !all.contains(id) {
+            all.push(id.clone());
+        }
+    }
+    if let [one] = all.as_slice() { one.clone() } else { all.into() }
+}
+
+/// The tokenizer with the recipe's chat template, if that names one.
+pub fn with_template(tokenizer: Tokenizer, name: Option<&str>) -> Result<Tokenizer, TrainError> {
+    let Some(name) = name else { return Ok(tokenizer) };
+    let source = tokenizer.templates().find(name)?;
+    Ok(tokenizer.with_chat_template(&source))
 }
 
 /// Refuses rows longer than a table of learned positions.

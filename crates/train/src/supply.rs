@@ -13,8 +13,9 @@ use phyla_data::supervised::loader::{Examples, Loader, LoaderSettings, Size};
 use phyla_data::supervised::multiple_choice::MultipleChoice;
 use phyla_data::supervised::preference::Preferences;
 use phyla_data::supervised::qa::{Purpose, QuestionAnswering};
-use phyla_data::supervised::records::{Choice, Judgement, Labelled, Parallel, Preference, Question, Tagged};
+use phyla_data::supervised::records::{Choice, Dialogue, Judgement, Labelled, Parallel, Preference, Question, Tagged};
 use phyla_data::supervised::seq2seq::Seq2Seq;
+use phyla_data::supervised::sft::Sft;
 use phyla_data::supervised::token_classify::TokenClassify;
 use phyla_data::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -125,6 +126,7 @@ fn texts<'a>(part: &'a Part, objective: &Objective) -> TextStream<'a> {
         Objective::Qa(_) => of::<Question>(part),
         Objective::Kto(_) => of::<Judgement>(part),
         objective if objective.compares() => of::<Preference>(part),
+        Objective::Sft(_) => of::<Dialogue>(part),
         _ => of::<Choice>(part),
     }
 }
@@ -302,6 +304,15 @@ impl Maker<'_> {
                 })?;
                 let judge = Judge::Classes { count: train.choices(), plain: true };
                 self.finish(records, train, validation, Map::new(), judge, vec![])
+            }
+            Objective::Sft(settings) => {
+                let (train, validation) = self.both(records, |part, _| {
+                    Ok(Sft::new(part.records::<Dialogue>(), self.tokenizer, &settings.settings())?)
+                })?;
+                // An answer ends where the template ends turns, whatever token the tokenizer calls the end.
+                let ends: Vec<u32> = self.tokenizer.eos().into_iter().chain(train.end()).collect();
+                let head = Map::from_iter([("eos_token_id".into(), json!(ends))]);
+                self.finish(records, train, validation, head, Judge::Tokens("token_accuracy"), vec![])
             }
             other => match other.completions() {
                 Some(settings) => self.preferences(records, settings),

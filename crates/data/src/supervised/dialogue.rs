@@ -250,6 +250,4 @@ fn gapless(made: &Detailed, length: usize) -> Vec<Range<usize>> {
 }
 
 #[cfg(test)]
-pub(super) mod testing;
-#[cfg(test)]
 mod tests;

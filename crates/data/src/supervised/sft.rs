@@ -4,6 +4,7 @@ mod pack;
 
 use std::collections::BTreeMap;
 
+pub use pack::pack;
 use serde::{Deserialize, Serialize};
 
 use super::dialogue::{Encoded, Encoder, LossOn};
@@ -244,7 +245,7 @@ impl Sft {
         statistics.check(settings)?;
         let mut notes = statistics.notes(settings);
         let rows = match settings.packing {
-            true => pack::pack(&(0..ids.len()).map(|at| ids.length(at)).collect::<Vec<_>>(), settings.max_len),
+            true => pack(&(0..ids.len()).map(|at| ids.length(at)).collect::<Vec<_>>(), settings.max_len),
             false => vec![],
         };
         if settings.packing {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::loader::{Examples, Loader, LoaderSettings, Size};
 use crate::batch::{Batch, Batches};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{BpeSettings, Tokenizer, train_bpe};
 
 /// A WordPiece tokenizer of letters and a few words, with BERT's `[CLS]` and `[SEP]`.
 pub(super) fn bert() -> Tokenizer {
@@ -26,6 +26,20 @@ pub(super) fn bert() -> Tokenizer {
     ];
     let files = files.into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes()));
     Tokenizer::from_memory(files.collect::<BTreeMap<_, _>>()).unwrap()
+}
+
+/// A byte-level vocabulary with ChatML's tokens.
+pub(super) fn bpe() -> Tokenizer {
+    let text = "### Instruction:\nSay hello to the fox.\n\n### Response:\nHello, fox! Below is an instruction";
+    let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned).to_vec();
+    let settings = BpeSettings { vocab_size: 320, special_tokens: special, ..BpeSettings::default() };
+    train_bpe((0..9).map(|_| Ok(text)), &settings, &mut |_| {}).unwrap()
+}
+
+pub(super) fn chatml() -> Tokenizer {
+    let tokenizer = bpe();
+    let source = tokenizer.templates().find("chatml").unwrap();
+    tokenizer.with_chat_template(&source)
 }
 
 /// All examples in one batch, in order.

@@ -209,6 +209,18 @@ impl BpeSettings {
         }
     }
 
+    /// ChatML's tokens and template: a turn ends with `<|im_end|>`, documents are parted by `<|endoftext|>`.
+    pub fn chat(vocab_size: usize) -> Self {
+        let template = crate::template::BUILT_IN.iter().find(|(name, _)| *name == "chatml");
+        Self {
+            vocab_size,
+            special_tokens: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned).to_vec(),
+            eos_token: Some("<|im_end|>".to_owned()),
+            chat_template: template.map(|(_, source)| (*source).to_owned()),
+            ..Self::default()
+        }
+    }
+
     /// Role names as in `tokenizer_config.json`, with what fills them.
     fn roles(&self) -> [(&'static str, Option<&str>); 7] {
         [

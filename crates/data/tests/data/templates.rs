@@ -31,6 +31,7 @@ fn compare(data: &Value) -> usize {
             tools: case.get("tools").map(|tools| tools.as_array().unwrap().as_slice()),
             add_generation_prompt: case.get("add_generation_prompt").is_some(),
             continue_final: case.get("continue_final_message").map(|_| "content"),
+            variables: data.get("variables").map(|given| given.as_object().unwrap().clone()).unwrap_or_default(),
             now: NaiveDate::from_ymd_opt(2024, 3, 5).unwrap().and_hms_opt(6, 7, 8),
             ..Chat::default()
         };

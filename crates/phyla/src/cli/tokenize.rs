@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// A file is taken as it is: the folder around it need not hold a model.
-fn open(reference: &str) -> anyhow::Result<Tokenizer> {
+pub fn open(reference: &str) -> anyhow::Result<Tokenizer> {
     let path = Path::new(reference);
     let path = if path.exists() { path.to_owned() } else { super::model::folder(reference)? };
     Ok(Tokenizer::load(path)?)

@@ -333,7 +333,7 @@ fn rewards(chosen: &[f64], rejected: &[f64]) -> Means {
 pub(crate) fn log_probs(objective: &Objective, model: &Model, batch: &Batch) -> Result<Vec<f64>> {
     phyla_ops::no_grad(|| {
         let one = Counts { tokens: 1, rows: 1 };
-        let mut seen = see(model, batch, one, &Mode::default())?;
+        let mut seen = see(model, batch, one, &Mode::default(), None)?;
         let made = Completions::new(model, batch, &seen.hidden, &mut seen.pass, objective)?;
         Ok((0..batch.batch).map(|row| made.log_prob(row)).collect())
     })

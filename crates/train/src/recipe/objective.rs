@@ -11,6 +11,7 @@ mod mlm_nsp;
 mod qa;
 mod reward;
 mod seq2seq;
+mod sft;
 
 use phyla_data::pretrain::{MaskSettings, MlmSettings, SpanSettings};
 use phyla_data::supervised::classify::ClassifySettings;
@@ -28,6 +29,7 @@ pub use mlm_nsp::MlmNsp;
 pub use qa::Qa;
 pub use reward::Reward;
 pub use seq2seq::Seq2Seq;
+pub use sft::Sft;
 
 use super::check_range;
 
@@ -66,6 +68,8 @@ pub enum Objective {
     Simpo(Simpo),
     /// A number for a text, the higher the better.
     Reward(Reward),
+    /// What an assistant is to write: conversations, completions, instructions, texts.
+    Sft(Sft),
 }
 
 /// What an objective learns from.
@@ -87,6 +91,8 @@ pub enum Reads {
     Preferences,
     /// Prompts with a completion that is good or not.
     Judgements,
+    /// Conversations, prompts with completions, instructions with answers, or texts.
+    Dialogues,
 }
 
 impl Reads {
@@ -102,6 +108,7 @@ impl Reads {
             Self::Choices => "questions with choices",
             Self::Preferences => "pairs of completions of which one is preferred",
             Self::Judgements => "completions judged one by one",
+            Self::Dialogues => "dialogues",
         }
     }
 }
@@ -126,6 +133,7 @@ impl Objective {
             Self::Cpo(_) => "cpo",
             Self::Simpo(_) => "simpo",
             Self::Reward(_) => "reward",
+            Self::Sft(_) => "sft",
         }
     }
 
@@ -141,6 +149,7 @@ impl Objective {
             Self::MultipleChoice(_) => Reads::Choices,
             Self::Dpo(_) | Self::Orpo(_) | Self::Cpo(_) | Self::Simpo(_) | Self::Reward(_) => Reads::Preferences,
             Self::Kto(_) => Reads::Judgements,
+            Self::Sft(_) => Reads::Dialogues,
         }
     }
 
@@ -176,11 +185,17 @@ impl Objective {
         }
     }
 
-    /// The head that a model needs for it; next-token prediction takes the model's own.
+    /// The head that a model needs for it; next-token prediction, of whatever, takes the model's own.
     #[must_use]
     pub fn task(&self) -> Option<Task> {
         Some(match self {
-            Self::Lm(_) | Self::Dpo(_) | Self::Kto(_) | Self::Orpo(_) | Self::Cpo(_) | Self::Simpo(_) => return None,
+            Self::Lm(_)
+            | Self::Sft(_)
+            | Self::Dpo(_)
+            | Self::Kto(_)
+            | Self::Orpo(_)
+            | Self::Cpo(_)
+            | Self::Simpo(_) => return None,
             Self::Mlm(_) => Task::MaskedLm,
             Self::MlmNsp(_) => Task::PreTraining,
             Self::Seq2Seq(_) | Self::T5Span(_) => Task::Seq2SeqLm,
@@ -194,7 +209,7 @@ impl Objective {
     /// Whether the loss is over a vocabulary alone, so that its exponential is a perplexity.
     #[must_use]
     pub fn has_perplexity(&self) -> bool {
-        matches!(self, Self::Lm(_) | Self::Mlm(_) | Self::Seq2Seq(_) | Self::T5Span(_))
+        matches!(self, Self::Lm(_) | Self::Mlm(_) | Self::Seq2Seq(_) | Self::T5Span(_) | Self::Sft(_))
     }
 
     /// Probability spread evenly over all classes, in training.
@@ -207,6 +222,15 @@ impl Objective {
             Self::Cpo(cpo) => cpo.label_smoothing,
             Self::Simpo(simpo) => simpo.label_smoothing,
             _ => 0.,
+        }
+    }
+
+    /// The noise on embedded tokens, in training.
+    #[must_use]
+    pub fn neftune(&self) -> Option<f64> {
+        match self {
+            Self::Sft(sft) => sft.neftune_noise_alpha,
+            _ => None,
         }
     }
 
@@ -240,6 +264,7 @@ impl Objective {
                 check_labels(problems, tags.labels.as_deref());
             }
             Self::Qa(qa) => qa.check(problems),
+            Self::Sft(sft) => sft.check(problems),
             Self::MultipleChoice(choice) => check_length(problems, "max_len", choice.max_len, 4),
             Self::Dpo(dpo) => dpo.check(problems),
             Self::Kto(kto) => kto.check(problems),

@@ -45,6 +45,8 @@ pub enum BpePreset {
     Plain,
     /// `<pad> <s> </s> <unk>`: one vocabulary for both sides of a translation, whose texts end with `</s>`.
     Translation,
+    /// ChatML's `<|im_start|>` and `<|im_end|>`, and its chat template.
+    Chat,
     /// RoBERTa's `<s> <pad> </s> <unk> <mask>`, texts between `<s>` and `</s>`.
     Masked,
 }
@@ -56,6 +58,7 @@ impl Bpe {
         match self.preset {
             BpePreset::Plain => BpeSettings { vocab_size: self.vocab_size, ..BpeSettings::default() },
             BpePreset::Translation => BpeSettings::translation(self.vocab_size),
+            BpePreset::Chat => BpeSettings::chat(self.vocab_size),
             BpePreset::Masked => BpeSettings::masked(self.vocab_size),
         }
     }
@@ -116,7 +119,8 @@ impl TokenizerTable {
     /// Adds the sentence when a tokenizer that is to be trained would lack tokens that the objective needs.
     pub(super) fn check_fits(&self, objective: &Objective, problems: &mut Vec<String>) {
         let name = objective.name();
-        let plain = matches!(self, Self::Characters(_) | Self::Bpe(Bpe { preset: BpePreset::Plain, .. }));
+        let plain =
+            matches!(self, Self::Characters(_) | Self::Bpe(Bpe { preset: BpePreset::Plain | BpePreset::Chat, .. }));
         match objective {
             Objective::Mlm(_) | Objective::MlmNsp(_)
                 if plain

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::records::Record;
 use super::super::table::{Column, Row};
-use super::testing::{bpe, chatml};
+use super::super::testing::{bpe, chatml};
 use super::*;
 use crate::dataset::{Part, Position};
 

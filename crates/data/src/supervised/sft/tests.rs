@@ -1,9 +1,8 @@
 //! Cutting, packing, and what is refused.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use super::super::dialogue::testing::{bpe, chatml};
 use super::super::records::Content;
-use super::super::testing::whole;
+use super::super::testing::{bpe, chatml, whole};
 use super::*;
 use serde_json::json;
 

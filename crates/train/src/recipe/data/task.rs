@@ -47,6 +47,8 @@ pub enum TaskName {
     /// Beginnings of stories with a good ending, which is preferred, and a sad one (preferences); or with one of them
     /// (judgements).
     Preferences,
+    /// Stories asked for, told, and talked about (dialogues).
+    Instructions,
 }
 
 /// Examples are held in memory.
@@ -76,6 +78,7 @@ impl Generated {
             TaskName::Endings => Task::Endings,
             TaskName::Speakers => Task::Speakers,
             TaskName::Preferences => Task::Preferences,
+            TaskName::Instructions => Task::Instructions,
         }
     }
 
@@ -90,6 +93,7 @@ impl Generated {
             TaskName::Entities => Reads::Tagged,
             TaskName::Questions => Reads::Questions,
             TaskName::Endings | TaskName::Speakers => Reads::Choices,
+            TaskName::Instructions => Reads::Dialogues,
         }
     }
 
