@@ -6,6 +6,7 @@ use phyla_generate::{GenerationConfig, Generator};
 use phyla_metrics::bleu;
 
 use crate::TrainError;
+use crate::calibration::Bin;
 use crate::judge::Scores;
 use crate::objective::{Counts, Part};
 use crate::recipe::{Objective, Recipe};
@@ -14,7 +15,7 @@ use crate::supply::Shown;
 
 /// Mean loss per target and label over the validation batches, always the same ones, and what else they measure; `None`
 /// without validation data.
-pub fn evaluate(recipe: &Recipe, setup: &mut Setup) -> Result<Option<(f64, Scores)>, TrainError> {
+pub fn evaluate(recipe: &Recipe, setup: &mut Setup) -> Result<Option<(f64, Scores, Vec<Bin>)>, TrainError> {
     let Some(batches) = &mut setup.validation else { return Ok(None) };
     let batches: &mut dyn Batches = &mut **batches;
     batches.restore(BatchState::default())?;
@@ -35,6 +36,7 @@ pub fn evaluate(recipe: &Recipe, setup: &mut Setup) -> Result<Option<(f64, Score
         return Err(TrainError::Settings("the validation data has nothing to predict".into()));
     }
     let mean = |part: Part| sums[part as usize] / counts.count(part).max(1) as f64;
+    let reliability = tally.reliability();
     let mut scores = tally.scores()?;
     let asked = recipe.train.eval_generate.min(setup.shown.len());
     if asked > 0 {
@@ -44,7 +46,7 @@ pub fn evaluate(recipe: &Recipe, setup: &mut Setup) -> Result<Option<(f64, Score
             &write(recipe, setup, shown)?,
         )?);
     }
-    Ok(Some((mean(Part::Tokens) + mean(Part::Rows), scores)))
+    Ok(Some((mean(Part::Tokens) + mean(Part::Rows), scores, reliability)))
 }
 
 /// What an encoder-decoder writes for some items, greedily.

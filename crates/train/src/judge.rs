@@ -13,6 +13,7 @@ use phyla_metrics::squad::{Squad, Version};
 use phyla_metrics::tags::{Scheme, entities};
 
 use crate::TrainError;
+use crate::calibration::{Bin, bins, error};
 use crate::metrics::Means;
 use crate::objective::{Answers, Said};
 
@@ -62,6 +63,7 @@ pub struct Tally<'a> {
     /// Scores of each window's starts and ends.
     windows: Vec<[Vec<f32>; 2]>,
     means: Means,
+    margins: Vec<f64>,
 }
 
 impl Judge {
@@ -85,6 +87,7 @@ impl Judge {
             spells_entities,
             windows: vec![],
             means: Means::default(),
+            margins: vec![],
         }
     }
 }
@@ -97,7 +100,10 @@ impl Tally<'_> {
     pub fn add(&mut self, batch: &Batch, said: &Answers) -> Result<(), TrainError> {
         match self.judge {
             Judge::Loss => {}
-            Judge::Means => self.means.merge(&said.means),
+            Judge::Means => {
+                self.means.merge(&said.means);
+                self.margins.extend(&said.margins);
+            }
             Judge::Tokens(_) => {
                 self.tokens(batch, said);
                 if let (Labels::Class(classes), Some(logits)) = (&batch.labels, said.rows.first()) {
@@ -180,6 +186,11 @@ impl Tally<'_> {
         Ok(())
     }
 
+    /// How far a reward model's confidence can be believed; nothing of other models.
+    pub fn reliability(&self) -> Vec<Bin> {
+        bins(&self.margins)
+    }
+
     /// The scores. A metric without a value, such as the correlation of constant predictions, is left out.
     ///
     /// # Errors
@@ -192,7 +203,13 @@ impl Tally<'_> {
         let part = |(right, all): (u64, u64)| (all > 0).then(|| right as f64 / all as f64);
         match self.judge {
             Judge::Loss => {}
-            Judge::Means => return Ok(self.means.values()),
+            Judge::Means => {
+                let mut scores = self.means.values();
+                if !self.margins.is_empty() {
+                    scores.insert("calibration_error".to_owned(), error(&bins(&self.margins)));
+                }
+                return Ok(scores);
+            }
             Judge::Tokens(name) => {
                 part(self.right[0]).into_iter().for_each(|score| put(name, score));
                 part(self.right[1]).into_iter().for_each(|score| put("next_sentence_accuracy", score));

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::calibration::Bin;
+
 /// What is known after `step` updates. A row carries training figures, evaluation figures, or both.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -41,6 +43,9 @@ pub struct Row {
     /// What else the validation data measures, by the names of its field: `accuracy`, `f1`, …
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub eval_scores: BTreeMap<String, f64>,
+    /// Of a reward model, how often it is right by how sure it is, on the validation data.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reliability: Vec<Bin>,
     /// What else training measures, as means since the previous row: `rewards/margins`, …
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub scores: BTreeMap<String, f64>,

@@ -13,6 +13,7 @@ use phyla_models::{Balance, Input, Model};
 use phyla_nn::{Emits, Ledger, Pass, Reads};
 use phyla_ops::{CrossEntropy, Tensor};
 
+use self::preference::Found;
 use crate::metrics::Means;
 use crate::recipe::Objective;
 
@@ -119,6 +120,8 @@ pub struct Answers {
     pub rows: Vec<Said>,
     /// What the objective itself measures of the batch.
     pub means: Means,
+    /// Of a reward model, by how much it puts the chosen texts above the others.
+    pub margins: Vec<f64>,
 }
 
 /// What one head says of rows.
@@ -144,7 +147,7 @@ impl Objective {
     pub fn losses(&self, model: &Model, batch: &Batch, counts: Counts, mode: &Mode) -> Result<Losses> {
         let mut seen = see(model, batch, counts, mode, self.neftune())?;
         let balance = model.balance(&mut seen.pass, mode.checkpointing)?;
-        let (parts, means) = self.parts(model, batch, &mut seen, counts, mode)?;
+        let Found { parts, means, .. } = self.parts(model, batch, &mut seen, counts, mode)?;
         Ok(Losses { parts, balance, means })
     }
 
@@ -154,12 +157,12 @@ impl Objective {
         let (one, mode) = (Counts { tokens: 1, rows: 1 }, Mode::default());
         phyla_ops::no_grad(|| {
             let mut seen = see(model, batch, one, &mode, None)?;
-            let (parts, means) = self.parts(model, batch, &mut seen, one, &mode)?;
+            let Found { parts, means, margins } = self.parts(model, batch, &mut seen, one, &mode)?;
             let parts = parts.into_iter().map(|(part, sum)| Ok((part, sum.data().to_scalar::<f32>()? as f64)));
             let parts = parts.collect::<Result<_>>()?;
             let silent = matches!(self, Self::Lm(_)) || self.compares();
             let answers = if silent { Answers::default() } else { answers(model, batch, seen)? };
-            Ok((parts, Answers { means, ..answers }))
+            Ok((parts, Answers { means, margins, ..answers }))
         })
     }
 
@@ -170,14 +173,7 @@ impl Objective {
         })
     }
 
-    fn parts(
-        &self,
-        model: &Model,
-        batch: &Batch,
-        seen: &mut Seen,
-        counts: Counts,
-        mode: &Mode,
-    ) -> Result<preference::Found> {
+    fn parts(&self, model: &Model, batch: &Batch, seen: &mut Seen, counts: Counts, mode: &Mode) -> Result<Found> {
         let over = |part: Part| 1. / counts.count(part).max(1) as f64;
         match &batch.labels {
             Labels::Pairs(pairs) => return preference::compared(self, model, (batch, pairs), seen, over),
@@ -199,7 +195,7 @@ impl Objective {
             let args = CrossEntropy { label_smoothing, scale: scale(Part::Rows) };
             losses.push((Part::Rows, row_loss(&answers, &batch.labels, args)?));
         }
-        Ok((losses, Means::default()))
+        Ok(Found { parts: losses, ..Found::default() })
     }
 }
 

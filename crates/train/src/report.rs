@@ -6,6 +6,7 @@
 
 mod chart;
 mod machine;
+mod reliability;
 mod scale;
 
 use std::fmt::Write as _;
@@ -70,6 +71,9 @@ impl Report<'_> {
         self.warnings(&mut page);
         self.summary(&mut page);
         self.charts(&mut page);
+        if let Some(row) = self.rows.iter().rev().find(|row| !row.reliability.is_empty()) {
+            reliability::write(&mut page, &row.reliability, row.step);
+        }
         self.samples(&mut page);
         let _ = write!(
             page,
@@ -132,7 +136,8 @@ impl Report<'_> {
             let all = || self.rows.iter().filter_map(|row| row.eval_scores.get(&name).copied());
             let (last, best) = (all().next_back().unwrap_or_default(), all().fold(f64::MIN, f64::max));
             // An error is best where it is lowest.
-            let best = if name == "mse" { all().fold(f64::MAX, f64::min) } else { best };
+            let best =
+                if matches!(&*name, "mse" | "calibration_error") { all().fold(f64::MAX, f64::min) } else { best };
             card(&spelled(&name), format!("{last:.4}"), format!("best {best:.4}"));
         }
         if let Some(peak) = last_of(|row| row.peak_rss_mb) {

@@ -302,7 +302,7 @@ impl Trainer<'_> {
 
     /// Measures the validation data, tells, and logs; returns the loss.
     fn measure(&mut self, setup: &mut Setup, what: &str) -> Result<Option<f64>, TrainError> {
-        let Some((loss, eval_scores)) = evaluate(self.recipe, setup)? else { return Ok(None) };
+        let Some((loss, eval_scores, reliability)) = evaluate(self.recipe, setup)? else { return Ok(None) };
         if !loss.is_finite() {
             return Err(self.diverged(format!("the validation loss is {loss}")));
         }
@@ -317,7 +317,7 @@ impl Trainer<'_> {
         }
         self.progress.skip_time();
         self.progress.note(&text);
-        self.push(Row { eval_loss: Some(loss), perplexity, eval_scores, ..self.row() })?;
+        self.push(Row { eval_loss: Some(loss), perplexity, eval_scores, reliability, ..self.row() })?;
         Ok(Some(loss))
     }
 

@@ -17,6 +17,7 @@ use phyla_nn::Pass;
 use phyla_ops::Tensor;
 
 pub use cpo::cpo;
+pub(crate) use curve::sigmoid;
 pub use dpo::dpo;
 pub use kto::{divergence, kto};
 pub use odds::orpo;
@@ -93,7 +94,15 @@ impl PairLoss {
 }
 
 /// What a batch gives.
-pub(super) type Found = (Vec<(Part, Tensor)>, Means);
+#[derive(Default)]
+pub(super) struct Found {
+    /// Its losses.
+    pub parts: Vec<(Part, Tensor)>,
+    /// What else is told of it.
+    pub means: Means,
+    /// Of a reward model, by how much the chosen texts are above the others.
+    pub margins: Vec<f64>,
+}
 
 /// Log-probabilities of the tokens of a batch's completions, row after row.
 struct Completions {
@@ -249,7 +258,7 @@ fn contrast(objective: &Objective, made: &Completions, pairs: &Compared, scale: 
     let mut means = rewards(&chosen, &rejected);
     means.add("logps/chosen", &sides.chosen.log_probs);
     means.add("logps/rejected", &sides.rejected.log_probs);
-    Ok((parts, means))
+    Ok(Found { parts, means, ..Found::default() })
 }
 
 /// The losses of a batch of completions judged one by one.
@@ -282,7 +291,8 @@ pub(super) fn judged(
         );
         means.add(&format!("logps/{name}"), &rows.iter().map(|&at| side.log_probs[at]).collect::<Vec<_>>());
     }
-    Ok((vec![(Part::Rows, made.loss(value, slopes.iter(), scale)?)], means))
+    let parts = vec![(Part::Rows, made.loss(value, slopes.iter(), scale)?)];
+    Ok(Found { parts, means, ..Found::default() })
 }
 
 impl Completions {
@@ -315,7 +325,8 @@ fn rewarded(
     let loss = bradley_terry(chosen, rejected, pairs.margins.as_deref(), centre);
     let gradient = loss.chosen.iter().chain(&loss.rejected).map(|slope| (slope * scale) as f32).collect();
     let loss = phyla_ops::reduced(logits, loss.value * scale, gradient)?;
-    Ok((vec![(Part::Rows, loss)], rewards(chosen, rejected)))
+    let margins = chosen.iter().zip(rejected).map(|(chosen, rejected)| chosen - rejected).collect();
+    Ok(Found { parts: vec![(Part::Rows, loss)], means: rewards(chosen, rejected), margins })
 }
 
 /// What is told of rewards: their means, how often the chosen one is above the other, and by how much.

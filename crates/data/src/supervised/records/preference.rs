@@ -167,7 +167,7 @@ fn compared(fields: &mut Map<String, Value>, origin: Origin) -> std::result::Res
         return Err(format!("expected `chosen` and `rejected`; this row has {}", names.join(", ")));
     };
     if chosen == rejected {
-        return Err("`chosen` and `rejected` are the same".into());
+        return Err("`chosen` and `rejected` are the same; set `data.faults = \"skip\"` to leave such rows out".into());
     }
     let margin = match take("margin") {
         None => None,
@@ -184,7 +184,7 @@ fn compared(fields: &mut Map<String, Value>, origin: Origin) -> std::result::Res
         Some(Value::String(_)) => !chosen.is_array(),
         Some(_) => true,
     };
-    let (chosen, rejected) = match GIVEN.iter().any(|name| given(name)) {
+    let (chosen, rejected) = match GIVEN.iter().any(given) {
         true => (chosen, rejected),
         false => {
             let (prompt, chosen, rejected) = divided(chosen, rejected)?;

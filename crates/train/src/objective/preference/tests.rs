@@ -80,7 +80,8 @@ fn holds_for(cases: &[Value]) {
         let Labels::Pairs(pairs) = &batch.labels else { panic!("no pairs") };
         let made = Completions::over(leaf.clone(), &batch, &counted(&batch), &objective).unwrap();
         let counts = Counts::of(&batch);
-        let (parts, means) = contrast(&objective, &made, pairs, |part| 1. / counts.count(part) as f64).unwrap();
+        let Found { parts, means, .. } =
+            contrast(&objective, &made, pairs, |part| 1. / counts.count(part) as f64).unwrap();
         let losses = super::super::Losses { parts, balance: phyla_models::Balance::default(), means };
         let told = losses.means.values();
         let (loss, total) = losses.total().unwrap();
