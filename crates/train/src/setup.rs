@@ -80,10 +80,10 @@ impl Setup {
                 (None, Start::Scratch(_)) => named_tokenizer(recipe)?,
             },
         };
-        let tokenizer = match (&recipe.objective, checkpoint) {
-            // A checkpoint's tokenizer has the template already.
-            (Objective::Sft(sft), None) => with_template(tokenizer, sft.chat_template.as_deref())?,
-            _ => tokenizer,
+        // A checkpoint's tokenizer has the template already.
+        let tokenizer = match checkpoint {
+            None => with_template(tokenizer, recipe.objective.chat_template())?,
+            Some(_) => tokenizer,
         };
         let supply = material.supply(recipe, &tokenizer, &start.config()?, note)?;
         let mut warnings = vec![];

@@ -174,6 +174,21 @@ impl Objective {
         Some(PreferenceSettings { max_len, truncation, whole: matches!(self, Self::Orpo(_)) })
     }
 
+    /// The chat template that conversations are rendered with, where it is not the tokenizer's own.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&str> {
+        match self {
+            Self::Sft(sft) => sft.chat_template.as_deref(),
+            Self::Dpo(dpo) => dpo.chat_template.as_deref(),
+            Self::Kto(kto) => kto.chat_template.as_deref(),
+            Self::Orpo(orpo) => orpo.chat_template.as_deref(),
+            Self::Cpo(cpo) => cpo.chat_template.as_deref(),
+            Self::Simpo(simpo) => simpo.chat_template.as_deref(),
+            Self::Reward(reward) => reward.chat_template.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Where the log-probabilities of a reference come from, and which model it is if not the run's first; `None` for
     /// objectives without one.
     #[must_use]

@@ -27,6 +27,9 @@ pub struct Cpo {
     pub max_len: usize,
     /// Which end longer ones keep.
     pub truncation_mode: Truncation,
+    /// For conversations: a file with a chat template, or the name of one that comes with the program; the tokenizer's own
+    /// unless given.
+    pub chat_template: Option<String>,
 }
 
 /// Contrasts by trl's names.
@@ -55,6 +58,7 @@ impl Default for Cpo {
             alpha: 0.,
             max_len: 1024,
             truncation_mode: Truncation::default(),
+            chat_template: None,
         }
     }
 }
@@ -86,12 +90,15 @@ pub struct Simpo {
     pub max_len: usize,
     /// Which end longer ones keep.
     pub truncation_mode: Truncation,
+    /// For conversations: a file with a chat template, or the name of one that comes with the program; the tokenizer's own
+    /// unless given.
+    pub chat_template: Option<String>,
 }
 
 impl Default for Simpo {
     fn default() -> Self {
         let truncation_mode = Truncation::default();
-        Self { beta: 2., simpo_gamma: 1., label_smoothing: 0., max_len: 1024, truncation_mode }
+        Self { beta: 2., simpo_gamma: 1., label_smoothing: 0., max_len: 1024, truncation_mode, chat_template: None }
     }
 }
 
@@ -108,6 +115,7 @@ impl Simpo {
             alpha: 0.,
             max_len: self.max_len,
             truncation_mode: self.truncation_mode,
+            chat_template: self.chat_template.clone(),
         }
     }
 }
@@ -122,11 +130,14 @@ pub struct Orpo {
     pub max_len: usize,
     /// Which end longer ones keep.
     pub truncation_mode: Truncation,
+    /// For conversations: a file with a chat template, or the name of one that comes with the program; the tokenizer's own
+    /// unless given.
+    pub chat_template: Option<String>,
 }
 
 impl Default for Orpo {
     fn default() -> Self {
-        Self { beta: 0.1, max_len: 1024, truncation_mode: Truncation::default() }
+        Self { beta: 0.1, max_len: 1024, truncation_mode: Truncation::default(), chat_template: None }
     }
 }
 

@@ -38,6 +38,9 @@ pub struct Dpo {
     pub max_len: usize,
     /// Which end longer ones keep.
     pub truncation_mode: Truncation,
+    /// For conversations: a file with a chat template, or the name of one that comes with the program; the tokenizer's own
+    /// unless given.
+    pub chat_template: Option<String>,
 }
 
 /// Where the reference's log-probabilities come from.
@@ -117,6 +120,7 @@ impl Default for Dpo {
             reference_model: None,
             max_len: 1024,
             truncation_mode: Truncation::default(),
+            chat_template: None,
         }
     }
 }

@@ -28,6 +28,9 @@ pub struct Kto {
     pub max_len: usize,
     /// Which end longer ones keep.
     pub truncation_mode: Truncation,
+    /// For conversations: a file with a chat template, or the name of one that comes with the program; the tokenizer's own
+    /// unless given.
+    pub chat_template: Option<String>,
 }
 
 /// Losses by trl's names.
@@ -52,6 +55,7 @@ impl Default for Kto {
             reference_model: None,
             max_len: 1024,
             truncation_mode: Truncation::default(),
+            chat_template: None,
         }
     }
 }

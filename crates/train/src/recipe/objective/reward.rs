@@ -15,11 +15,19 @@ pub struct Reward {
     pub max_len: usize,
     /// Which end longer ones keep.
     pub truncation_mode: Truncation,
+    /// For conversations: a file with a chat template, or the name of one that comes with the program; the tokenizer's own
+    /// unless given.
+    pub chat_template: Option<String>,
 }
 
 impl Default for Reward {
     fn default() -> Self {
-        Self { center_rewards_coefficient: None, max_len: 1024, truncation_mode: Truncation::default() }
+        Self {
+            center_rewards_coefficient: None,
+            max_len: 1024,
+            truncation_mode: Truncation::default(),
+            chat_template: None,
+        }
     }
 }
 
