@@ -152,12 +152,13 @@ impl Head {
                     TiedBias::Trained => take(Init::Zeros)?,
                     TiedBias::Fixed => take(Init::Fixed)?,
                 };
-                Linear::over(tokens.clone(), bias)
+                Linear::over(tokens.clone(), bias, &mut scope)
             }
             Output::Own(linear) => Linear::new(linear, &mut scope)?,
             Output::Buffered(linear) => {
                 let weight = scope.matrix("weight", [linear.output, linear.input], linear.std)?;
-                Linear::over(weight, Some(scope.param("tied_bias", &[linear.output], Init::Fixed)?))
+                let bias = scope.param("tied_bias", &[linear.output], Init::Fixed)?;
+                Linear::over(weight, Some(bias), &mut scope)
             }
         };
         Ok(Self { spec: spec.clone(), transform, output })

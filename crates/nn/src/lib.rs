@@ -4,6 +4,7 @@
 //! checkpoint or freshly drawn; `forward` takes the activations and a [`Pass`], which holds what belongs to one
 //! forward pass: positions, mask, cache, randomness.
 
+pub mod adapter;
 mod attention;
 mod cache;
 mod conv;

@@ -110,7 +110,9 @@ impl Mla {
         let latent = self.turned(latent, pass)?;
         let (visible, dropout) = (pass.visibility(None), pass.dropout(spec.dropout));
         let args = AttentionArgs { dropout, precision, ..AttentionArgs::scaled(spec.scale) };
-        let y = match cached && self.absorbing_is_cheaper(time, latent.sizes()[1]) {
+        // What adapters change has no weight to be folded in.
+        let foldable = cached && !self.kv_up.is_changed();
+        let y = match foldable && self.absorbing_is_cheaper(time, latent.sizes()[1]) {
             true => self.absorbed([&q, &q_turned], &latent, &visible, &args, pass)?,
             false => self.expanded([&q, &q_turned], &latent.whole()?, &visible, &args, pass)?,
         };

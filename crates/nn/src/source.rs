@@ -6,6 +6,7 @@ use candle_core::Result;
 use phyla_ops::Param;
 
 use crate::Sinusoids;
+use crate::adapter::Slot;
 
 /// How a fresh parameter is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,6 +60,9 @@ impl Init {
 pub trait Source {
     /// The parameter at `path` with this shape. Asking twice for one path gives the same parameter.
     fn param(&mut self, path: &str, shape: &[usize], init: Init) -> Result<Arc<Param>>;
+
+    /// Learns of a linear map's place for adapters.
+    fn slot(&mut self, _slot: &Arc<Slot>) {}
 }
 
 /// A place in the tree of paths, such as `decoder.layers.3.attn`.
@@ -98,6 +102,13 @@ impl<'a> Scope<'a> {
             Draw::Xavier => Init::Uniform { bound: (6. / (shape[0] + shape[1]) as f32).sqrt() },
         };
         self.param(name, &shape, init)
+    }
+
+    /// The place for adapters of the linear map here, whose weight is `[output, input]`.
+    pub fn slot(&mut self, sizes: [usize; 2]) -> Arc<Slot> {
+        let slot = Arc::new(Slot::new(self.path.clone(), sizes));
+        self.source.slot(&slot);
+        slot
     }
 
     fn join(&self, name: impl std::fmt::Display) -> String {

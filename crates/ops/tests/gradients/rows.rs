@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::DType;
 use phyla_ops::rope::Style;
-use phyla_ops::{Param, RopeRows, Tensor, Weight, embedding, layer_norm, rms_norm, rope};
+use phyla_ops::{Param, RopeRows, Tensor, Weight, embedding, layer_norm, rms_norm, rope, scale_columns};
 
 use crate::check::{Case, apart, data, param, wide};
 
@@ -34,6 +34,21 @@ fn layer_norms_with_and_without_bias() {
             case.check();
         }
     }
+}
+
+#[test]
+fn weighed_columns() {
+    for dims in DIMS {
+        let columns = dims[dims.len() - 1];
+        for by in [None, Some((0..columns).map(|at| at as f32 / 3. - 1.).collect::<Arc<[f32]>>())] {
+            for shape in [vec![columns], vec![columns, 1]] {
+                let run = |x: &[Tensor], p: &[Arc<Param>]| scale_columns(&x[0], &p[0], by.clone());
+                Case::new(format!("columns of {dims:?}"), vec![data(1, dims)], vec![param(2, &shape)], &run).check();
+            }
+        }
+    }
+    let x: Tensor = data(1, &[5, 17]).into();
+    assert!(scale_columns(&x, &param(2, &[16]), None).unwrap_err().to_string().contains("does not fit 17 columns"));
 }
 
 #[test]

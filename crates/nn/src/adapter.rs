@@ -1,0 +1,199 @@
+//! What changes a linear map beside its weight: adapters. Each linear map has a slot for them, and nothing but the slot
+//! knows that there are any.
+
+mod bottleneck;
+mod low_rank;
+mod rescale;
+mod shared;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use candle_core::Result;
+use phyla_kernels::rng::Rng;
+use phyla_ops::{Dropout, Param, Tensor};
+
+pub use bottleneck::Bottleneck;
+pub use low_rank::{LowRank, Magnitude};
+pub use rescale::Rescale;
+pub use shared::Shared;
+
+use crate::Linear;
+
+/// One adapter's part at one linear map `y = x wᵀ + b`.
+#[derive(Debug)]
+pub enum Change {
+    /// A product of two narrow matrices is added: LoRA, rsLoRA, LoRA-FA, DoRA, AdaLoRA.
+    LowRank(LowRank),
+    /// The same with matrices that all maps share and that do not learn: VeRA.
+    Shared(Shared),
+    /// Every number that goes in, or comes out, has a factor: IA3.
+    Rescale(Rescale),
+    /// A small block behind the map: Houlsby's and Pfeiffer's adapters.
+    Bottleneck(Bottleneck),
+}
+
+/// What a change works on.
+pub struct Site<'a> {
+    /// What goes into the map, `[.., input]`.
+    pub x: &'a Tensor,
+    /// The map.
+    pub linear: &'a Linear,
+    /// Randomness of this map, in training.
+    rng: Option<Rng>,
+}
+
+impl Site<'_> {
+    /// The input with dropout, in training.
+    fn dropped(&self, p: f32) -> Result<Tensor> {
+        match &self.rng {
+            Some(rng) if p > 0. => phyla_ops::dropout(self.x, &Dropout { p, rng: rng.clone(), offset: 0 }),
+            _ => Ok(self.x.clone()),
+        }
+    }
+
+    /// Whether an input with this dropout differs from the one without.
+    fn drops(&self, p: f32) -> bool {
+        p > 0. && self.rng.is_some()
+    }
+}
+
+impl Change {
+    /// The map's input as this change wants it.
+    fn before(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Rescale(change) if change.input => change.apply(x),
+            _ => Ok(x.clone()),
+        }
+    }
+
+    /// The map's result `y` as this change wants it.
+    fn after(&self, y: Tensor, site: &Site) -> Result<Tensor> {
+        match self {
+            Self::LowRank(change) => change.apply(y, site),
+            Self::Shared(change) => change.apply(y, site),
+            Self::Rescale(change) if change.input => Ok(y),
+            Self::Rescale(change) => change.apply(&y),
+            Self::Bottleneck(change) => change.apply(y),
+        }
+    }
+
+    /// Its parameters, those that do not learn included.
+    pub fn params(&self) -> Vec<&Arc<Param>> {
+        match self {
+            Self::LowRank(change) => change.params(),
+            Self::Shared(change) => change.params(),
+            Self::Rescale(change) => vec![&change.factors],
+            Self::Bottleneck(change) => change.params(),
+        }
+    }
+
+    /// Writes the change into a weight `[output, input]` and a bias.
+    ///
+    /// # Errors
+    /// A bottleneck, which is no linear map.
+    pub fn merge(&self, weight: &mut [f32], bias: Option<&mut [f32]>) -> Result<()> {
+        match self {
+            Self::LowRank(change) => change.merge(weight),
+            Self::Shared(change) => change.merge(weight),
+            Self::Rescale(change) => change.merge(weight, bias),
+            Self::Bottleneck(_) => candle_core::bail!(
+                "a bottleneck adapter bends what it reads and cannot become part of a weight: load it beside the model"
+            ),
+        }
+    }
+}
+
+/// Where the adapters of one linear map hang.
+#[derive(Debug)]
+pub struct Slot {
+    path: String,
+    /// `[output, input]`.
+    sizes: [usize; 2],
+    taken: AtomicBool,
+    changes: RwLock<Vec<Arc<Change>>>,
+    rng: RwLock<Option<Rng>>,
+}
+
+impl Slot {
+    /// An empty slot of the map at `path`, whose weight is `[output, input]`.
+    pub fn new(path: impl Into<String>, sizes: [usize; 2]) -> Self {
+        let (changes, rng) = (RwLock::default(), RwLock::default());
+        Self { path: path.into(), sizes, taken: AtomicBool::new(false), changes, rng }
+    }
+
+    /// The path of the map, such as `decoder.layers.3.attn.q`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Output and input size.
+    pub fn sizes(&self) -> [usize; 2] {
+        self.sizes
+    }
+
+    /// The changes that apply, in order.
+    pub fn changes(&self) -> Vec<Arc<Change>> {
+        match self.taken.load(Ordering::Acquire) {
+            true => self.changes.read().unwrap_or_else(PoisonError::into_inner).clone(),
+            false => vec![],
+        }
+    }
+
+    /// Replaces the changes that apply.
+    pub fn set(&self, changes: Vec<Arc<Change>>) {
+        let taken = !changes.is_empty();
+        *self.changes.write().unwrap_or_else(PoisonError::into_inner) = changes;
+        self.taken.store(taken, Ordering::Release);
+    }
+
+    /// Randomness for dropout in training; none outside. The same one gives the same masks, also when a pass is computed
+    /// again in the backward pass.
+    pub fn set_rng(&self, rng: Option<&Rng>) {
+        *self.rng.write().unwrap_or_else(PoisonError::into_inner) = rng.map(|rng| rng.split(self.path.as_str()));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.taken.load(Ordering::Acquire)
+    }
+
+    /// The map with its changes.
+    pub(crate) fn forward(&self, x: &Tensor, linear: &Linear) -> Result<Tensor> {
+        let changes = self.changes();
+        let mut x = x.clone();
+        for change in &changes {
+            x = change.before(&x)?;
+        }
+        let rng = self.rng.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let site = Site { x: &x, linear, rng };
+        changes.iter().try_fold(linear.plain(&x)?, |y, change| change.after(y, &site))
+    }
+
+    /// Takes part in a pass with no rows; see [`Linear::rest`].
+    pub(crate) fn rest(&self) -> Result<()> {
+        for change in self.changes() {
+            for param in change.params().into_iter().filter(|param| param.wants_grad()) {
+                param.accumulate(|_| Ok(()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `weight[output, input] += factor · b[output, rank] a[rank, input]`.
+fn add_product(weight: &mut [f32], b: &[f32], a: &[f32], factor: f32, [output, input, rank]: [usize; 3]) -> Result<()> {
+    if weight.len() != output * input || b.len() != output * rank || a.len() != rank * input {
+        candle_core::bail!("a change of [{output}, {input}] by rank {rank} does not fit a weight of {}", weight.len());
+    }
+    for (row, b) in weight.chunks_exact_mut(input.max(1)).zip(b.chunks_exact(rank.max(1))) {
+        for (b, a) in b.iter().zip(a.chunks_exact(input.max(1))) {
+            row.iter_mut().zip(a).for_each(|(w, a)| *w += factor * b * a);
+        }
+    }
+    Ok(())
+}
+
+/// A parameter's numbers.
+fn numbers(param: &Param) -> Result<Vec<f32>> {
+    param.weight().to_f32()?.flatten_all()?.to_vec1()
+}
