@@ -2,6 +2,7 @@
 //!
 //! A family is a file of data: its `config.json`, the names of its weights, and the architecture they describe.
 
+pub mod adapter;
 pub mod arch;
 pub mod checkpoint;
 mod config;

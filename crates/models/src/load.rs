@@ -68,6 +68,9 @@ pub enum LoadError {
     /// A tensor that does not fit the configuration, or is not there.
     #[error("{0}")]
     Weights(String),
+    /// An adapter that cannot be made, read or used.
+    #[error("{0}")]
+    Adapter(String),
     /// A tensor operation.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

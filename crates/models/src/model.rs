@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use candle_core::Result;
+use phyla_nn::adapter::Slot;
 use phyla_nn::{
     Embedding, Emits, Head, HeadSpec, Init, Memory, Pass, Reads, Scope, Source, TokenTable, Tower, TowerSpec, Transform,
 };
@@ -28,6 +29,7 @@ pub struct Model {
     pooler: Option<Transform>,
     heads: Vec<Head>,
     params: Vec<Arc<Param>>,
+    slots: Vec<Arc<Slot>>,
     /// Paths of parameters that are never trained.
     fixed: HashSet<String>,
 }
@@ -48,6 +50,7 @@ pub type Named = (&'static str, Tensor);
 struct Remember<'a> {
     source: &'a mut dyn Source,
     params: Vec<Arc<Param>>,
+    slots: Vec<Arc<Slot>>,
     known: HashSet<*const Param>,
     fixed: HashSet<String>,
 }
@@ -64,6 +67,10 @@ impl Source for Remember<'_> {
         }
         Ok(param)
     }
+
+    fn slot(&mut self, slot: &Arc<Slot>) {
+        self.slots.push(slot.clone());
+    }
 }
 
 impl Model {
@@ -74,7 +81,8 @@ impl Model {
         config: Map<String, Value>,
         source: &mut dyn Source,
     ) -> Result<Self> {
-        let mut remember = Remember { source, params: vec![], known: HashSet::new(), fixed: HashSet::new() };
+        let (known, fixed) = (HashSet::new(), HashSet::new());
+        let mut remember = Remember { source, params: vec![], slots: vec![], known, fixed };
         let mut root = Scope::root(&mut remember).drawing(arch.draw);
         let shares = |(_, tower): &(_, &TowerSpec)| tower.embed.tokens == TokenTable::Shared;
         let tokens = match arch.towers().iter().any(shares) {
@@ -89,13 +97,18 @@ impl Model {
         let pooler = arch.pooler.map(|spec| Transform::new(spec, &mut root.at("pooler"))).transpose()?;
         let heads: Vec<Head> =
             arch.heads.iter().map(|spec| Head::new(spec, main.table(), &mut root)).collect::<Result<_>>()?;
-        let Remember { params, fixed, .. } = remember;
-        Ok(Self { arch, family, config, source: towers.pop(), main, pooler, heads, params, fixed })
+        let Remember { params, slots, fixed, .. } = remember;
+        Ok(Self { arch, family, config, source: towers.pop(), main, pooler, heads, params, slots, fixed })
     }
 
     /// The parameters, each once, in the order of the blocks.
     pub fn params(&self) -> &[Arc<Param>] {
         &self.params
+    }
+
+    /// Where adapters of the linear maps hang, in the order of the blocks.
+    pub fn slots(&self) -> &[Arc<Slot>] {
+        &self.slots
     }
 
     /// Whether a parameter stays as it is in training: a buffer of the reference, such as BART's bias on the logits.

@@ -1,0 +1,115 @@
+//! Adapters: few parameters beside a model's own, that change what it does (parameter-efficient fine-tuning). Made fresh,
+//! or read from and written to the folders of peft.
+
+mod fresh;
+mod load;
+mod merge;
+mod modules;
+mod peft;
+mod save;
+mod spec;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use phyla_kernels::rng::Rng;
+use phyla_nn::adapter::Change;
+use phyla_ops::Param;
+
+pub use merge::merge;
+pub use spec::{AdapterSpec, BottleneckSpec, Ia3Spec, LoraInit, LoraSpec, VeraSpec};
+
+use crate::{LoadError, Model};
+use modules::Site;
+
+/// One adapter of one model.
+#[derive(Debug)]
+pub struct Adapter {
+    spec: AdapterSpec,
+    parts: Vec<Part>,
+    /// Parameters of the model itself that belong to the adapter.
+    saved: Vec<Arc<Param>>,
+}
+
+/// What it changes of one linear map.
+#[derive(Debug)]
+struct Part {
+    site: Site,
+    change: Arc<Change>,
+}
+
+impl Adapter {
+    /// A new adapter for `model`, which leaves the model as it is until it is trained.
+    ///
+    /// # Errors
+    /// A pattern that matches no linear map; a map that has no name in transformers.
+    pub fn fresh(model: &Model, spec: &AdapterSpec, seed: u64) -> Result<Self, LoadError> {
+        fresh::fresh(model, spec, seed)
+    }
+
+    /// Reads a folder of peft (`adapter_config.json`, `adapter_model.safetensors`) for `model`. Parameters that the
+    /// adapter replaces whole (`modules_to_save`) are put into the model. Returns sentences that the user should see, too.
+    ///
+    /// # Errors
+    /// A file that is missing or wrong, a method that is not known, tensors that do not fit the model, and tensors that
+    /// nothing would use.
+    pub fn load(model: &Model, folder: &Path) -> Result<(Self, Vec<String>), LoadError> {
+        load::load(model, folder)
+    }
+
+    /// Writes a folder that peft opens.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn save(&self, model: &Model, folder: &Path, base: Option<&str>) -> Result<(), LoadError> {
+        save::save(self, model, folder, base)
+    }
+
+    /// How it was made.
+    pub fn spec(&self) -> &AdapterSpec {
+        &self.spec
+    }
+
+    /// Its own parameters, each once, those that never learn included.
+    pub fn params(&self) -> Vec<&Arc<Param>> {
+        let mut params: Vec<&Arc<Param>> = vec![];
+        for param in self.parts.iter().flat_map(|part| part.change.params()) {
+            if !params.iter().any(|known| Arc::ptr_eq(known, param)) {
+                params.push(param);
+            }
+        }
+        params
+    }
+
+    /// Parameters of the model that it trains whole and keeps.
+    pub fn saved(&self) -> &[Arc<Param>] {
+        &self.saved
+    }
+
+    /// Whether one of its own parameters learns.
+    pub fn learns(&self, param: &Param) -> bool {
+        let name = param.path().rsplit('.').next().unwrap_or_default();
+        match (&self.spec, name) {
+            (AdapterSpec::Lora(lora), "lora_A") => !lora.freeze_a,
+            (AdapterSpec::Vera(_), "vera_A" | "vera_B") => false,
+            _ => true,
+        }
+    }
+}
+
+impl Model {
+    /// Lets these adapters change the model, and no others: what several add to one map is added up. None at all is the
+    /// model itself.
+    pub fn use_adapters(&self, adapters: &[Arc<Adapter>]) {
+        for slot in self.slots() {
+            let parts = adapters.iter().flat_map(|adapter| &adapter.parts);
+            let ours = parts.filter(|part| Arc::ptr_eq(&part.site.slot, slot)).map(|part| part.change.clone());
+            slot.set(ours.collect());
+        }
+    }
+
+    /// Randomness of the adapters' dropout in training; none outside.
+    pub fn set_adapter_rng(&self, rng: Option<&Rng>) {
+        self.slots().iter().for_each(|slot| slot.set_rng(rng));
+    }
+}

@@ -1,0 +1,49 @@
+//! An adapter written into the weights, after which nothing is computed beside them.
+
+use std::sync::Arc;
+
+use candle_core::Device;
+use phyla_ops::{Data, Param, Weight};
+
+use super::Adapter;
+use crate::{LoadError, Model};
+
+/// Writes what `adapter` changes into the weights of `model`, which is to be dequantised already, and takes it out of use.
+/// Weights come out in f32.
+///
+/// # Errors
+/// An adapter that is no linear change; a weight that is still quantised: what would be merged into rounded numbers is
+/// not what the adapter learned beside them.
+pub fn merge(model: &Model, adapter: &Adapter) -> Result<(), LoadError> {
+    let find = |path: String| model.params().iter().find(|param| param.path() == path);
+    for part in &adapter.parts {
+        let path = part.site.slot.path();
+        let Some(weight) = find(format!("{path}.weight")) else { continue };
+        if let Weight::Blocks(_) | Weight::Bytes(_) = weight.weight() {
+            return Err(LoadError::Adapter(format!(
+                "{} is quantised ({}): merge into weights in f32, bf16 or f16, and quantise the result",
+                weight.path(),
+                weight.weight().stored()
+            )));
+        }
+        let bias = find(format!("{path}.bias"));
+        let mut numbers = values(weight)?;
+        let mut shift = bias.map(values).transpose()?;
+        part.change.merge(&mut numbers, shift.as_deref_mut())?;
+        replace(weight, numbers)?;
+        if let (Some(bias), Some(shift)) = (bias, shift) {
+            replace(bias, shift)?;
+        }
+    }
+    model.use_adapters(&[]);
+    Ok(())
+}
+
+fn values(param: &Arc<Param>) -> Result<Vec<f32>, LoadError> {
+    Ok(param.weight().to_f32()?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?)
+}
+
+fn replace(param: &Arc<Param>, values: Vec<f32>) -> Result<(), LoadError> {
+    let data = Data::from_vec(values, param.dims(), &Device::Cpu)?.to_device(&param.weight().device())?;
+    Ok(param.set_weight(Weight::Dense(data))?)
+}

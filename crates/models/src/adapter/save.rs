@@ -1,0 +1,155 @@
+//! Writes peft's folders: parts of ours that are one module there become one tensor again.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::Device;
+use phyla_nn::adapter::Change;
+use phyla_ops::Param;
+use serde_json::Value;
+
+use super::modules::{paths, sites, tensor_of};
+use super::peft::{CONFIG, PREFIX, WEIGHTS, config};
+use super::{Adapter, Part};
+use crate::checkpoint::{Dtype, SafetensorsWriter, TensorSpec, Values, atomic_write};
+use crate::cut::Cut;
+use crate::{LoadError, Model};
+
+/// Tensors by name, in the order in which they are written.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+pub(super) fn save(adapter: &Adapter, model: &Model, folder: &Path, base: Option<&str>) -> Result<(), LoadError> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| LoadError::Adapter(format!("{} cannot be made: {error}", folder.display())))?;
+    let mut tensors = Tensors::new();
+    for part in &adapter.parts {
+        part.write(model, &mut tensors)?;
+    }
+    let known = paths(model);
+    for param in &adapter.saved {
+        let Some(name) = tensor_of(model, &known, param.path()) else {
+            return Err(LoadError::Adapter(format!(
+                "{} is a part of a tensor of transformers and cannot be saved beside an adapter",
+                param.path()
+            )));
+        };
+        tensors.insert(format!("{PREFIX}{name}"), (param.dims().to_vec(), values(param)?));
+    }
+    let specs: Vec<TensorSpec> = (tensors.iter())
+        .map(|(name, (shape, _))| TensorSpec { name: name.clone(), dtype: Dtype::F32, shape: shape.clone() })
+        .collect();
+    let mut writer = SafetensorsWriter::create_file(folder.join(WEIGHTS), &specs)?;
+    for (name, (_, values)) in &tensors {
+        writer.write(name, Values::F32(values))?;
+    }
+    writer.finish()?;
+    let all = sites(model);
+    let all: HashSet<&str> = all.iter().flatten().map(|site| site.module.as_str()).collect();
+    let all: Vec<&str> = all.into_iter().collect();
+    let mut modules: Vec<&str> = adapter.parts.iter().map(|part| part.site.module.as_str()).collect();
+    modules.dedup();
+    let fields = config(adapter, model, base, &modules, &all);
+    let text = serde_json::to_vec_pretty(&Value::Object(fields))
+        .map_err(|error| LoadError::Adapter(format!("{CONFIG}: {error}")))?;
+    Ok(atomic_write(folder.join(CONFIG), &text)?)
+}
+
+impl Part {
+    /// Rank and alpha of a low-rank change.
+    pub(super) fn rank_and_alpha(&self, rslora: bool) -> Option<(usize, f64)> {
+        let Change::LowRank(change) = &*self.change else { return None };
+        let rank = change.a.dims()[0];
+        let of = rank as f64;
+        Some((rank, change.scale as f64 * if rslora { of.sqrt() } else { of }))
+    }
+
+    fn write(&self, model: &Model, tensors: &mut Tensors) -> Result<(), LoadError> {
+        let module = &self.site.module;
+        match &*self.change {
+            Change::LowRank(change) => {
+                let bare = if change.importance.is_some() { "" } else { ".weight" };
+                self.common(tensors, &format!("{module}.lora_A{bare}"), &change.a)?;
+                self.rows(model, tensors, &format!("{module}.lora_B{bare}"), &change.b)?;
+                if let Some(importance) = &change.importance {
+                    self.common(tensors, &format!("{module}.lora_E"), importance)?;
+                }
+                if let Some(magnitude) = &change.magnitude {
+                    self.rows(model, tensors, &format!("{module}.lora_magnitude_vector"), &magnitude.lengths)?;
+                }
+            }
+            Change::Shared(change) => {
+                let name = format!("{PREFIX}{module}.vera_lambda_d");
+                tensors.insert(name, (vec![change.inner.count()], values(&change.inner)?));
+                self.rows(model, tensors, &format!("{module}.vera_lambda_b"), &change.outer)?;
+                self.projection(tensors, "base_model.vera_A", &change.a)?;
+                self.projection(tensors, "base_model.vera_B", &change.b)?;
+            }
+            Change::Rescale(change) => match change.input {
+                true => self.common(tensors, &format!("{module}.ia3_l"), &change.factors)?,
+                false => self.rows(model, tensors, &format!("{module}.ia3_l"), &change.factors)?,
+            },
+            Change::Bottleneck(change) => {
+                for (name, [weight, bias]) in [("down", &change.down), ("up", &change.up)] {
+                    self.common(tensors, &format!("{module}.adapter_{name}.weight"), weight)?;
+                    self.common(tensors, &format!("{module}.adapter_{name}.bias"), bias)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A tensor that all parts of a module have in common.
+    fn common(&self, tensors: &mut Tensors, name: &str, param: &Arc<Param>) -> Result<(), LoadError> {
+        tensors.insert(format!("{PREFIX}{name}"), (param.dims().to_vec(), values(param)?));
+        Ok(())
+    }
+
+    /// Our rows of a tensor; rows of parts that are not adapted stay 0 (of factors, 1).
+    fn rows(&self, model: &Model, tensors: &mut Tensors, name: &str, param: &Arc<Param>) -> Result<(), LoadError> {
+        let mut shape = param.dims().to_vec();
+        shape[0] *= self.site.place.part.1;
+        let columns: usize = param.dims().iter().skip(1).product();
+        let nothing = if matches!(&*self.change, Change::Rescale(_)) { 1. } else { 0. };
+        let (_, whole) = tensors
+            .entry(format!("{PREFIX}{name}"))
+            .or_insert_with(|| (shape.clone(), vec![nothing; shape.iter().product()]));
+        let cut = Cut::new(&[param.dims()[0], columns], &self.site.place, model.arch.heads_apart());
+        for (at, value) in values(param)?.into_iter().enumerate() {
+            whole[cut.index(at / columns.max(1), at % columns.max(1))] = value;
+        }
+        Ok(())
+    }
+
+    /// One of VeRA's shared matrices: as much of it as the largest map takes.
+    fn projection(&self, tensors: &mut Tensors, name: &str, slice: &Arc<Param>) -> Result<(), LoadError> {
+        let numbers = values(slice)?;
+        let (is_a, [rows, columns]) = (name.ends_with('A'), [slice.dims()[0], slice.dims()[1]]);
+        let first = if is_a { 0 } else { self.site.place.part.0 * rows };
+        let known = tensors.get(name).map_or([0, 0], |(shape, _)| [shape[0], shape[1]]);
+        let needed = [known[0].max(first + rows), known[1].max(columns)];
+        let mut whole = vec![0.; needed[0] * needed[1]];
+        if let Some((_, known_numbers)) = tensors.get(name) {
+            for (row, numbers) in known_numbers.chunks_exact(known[1].max(1)).enumerate() {
+                whole[row * needed[1]..][..known[1]].copy_from_slice(numbers);
+            }
+        }
+        for (row, numbers) in numbers.chunks_exact(columns.max(1)).enumerate() {
+            whole[(first + row) * needed[1]..][..columns].copy_from_slice(numbers);
+        }
+        tensors.insert(name.to_string(), (needed.to_vec(), whole));
+        Ok(())
+    }
+}
+
+impl Adapter {
+    /// Whether its directions have factors of their own.
+    pub(super) fn has_importance(&self) -> bool {
+        let adaptive = |part: &Part| matches!(&*part.change, Change::LowRank(change) if change.importance.is_some());
+        self.parts.iter().any(adaptive)
+    }
+}
+
+fn values(param: &Arc<Param>) -> Result<Vec<f32>, LoadError> {
+    Ok(param.weight().to_f32()?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?)
+}

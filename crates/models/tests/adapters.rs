@@ -1,0 +1,209 @@
+//! Adapters against peft, from the fixtures that `tests/golden/adapters.py` wrote.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use phyla_models::adapter::{Adapter, AdapterSpec, merge};
+use phyla_models::checkpoint::Checkpoint;
+use phyla_models::{Input, LoadOptions, Model, load};
+use serde_json::{Value, json};
+
+/// What f32 sums in another order come to, of the largest number; peft's own drift from f64 is 1e-6.
+const NEAR: f64 = 2e-5;
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/adapters")
+}
+
+/// Every family with each of its methods.
+fn cases() -> Vec<(PathBuf, String)> {
+    let mut cases = vec![];
+    for family in std::fs::read_dir(golden()).unwrap() {
+        let family = family.unwrap().path();
+        for method in std::fs::read_dir(&family).unwrap().map(|entry| entry.unwrap().path()) {
+            if method.is_dir() {
+                cases.push((family.clone(), method.file_name().unwrap().to_string_lossy().into_owned()));
+            }
+        }
+    }
+    cases.sort();
+    assert_eq!(cases.len(), 35);
+    cases
+}
+
+fn open(folder: &Path) -> Model {
+    load(folder, &LoadOptions::default()).unwrap().0
+}
+
+fn rows(value: &Value) -> Vec<u32> {
+    let rows: Vec<Vec<u32>> = serde_json::from_value(value.clone()).unwrap();
+    rows.concat()
+}
+
+fn input(family: &Path) -> Input {
+    let text = std::fs::read_to_string(family.join("inputs.json")).unwrap();
+    let value: Value = serde_json::from_str(&text).unwrap();
+    let of = |key: &str| {
+        let batch = value[key].as_array()?.len();
+        let ids = rows(&value[key]);
+        Some(Input { batch, time: ids.len() / batch, ids, ..Input::default() })
+    };
+    let mask = value["attention_mask"].as_array().map(|_| rows(&value["attention_mask"]));
+    Input {
+        attention_mask: mask.map(|mask| mask.into_iter().map(|keep| keep as u8).collect()),
+        decoder: of("decoder_input_ids").map(Box::new),
+        ..of("input_ids").unwrap()
+    }
+}
+
+fn logits(model: &Model, family: &Path) -> Vec<f32> {
+    let found = phyla_ops::no_grad(|| model.run(&input(family), false)).unwrap();
+    let (_, logits) = found.into_iter().find(|(name, _)| name == "logits").unwrap();
+    logits.data().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn expected(folder: &Path) -> Vec<f32> {
+    Checkpoint::open(folder.join("expected.safetensors")).unwrap().get("logits").unwrap().to_f32().unwrap()
+}
+
+fn apart(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let top = b.iter().fold(0f64, |top, &x| top.max(x.abs() as f64));
+    a.iter().zip(b).map(|(&a, &b)| (a - b).abs() as f64).fold(0., f64::max) / top
+}
+
+fn with(model: &Model, folder: &Path) -> Arc<Adapter> {
+    let adapter = Arc::new(Adapter::load(model, folder).unwrap().0);
+    model.use_adapters(std::slice::from_ref(&adapter));
+    adapter
+}
+
+#[test]
+fn outputs_equal_pefts() {
+    for (family, method) in cases() {
+        let (model, folder) = (open(&family), family.join(&method));
+        let plain = logits(&model, &family);
+        with(&model, &folder);
+        let (found, expected) = (logits(&model, &family), expected(&folder));
+        let off = apart(&found, &expected);
+        assert!(off < NEAR, "{}: {off:e} apart", folder.display());
+        assert!(apart(&plain, &expected) > 1e-2, "{}: the adapter changes nothing", folder.display());
+        model.use_adapters(&[]);
+        if method != "lora" || !model.family.model_type.contains("bert") {
+            let whole = Checkpoint::open(folder.join("adapter_model.safetensors")).unwrap();
+            let replaces = whole.names().any(|name| name.contains("classifier"));
+            assert!(replaces || logits(&model, &family) == plain, "{}: something stays", folder.display());
+        }
+    }
+}
+
+#[test]
+fn folders_come_back_as_they_were() {
+    for (family, method) in cases() {
+        let (model, folder) = (open(&family), family.join(&method));
+        let adapter = with(&model, &folder);
+        let written = tempfile::tempdir().unwrap();
+        adapter.save(&model, written.path(), Some("some/base")).unwrap();
+        if let Some(out) = std::env::var_os("PHYLA_ADAPTERS_OUT") {
+            // For `tests/golden/adapters.py FOLDER`, which opens them in peft.
+            let out = Path::new(&out).join(family.file_name().unwrap()).join(&method);
+            adapter.save(&model, &out, None).unwrap();
+            std::fs::copy(folder.join("expected.safetensors"), out.join("expected.safetensors")).unwrap();
+        }
+        let names = |checkpoint: &Checkpoint| checkpoint.names().map(str::to_string).collect::<Vec<_>>();
+        let name = "adapter_model.safetensors";
+        let [theirs, ours] = [&folder, written.path()].map(|path| Checkpoint::open(path.join(name)).unwrap());
+        let where_ = folder.display();
+        assert_eq!(names(&ours), names(&theirs), "{where_}");
+        for name in theirs.names() {
+            let [a, b] = [&ours, &theirs].map(|checkpoint| checkpoint.get(name).unwrap());
+            assert_eq!(a.shape, b.shape, "{where_}: {name}");
+            assert_eq!(a.to_f32().unwrap(), b.to_f32().unwrap(), "{where_}: {name}");
+        }
+        let again = open(&family);
+        with(&again, written.path());
+        assert_eq!(logits(&again, &family), logits(&model, &family), "{where_}");
+    }
+}
+
+#[test]
+fn merged_equals_unmerged() {
+    for (family, method) in cases() {
+        let (model, folder) = (open(&family), family.join(&method));
+        let adapter = with(&model, &folder);
+        merge(&model, &adapter).unwrap();
+        let off = apart(&logits(&model, &family), &expected(&folder));
+        assert!(off < NEAR, "{}: {off:e} apart", folder.display());
+        assert!(model.slots().iter().all(|slot| slot.changes().is_empty()));
+    }
+}
+
+fn spec(value: Value) -> AdapterSpec {
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn a_fresh_adapter_changes_nothing_until_it_learns() {
+    for family in ["llama", "gpt2", "deepseek_v2", "bert", "t5"] {
+        let folder = golden().join(family);
+        for wanted in [
+            json!({ "lora": { "rank": 3, "targets": ["**.attn.*"] } }),
+            json!({ "lora": { "r": 3, "lora_alpha": 6, "use_rslora": true, "init": "gaussian", "targets": ["**.attn.o"] } }),
+            json!({ "lora": { "rank": 2, "dora": true, "targets": ["**.attn.o"] } }),
+            json!({ "vera": { "rank": 4, "targets": ["**.attn.o"] } }),
+            json!({ "ia3": { "targets": ["**.attn.o"], "feedforward": ["**.layers.0.mlp.down"] } }),
+            json!({ "bottleneck": { "inner": 3, "targets": ["**.attn.o"] } }),
+        ] {
+            let model = open(&folder);
+            let plain = logits(&model, &folder);
+            let adapter = Arc::new(Adapter::fresh(&model, &spec(wanted.clone()), 1).unwrap());
+            model.use_adapters(std::slice::from_ref(&adapter));
+            let off = apart(&logits(&model, &folder), &plain);
+            // DoRA divides by a length and multiplies by the same one.
+            assert!(off < 1e-6, "{family} {wanted}: {off:e}");
+            assert!(adapter.params().iter().any(|param| adapter.learns(param)), "{family} {wanted}");
+            let written = tempfile::tempdir().unwrap();
+            adapter.save(&model, written.path(), None).unwrap();
+            let again = with(&open(&folder), written.path());
+            assert_eq!(again.spec().name(), adapter.spec().name());
+        }
+    }
+}
+
+/// What is said of an adapter's folder after `change`.
+fn complaint(family: &str, change: impl FnOnce(&Path)) -> String {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        std::fs::copy(golden().join("llama/lora").join(name), copy.path().join(name)).unwrap();
+    }
+    change(copy.path());
+    Adapter::load(&open(&golden().join(family)), copy.path()).unwrap_err().to_string()
+}
+
+#[test]
+fn wrong_folders_are_refused_by_name() {
+    let set = |folder: &Path, key: &str, value: Value| {
+        let path = folder.join("adapter_config.json");
+        let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        config[key] = value;
+        std::fs::write(path, config.to_string()).unwrap();
+    };
+    let remove = |name: &'static str| move |folder: &Path| std::fs::remove_file(folder.join(name)).unwrap();
+    for (found, expected) in [
+        (complaint("gpt2", |_| ()), "nothing in this model takes 12 of its 12 tensors"),
+        (complaint("llama", remove("adapter_config.json")), "is this an adapter's folder?"),
+        (complaint("llama", remove("adapter_model.safetensors")), "adapter_model.safetensors"),
+        (complaint("llama", |at| set(at, "peft_type", json!("LOHA"))), "peft_type LOHA is not supported"),
+        (complaint("llama", |at| set(at, "peft_type", Value::Null)), "expected peft_type"),
+        (complaint("llama", |at| set(at, "lora_bias", json!(true))), "lora_bias is true"),
+        (complaint("llama", |at| set(at, "use_dora", json!(true))), "lora_magnitude_vector"),
+        (complaint("llama", |at| set(at, "alpha_pattern", json!({ "(": 3 }))), "alpha_pattern"),
+        (complaint("llama", |at| std::fs::write(at.join("adapter_config.json"), "{").unwrap()), "adapter_config.json"),
+    ] {
+        assert!(found.contains(expected), "{found}");
+    }
+    let model = open(&golden().join("llama"));
+    let none = Adapter::fresh(&model, &spec(json!({ "lora": { "targets": ["**.atn.q"] } })), 0).unwrap_err();
+    assert!(none.to_string().contains("**.atn.q"), "{none}");
+}
