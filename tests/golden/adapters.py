@@ -132,6 +132,9 @@ def compare(written: Path):
     for folder in sorted(written.glob("*/*/adapter_config.json")):
         family, name = folder.parent.parts[-2:]
         base = HERE / "adapters" / family
+        if family == "t5":  # this peft's class for that task asks transformers 5 for a method that has gone
+            settings = json.loads(folder.read_text()) | dict(task_type=None)
+            folder.write_text(json.dumps(settings))
         model = PeftModel.from_pretrained(load(base), folder.parent).eval()
         expected = load_file(folder.parent / "expected.safetensors")["logits"]
         found = answer(model, json.loads((base / "inputs.json").read_text()))

@@ -278,7 +278,10 @@ impl Reader<'_> {
                 save,
             }),
             _ => AdapterSpec::Lora(LoraSpec {
-                rank: number("r", 8.) as usize,
+                rank: match self.config.method.as_str() {
+                    "ADALORA" => number("init_r", 12.),
+                    _ => number("r", 8.),
+                } as usize,
                 alpha: number("lora_alpha", 8.),
                 dropout: number("lora_dropout", 0.),
                 targets: targets(),
