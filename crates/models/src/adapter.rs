@@ -81,6 +81,11 @@ impl Adapter {
         params
     }
 
+    /// The same adapter under the settings that it is trained further with.
+    pub fn with_spec(self, spec: AdapterSpec) -> Self {
+        Self { spec, ..self }
+    }
+
     /// Parameters of the model that it trains whole and keeps.
     pub fn saved(&self) -> &[Arc<Param>] {
         &self.saved

@@ -1,5 +1,6 @@
 //! Training: recipes, the loop, optimisers, schedules, and everything that a run shows and writes.
 
+mod adapt;
 mod average;
 mod calibration;
 mod corpus;

@@ -75,9 +75,11 @@ fn zeros(shape: Vec<usize>, device: &Device) -> Result<Data> {
 impl Optimizer {
     /// Fresh state for those of `params` that are trainable.
     ///
+    /// `lr_scale` is a factor on the learning rate of the parameter at a path, besides those of the recipe's groups.
+    ///
     /// # Errors
     /// A pattern of the recipe that matches no parameter.
-    pub fn new(optim: &Optim, params: &[Arc<Param>]) -> Result<Self> {
+    pub fn new(optim: &Optim, params: &[Arc<Param>], lr_scale: impl Fn(&str) -> f64) -> Result<Self> {
         let trained: Vec<&Arc<Param>> = params.iter().filter(|param| param.trainable()).collect();
         let paths: Vec<&str> = trained.iter().map(|param| param.path()).collect();
         optim.check_paths(&paths).map_err(candle_core::Error::wrap)?;
@@ -89,7 +91,8 @@ impl Optimizer {
                     .iter()
                     .map(|name| zeros(shape(name, param), &device))
                     .collect::<Result<_>>()?;
-                let settings = optim.settings(param.path(), param.dims().len());
+                let mut settings = optim.settings(param.path(), param.dims().len());
+                settings.lr_scale *= lr_scale(param.path());
                 Ok(Item { param: param.clone(), settings, state })
             })
             .collect::<Result<_>>()?;

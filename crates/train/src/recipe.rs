@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use data::{Columns, Data, Generated, Packing, Source, Stories, Sums, Table, TaskName, Text};
-pub use method::{Full, Method};
+pub use method::{Full, Method, Only};
 pub use model::Model;
 pub use objective::{
     Cpo, CpoLoss, Dpo, DpoLoss, FDivergence, Kto, KtoLoss, Lm, MlmNsp, Objective, Orpo, Qa, Reads, Reference, Reward,
@@ -103,6 +103,8 @@ pub struct Recipe {
     pub device: String,
     /// Precision of the arithmetic.
     pub dtype: Dtype,
+    /// What the weights are kept as beside an adapter: q8_0, q4_k_m, …; as `dtype` says when absent.
+    pub quantize: Option<String>,
     /// CPU threads; all cores when absent.
     pub threads: Option<usize>,
     /// `[tokenizer]`: the model folder's own when absent.
@@ -133,6 +135,7 @@ struct Top {
     device: String,
     #[serde(default)]
     dtype: Dtype,
+    quantize: Option<String>,
     threads: Option<usize>,
     tokenizer: Option<toml::Value>,
     data: toml::Table,
@@ -175,6 +178,7 @@ impl Recipe {
             seed: top.seed,
             device: top.device,
             dtype: top.dtype,
+            quantize: top.quantize,
             threads: top.threads,
             tokenizer: top.tokenizer.map(|value| tokenizer::read(&reader, value)).transpose()?,
             data: reader.kinded("data", top.data)?,
@@ -203,6 +207,7 @@ impl Recipe {
             seed: self.seed,
             device: self.device.clone(),
             dtype: self.dtype,
+            quantize: self.quantize.clone(),
             threads: self.threads,
             tokenizer: self
                 .tokenizer
@@ -246,6 +251,29 @@ impl Recipe {
         Ok(changes.filter(|(_, old, new)| old != new).map(|(key, old, new)| format!("{key}: {old} -> {new}")).collect())
     }
 
+    /// What an adapter needs, and what needs one.
+    fn check_adapter(&self, problems: &mut Vec<String>) {
+        let adapts = self.method.adapter().is_some();
+        match self.quantize.as_deref().map(str::parse::<phyla_models::Quantize>) {
+            Some(Err(error)) => problems.push(format!("`quantize`: {error}")),
+            Some(Ok(phyla_models::Quantize::Int8)) => {
+                problems.push("`quantize` is \"int8\", through which there is no gradient; take q8_0".into());
+            }
+            Some(Ok(_)) if !adapts => problems.push(format!(
+                "`quantize` is for weights that stay as they are, and [method] kind = \"{}\" trains them: take lora, vera, \
+                 ia3 or bottleneck",
+                self.method.name()
+            )),
+            _ => {}
+        }
+        if adapts && !matches!(self.model, Model::Named(_)) {
+            problems.push("an adapter needs a `model` that has learned already: a folder or a hub id".into());
+        }
+        if adapts && self.train.average_last > 1 {
+            problems.push("`train.average_last` is for weights, and an adapter is trained; leave it out".into());
+        }
+    }
+
     /// One sentence per contradiction or value out of range.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -267,6 +295,8 @@ impl Recipe {
         self.data.check(&mut problems);
         self.data.check_fits(&self.objective, &mut problems);
         self.objective.check(&mut problems);
+        self.method.check(&mut problems);
+        self.check_adapter(&mut problems);
         self.optim.check(&mut problems);
         self.schedule.check(&mut problems);
         self.train.check(&mut problems);

@@ -105,7 +105,7 @@ pub fn train(recipe: &Recipe, options: &Options) -> Result<Summary, TrainError> 
     }
     let path = checkpoint.as_ref().map(|c| c.path.clone());
     let setup = Setup::new(recipe, run.root(), path.as_deref(), &options.device, &mut |text| progress.note(text))?;
-    let mut optimizer = Optimizer::new(&recipe.optim, setup.model.params())?;
+    let mut optimizer = Optimizer::new(&recipe.optim, &setup.params(), |path| recipe.method.lr_scale(path))?;
     let mut state = match &checkpoint {
         Some(checkpoint) => state::read(checkpoint, &mut optimizer)?,
         None => State::default(),
@@ -357,7 +357,7 @@ impl Trainer<'_> {
 
     fn save(&mut self, setup: &Setup) -> Result<(), TrainError> {
         // What cannot go on must not replace what can.
-        if let Some(param) = setup.model.params().iter().find(|param| !finite(param)) {
+        if let Some(param) = setup.params().iter().find(|param| param.trainable() && !finite(param)) {
             return Err(self.diverged(format!("{} holds values that are not finite", param.path())));
         }
         self.metrics.sync()?;

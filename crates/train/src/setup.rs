@@ -1,17 +1,21 @@
 //! Everything that a run needs before its first step: data, tokenizer, model, batches.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use phyla_data::batch::Batches;
 use phyla_data::tokenizer::Tokenizer;
+use phyla_models::adapter::Adapter;
 use phyla_models::hub::Hub;
 use phyla_models::{Dropouts, LoadOptions, Model, NewHead, fresh_with, load, read_config};
+use phyla_ops::Param;
 use serde_json::{Map, Value, json};
 
 use crate::TrainError;
+use crate::adapt::{adapt, lower_all};
 use crate::judge::Judge;
-use crate::recipe::{self, Dtype, Method, Objective, Recipe};
+use crate::recipe::{self, Dtype, Objective, Recipe};
 use crate::reference;
 use crate::supply::{Material, Shown, Supply};
 
@@ -20,6 +24,10 @@ use crate::supply::{Material, Shown, Supply};
 pub struct Setup {
     /// The model, its trained parameters marked.
     pub model: Model,
+    /// What is trained beside it, if not the model itself.
+    pub adapter: Option<Arc<Adapter>>,
+    /// The name of the model that was begun with, for the adapter's file.
+    pub base: Option<String>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// Training batches.
@@ -69,8 +77,9 @@ impl Setup {
     ) -> Result<Self, TrainError> {
         let material = Material::open(recipe, &folder.join("data"))?;
         let start = match checkpoint {
-            Some(path) => Start::Folder(path.to_owned()),
-            None => start(recipe)?,
+            Some(path) if recipe.method.adapter().is_none() => Start::Folder(path.to_owned()),
+            // An adapter's checkpoint holds the adapter alone.
+            _ => start(recipe)?,
         };
         let tokenizer = match (checkpoint, &start) {
             (Some(path), _) => Tokenizer::load(path)?,
@@ -98,7 +107,14 @@ impl Setup {
         }
         let mut generation = start.generation();
         let head = supply.as_ref().map(|supply| &supply.head);
-        let model = model(recipe, start, &tokenizer, device, (head, checkpoint.is_some()), &mut warnings)?;
+        let model = model(
+            recipe,
+            start,
+            &tokenizer,
+            device,
+            (head, checkpoint.is_some() && recipe.method.adapter().is_none()),
+            &mut warnings,
+        )?;
         for warning in &warnings {
             note(&format!("warning: {warning}"));
         }
@@ -119,14 +135,14 @@ impl Setup {
         };
         supply.notes.iter().for_each(|text| note(text));
         fits(recipe, &model, supply.longest)?;
-        mark(recipe, &model)?;
+        let adapter = adapt(recipe, &model, checkpoint)?;
         let reference = || {
             let start = match recipe.objective.reference() {
                 Some((_, Some(path))) => Start::Folder(resolve(&path.display().to_string())?),
                 _ => self::start(recipe)?,
             };
             let other = self::model(recipe, start, &tokenizer, device, (None, false), &mut vec![])?;
-            mark(recipe, &other)?;
+            lower_all(recipe, &other)?;
             Ok(other)
         };
         let own = (&model, checkpoint.is_some());
@@ -144,7 +160,19 @@ impl Setup {
             generation.entry(key).or_insert(id);
         }
         let Supply { train, validation, judge, shown, .. } = supply;
-        Ok(Self { model, tokenizer, train, validation, judge, shown, generation, warnings })
+        let base = match &recipe.model {
+            recipe::Model::Named(name) => Some(name.clone()),
+            recipe::Model::Config(_) => None,
+        };
+        Ok(Self { model, adapter, base, tokenizer, train, validation, judge, shown, generation, warnings })
+    }
+}
+
+impl Setup {
+    /// Every parameter of the run, the adapter's included.
+    pub fn params(&self) -> Vec<Arc<Param>> {
+        let beside = self.adapter.iter().flat_map(|adapter| adapter.params());
+        self.model.params().iter().chain(beside).cloned().collect()
     }
 }
 
@@ -234,8 +262,11 @@ fn model(
         config: head.clone(),
         seed: (!resumed).then_some(recipe.seed),
     });
-    let options =
-        LoadOptions { device: device.clone(), dtype: Some(DType::F32), dropouts, head, ..LoadOptions::default() };
+    // Beside an adapter there are no masters: the weights are kept as they are multiplied.
+    let low = recipe.method.adapter().is_some() && recipe.dtype == Dtype::Bf16;
+    let dtype = Some(if low { DType::BF16 } else { DType::F32 });
+    let quantize = recipe.quantize.as_deref().map(str::parse).transpose().map_err(TrainError::Settings)?;
+    let options = LoadOptions { device: device.clone(), dtype, dropouts, head, quantize };
     let model = match start {
         Start::Folder(path) => {
             let (model, report) = load(&path, &options)?;
@@ -265,18 +296,4 @@ fn model(
         }
     }
     Ok(model)
-}
-
-/// Marks the parameters that learn and gives them their compute type.
-fn mark(recipe: &Recipe, model: &Model) -> Result<(), TrainError> {
-    let Method::Full(full) = &recipe.method;
-    let paths: Vec<&str> = model.params().iter().map(|param| param.path()).collect();
-    full.check_paths(&paths)?;
-    for param in model.params() {
-        param.set_trainable(!full.is_frozen(param.path()) && !model.is_fixed(param))?;
-        // Matrices alone: norms and biases are cheap and need their digits.
-        let low = recipe.dtype == Dtype::Bf16 && param.dims().len() >= 2;
-        param.set_compute_dtype(low.then_some(DType::BF16))?;
-    }
-    Ok(())
 }

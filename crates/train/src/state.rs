@@ -87,9 +87,12 @@ pub fn write(run: &RunDir, state: &State, setup: &Setup, optimizer: &Optimizer) 
     Ok(())
 }
 
-/// Writes a folder that transformers and `phyla generate` open.
+/// Writes a folder that transformers and `phyla generate` open; of an adapter one that peft and `--adapter` do.
 pub fn write_model(folder: &Path, setup: &Setup, dtype: DType) -> Result<(), TrainError> {
-    save(&setup.model, folder, dtype)?;
+    match &setup.adapter {
+        Some(adapter) => adapter.save(&setup.model, folder, setup.base.as_deref())?,
+        None => save(&setup.model, folder, dtype)?,
+    }
     setup.tokenizer.save_into(folder)?;
     let text = serde_json::to_vec_pretty(&Value::Object(setup.generation.clone())).unwrap_or_default();
     atomic_write(folder.join("generation_config.json"), &text)?;

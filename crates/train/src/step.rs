@@ -41,6 +41,15 @@ pub struct StepResult {
     pub time: Duration,
 }
 
+/// Takes the adapters' randomness back, also after an error: evaluation has none.
+struct Quiet<'a>(&'a Model);
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        self.0.set_adapter_rng(None);
+    }
+}
+
 impl Stepper<'_> {
     /// Step number `step` (from 1) over `batches`, which weigh by their tokens as if they were one batch.
     ///
@@ -60,8 +69,10 @@ impl Stepper<'_> {
         }
         optimizer.zero_grad();
         let (mut loss, mut means) = (0f64, Means::default());
+        let _quiet = Quiet(self.model);
         for (index, batch) in batches.iter().enumerate().filter(|(_, batch)| !Counts::of(batch).is_empty()) {
             let rng = self.rng.split("dropout").split(step).split(index as u64);
+            self.model.set_adapter_rng(Some(&rng.split("adapter")));
             let mode = Mode { rng: Some(rng), checkpointing: self.checkpointing };
             let losses = self.objective.losses(self.model, batch, counts, &mode)?;
             means.merge(&losses.means);

@@ -73,7 +73,7 @@ fn numbers(value: &Value) -> Vec<f64> {
 fn ten_steps(family: &str, batches: &[Batch], checkpointing: bool) -> (Vec<(f64, f64)>, Model) {
     let (model, settings) = (open(family), json(folder(family).join("train.json")));
     let optim = optim(&settings);
-    let mut optimizer = Optimizer::new(&optim, model.params()).unwrap();
+    let mut optimizer = Optimizer::new(&optim, model.params(), |_| 1.).unwrap();
     let objective = Objective::Lm(Lm::default());
     let stepper = Stepper { model: &model, objective: &objective, clip: optim.clip, rng: Rng::new(0), checkpointing };
     let results = (1..=10)

@@ -111,7 +111,7 @@ fn ten_losses_equal_pytorchs() {
             clip: Some(number("clip")),
             ..Optim::default()
         };
-        let mut optimizer = Optimizer::new(&optim, model.params()).unwrap();
+        let mut optimizer = Optimizer::new(&optim, model.params(), |_| 1.).unwrap();
         let label_smoothing = if task.contains("smoothed") { 0.1 } else { 0. };
         let objective = Objective::Lm(Lm { label_smoothing });
         let stepper =

@@ -61,7 +61,9 @@ impl Part {
         let Change::LowRank(change) = &*self.change else { return None };
         let rank = change.a.dims()[0];
         let of = rank as f64;
-        Some((rank, change.scale as f64 * if rslora { of.sqrt() } else { of }))
+        let alpha = change.scale as f64 * if rslora { of.sqrt() } else { of };
+        // The scale is an f32: as many digits as it has, so that 7 comes back as 7.
+        Some((rank, (alpha * 1e6).round() / 1e6))
     }
 
     fn write(&self, model: &Model, tensors: &mut Tensors) -> Result<(), LoadError> {

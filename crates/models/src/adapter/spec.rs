@@ -60,6 +60,9 @@ pub struct LoraSpec {
     pub dora: bool,
     /// Leave the first matrix as it was drawn (LoRA-FA, Zhang et al. 2023).
     pub freeze_a: bool,
+    /// How many times as fast as the first the second matrix learns (LoRA+, Hayou et al. 2024).
+    #[serde(alias = "loraplus_lr_ratio")]
+    pub lr_ratio: Option<f64>,
     /// How the two matrices begin.
     #[serde(alias = "init_lora_weights")]
     pub init: LoraInit,
@@ -92,6 +95,7 @@ impl Default for LoraSpec {
             rslora: false,
             dora: false,
             freeze_a: false,
+            lr_ratio: None,
             init: LoraInit::Default,
             save: vec![],
         }

@@ -38,8 +38,8 @@ fn fused_equals_plain() {
     for rule in rules {
         for dims in [vec![5, 7], vec![33]] {
             let (a, b) = (param("a.weight", &dims, 0.), param("a.weight", &dims, 0.));
-            let mut fused = Optimizer::new(&optim(rule.clone()), std::slice::from_ref(&a)).unwrap();
-            let mut plain = Optimizer::new(&optim(rule.clone()), std::slice::from_ref(&b)).unwrap();
+            let mut fused = Optimizer::new(&optim(rule.clone()), std::slice::from_ref(&a), |_| 1.).unwrap();
+            let mut plain = Optimizer::new(&optim(rule.clone()), std::slice::from_ref(&b), |_| 1.).unwrap();
             for step in 1..=4 {
                 set_grad(&a, step);
                 set_grad(&b, step);
@@ -68,7 +68,7 @@ fn a_restored_optimiser_goes_on_bit_for_bit() {
     ];
     for rule in rules {
         let params = [param("m.weight", &[4, 6], 1.), param("m.bias", &[6], 2.), param("one.weight", &[1, 3], 3.)];
-        let mut whole = Optimizer::new(&optim(rule.clone()), &params).unwrap();
+        let mut whole = Optimizer::new(&optim(rule.clone()), &params, |_| 1.).unwrap();
         let run = |optimizer: &mut Optimizer, steps: std::ops::RangeInclusive<u64>| {
             for step in steps {
                 optimizer.params().for_each(|param| set_grad(param, step));
@@ -84,7 +84,7 @@ fn a_restored_optimiser_goes_on_bit_for_bit() {
                 copy
             })
             .collect();
-        let mut half = Optimizer::new(&optim(rule.clone()), &copies).unwrap();
+        let mut half = Optimizer::new(&optim(rule.clone()), &copies, |_| 1.).unwrap();
         let saved: Vec<(String, Data)> = whole.state().map(|(n, d)| (n, d.copy().unwrap())).collect();
         half.restore(3, |name, _| Ok(saved.iter().find(|(n, _)| n == name).unwrap().1.clone())).unwrap();
         run(&mut whole, 4..=6);
@@ -99,7 +99,7 @@ fn a_restored_optimiser_goes_on_bit_for_bit() {
 #[test]
 fn a_weight_without_gradient_is_an_error() {
     let params = [param("a.weight", &[2, 2], 0.), param("b.weight", &[2, 2], 0.)];
-    let optimizer = Optimizer::new(&optim(Rule::default()), &params).unwrap();
+    let optimizer = Optimizer::new(&optim(Rule::default()), &params, |_| 1.).unwrap();
     set_grad(&params[0], 1);
     assert!(optimizer.grad_norm().unwrap_err().to_string().contains("b.weight"));
 }

@@ -1,7 +1,13 @@
 //! `[method]`: which weights are trained, and how.
 
-use phyla_nn::pattern::{Pattern, PatternError};
+mod full;
+
+use phyla_models::adapter::{AdapterSpec, BottleneckSpec, Ia3Spec, LoraSpec, VeraSpec};
 use serde::{Deserialize, Serialize};
+
+pub use full::{Full, Only};
+
+use super::check_range;
 
 /// The way of adapting the weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -9,37 +15,62 @@ use serde::{Deserialize, Serialize};
 pub enum Method {
     /// Train the weights themselves.
     Full(Full),
+    /// Train the biases alone (BitFit, Ben Zaken et al. 2022).
+    Bitfit(Only),
+    /// Train the norms alone (Zhao et al. 2023).
+    LayerNorm(Only),
+    /// Train a narrow product beside each weight: LoRA, and with its switches rsLoRA, DoRA, LoRA-FA and LoRA+.
+    Lora(LoraSpec),
+    /// Train two vectors beside each weight, around random matrices that all share.
+    Vera(VeraSpec),
+    /// Train factors of keys, values and activations.
+    Ia3(Ia3Spec),
+    /// Train small blocks behind the sublayers (Houlsby et al. 2019, Pfeiffer et al. 2021).
+    Bottleneck(BottleneckSpec),
 }
 
-/// All weights but the frozen ones.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Full {
-    /// Path patterns of weights that stay as they are.
-    pub freeze: Vec<Pattern>,
-}
-
-impl Full {
-    /// Whether the parameter at this path stays as it is.
+impl Method {
+    /// Its `kind`.
     #[must_use]
-    pub fn is_frozen(&self, path: &str) -> bool {
-        self.freeze.iter().any(|pattern| pattern.covers(path))
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Full(_) => "full",
+            Self::Bitfit(_) => "bitfit",
+            Self::LayerNorm(_) => "layer_norm",
+            Self::Lora(_) => "lora",
+            Self::Vera(_) => "vera",
+            Self::Ia3(_) => "ia3",
+            Self::Bottleneck(_) => "bottleneck",
+        }
     }
 
-    /// Checks the patterns against the model's parameter paths.
-    ///
-    /// # Errors
-    /// A pattern that matches nothing, or patterns that leave nothing to train.
-    pub fn check_paths(&self, paths: &[&str]) -> Result<(), PatternError> {
-        for pattern in &self.freeze {
-            pattern.require_match(paths.iter().copied())?;
+    /// The adapter that it trains, if it is one: the model itself stays as it is then.
+    #[must_use]
+    pub fn adapter(&self) -> Option<AdapterSpec> {
+        Some(match self {
+            Self::Full(_) | Self::Bitfit(_) | Self::LayerNorm(_) => return None,
+            Self::Lora(lora) => AdapterSpec::Lora(lora.clone()),
+            Self::Vera(vera) => AdapterSpec::Vera(vera.clone()),
+            Self::Ia3(ia3) => AdapterSpec::Ia3(ia3.clone()),
+            Self::Bottleneck(bottleneck) => AdapterSpec::Bottleneck(bottleneck.clone()),
+        })
+    }
+
+    /// How many times as fast as other parameters the one at this path learns (LoRA+, Hayou et al. 2024).
+    #[must_use]
+    pub fn lr_scale(&self, path: &str) -> f64 {
+        match self {
+            Self::Lora(lora) if path.ends_with(".lora_B") => lora.lr_ratio.unwrap_or(1.),
+            _ => 1.,
         }
-        if !paths.is_empty() && paths.iter().all(|path| self.is_frozen(path)) {
-            return Err(PatternError::new(format!(
-                "`method.freeze` covers all {} parameters: nothing is left to train",
-                paths.len()
-            )));
+    }
+
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        if let Some(adapter) = self.adapter() {
+            adapter.check(problems);
         }
-        Ok(())
+        if let Self::Lora(LoraSpec { lr_ratio: Some(ratio), .. }) = self {
+            check_range(problems, "method.lr_ratio", *ratio, f64::MIN_POSITIVE, f64::MAX);
+        }
     }
 }

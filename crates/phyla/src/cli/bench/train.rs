@@ -43,7 +43,7 @@ pub fn run(args: &Train) -> anyhow::Result<()> {
         param.set_compute_dtype(low.then_some(DType::BF16))?;
     }
     let optim = Optim { rule: Rule::default(), lr: 1e-4, weight_decay: 0.1, clip: Some(1.), ..Optim::default() };
-    let mut optimizer = Optimizer::new(&optim, model.params())?;
+    let mut optimizer = Optimizer::new(&optim, model.params(), |_| 1.)?;
     let stepper = Stepper {
         model: &model,
         objective: &Objective::Lm(Lm::default()),
