@@ -22,6 +22,11 @@ pub use spec::{AdapterSpec, BottleneckSpec, Ia3Spec, LoraInit, LoraSpec, VeraSpe
 use crate::{LoadError, Model};
 use modules::Site;
 
+/// Whether a folder holds an adapter and no model.
+pub fn is_adapter(folder: &Path) -> bool {
+    folder.join(peft::CONFIG).is_file() && !folder.join("config.json").is_file()
+}
+
 /// One adapter of one model.
 #[derive(Debug)]
 pub struct Adapter {

@@ -12,6 +12,7 @@ mod fresh;
 pub mod gguf;
 pub mod hub;
 mod input;
+pub mod lineage;
 mod load;
 mod model;
 pub mod names;

@@ -91,6 +91,12 @@ pub struct LoadReport {
 
 /// Loads a folder that holds `config.json` and safetensors, or a `.gguf` file.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<(Model, LoadReport), LoadError> {
+    if crate::adapter::is_adapter(path) {
+        return Err(LoadError::Adapter(format!(
+            "{} is an adapter, which changes a model: give the model itself, and this folder as --adapter",
+            path.display()
+        )));
+    }
     let mut config = config::read(&config_file(path))?;
     if let Some(head) = &options.head {
         config.extend(head.config.clone());

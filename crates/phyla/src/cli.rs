@@ -19,6 +19,7 @@ pub mod generate;
 pub mod global;
 pub mod init;
 pub mod inspect;
+pub mod merge;
 mod model;
 mod ngrams;
 mod output;

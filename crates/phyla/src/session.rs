@@ -1,11 +1,13 @@
 //! A model ready to use: weights, tokenizer and generation settings from one folder, or one GGUF file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::DType;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_generate::{Event, Generation, GenerationConfig, Generator, Ngrams, PrefixCache};
+use phyla_models::adapter::Adapter;
 use phyla_models::checkpoint::CheckpointError;
 use phyla_models::gguf::Gguf;
 use phyla_models::hub::Hub;
@@ -14,6 +16,19 @@ use phyla_ops::{Data, no_grad};
 
 use crate::Error;
 use crate::device::Choice;
+
+/// Lets the adapters of these folders change `model`; what several add is added up.
+///
+/// # Errors
+/// A folder that holds no adapter of this model.
+pub fn adapt(model: &Model, folders: &[PathBuf]) -> Result<(), Error> {
+    let mut adapters = vec![];
+    for folder in folders {
+        adapters.push(Arc::new(Adapter::load(model, folder)?.0));
+    }
+    model.use_adapters(&adapters);
+    Ok(())
+}
 
 /// How to open a model.
 #[derive(Clone, Copy, Debug, Default)]

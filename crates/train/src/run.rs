@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device};
 use phyla_kernels::rng::Rng;
 use phyla_models::checkpoint::AtomicDir;
+use phyla_models::lineage::{self, Lineage};
+use sha2::{Digest, Sha256};
 
 use crate::TrainError;
 use crate::average::average;
@@ -361,12 +363,36 @@ impl Trainer<'_> {
             return Err(self.diverged(format!("{} holds values that are not finite", param.path())));
         }
         self.metrics.sync()?;
-        state::write(&self.run, &self.state, setup, &self.optimizer)?;
+        state::write(&self.run, &self.state, setup, &self.optimizer, &self.lineage(setup))?;
         self.saved = self.state.step;
         self.run.prune(self.recipe.train.keep_last, self.recipe.train.keep_best)?;
         self.write_report(setup)?;
         self.progress.skip_time();
         Ok(())
+    }
+
+    /// Where what is written comes from.
+    fn lineage(&self, setup: &Setup) -> Lineage {
+        let recipe = self.recipe;
+        let mut metrics = serde_json::Map::new();
+        let last = |value: fn(&Row) -> Option<f64>| self.rows.iter().rev().find_map(value);
+        let values = [("loss", last(|row| row.loss)), ("eval_loss", last(|row| row.eval_loss))];
+        metrics.extend(values.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.into()))));
+        let scores = self.rows.iter().rev().find(|row| row.eval_loss.is_some()).map(|row| row.eval_scores.clone());
+        metrics.extend(scores.unwrap_or_default().into_iter().map(|(name, score)| (name, score.into())));
+        Lineage {
+            version: env!("CARGO_PKG_VERSION").into(),
+            method: recipe.method.name().into(),
+            objective: Some(recipe.objective.name().into()),
+            parent: setup.parent.clone(),
+            quantize: recipe.quantize.clone(),
+            data: Some(self.state.text.clone()),
+            recipe: Some(lineage::hex(&Sha256::digest(self.resolved.as_bytes()))),
+            seed: Some(recipe.seed),
+            step: Some(self.state.step),
+            metrics,
+            ..Lineage::default()
+        }
     }
 
     fn write_report(&self, setup: &Setup) -> Result<(), TrainError> {
@@ -403,7 +429,7 @@ impl Trainer<'_> {
         let mut model = None;
         if stopped != Some(Stopped::Interrupted) {
             let folder = AtomicDir::create(self.run.model())?;
-            state::write_model(folder.path(), setup, DType::F32)?;
+            state::write_model(folder.path(), setup, DType::F32, &self.lineage(setup))?;
             folder.commit()?;
             model = Some(self.run.model());
         }

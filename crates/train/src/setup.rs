@@ -8,6 +8,7 @@ use phyla_data::batch::Batches;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::adapter::Adapter;
 use phyla_models::hub::Hub;
+use phyla_models::lineage::{Lineage, Parent};
 use phyla_models::{Dropouts, LoadOptions, Model, NewHead, fresh_with, load, read_config};
 use phyla_ops::Param;
 use serde_json::{Map, Value, json};
@@ -26,8 +27,8 @@ pub struct Setup {
     pub model: Model,
     /// What is trained beside it, if not the model itself.
     pub adapter: Option<Arc<Adapter>>,
-    /// The name of the model that was begun with, for the adapter's file.
-    pub base: Option<String>,
+    /// What was begun with; none for a model from scratch.
+    pub parent: Option<Parent>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// Training batches.
@@ -105,6 +106,7 @@ impl Setup {
                     .into(),
             );
         }
+        let parent = parent(recipe, &start, checkpoint)?;
         let mut generation = start.generation();
         let head = supply.as_ref().map(|supply| &supply.head);
         let model = model(
@@ -160,11 +162,7 @@ impl Setup {
             generation.entry(key).or_insert(id);
         }
         let Supply { train, validation, judge, shown, .. } = supply;
-        let base = match &recipe.model {
-            recipe::Model::Named(name) => Some(name.clone()),
-            recipe::Model::Config(_) => None,
-        };
-        Ok(Self { model, adapter, base, tokenizer, train, validation, judge, shown, generation, warnings })
+        Ok(Self { model, adapter, parent, tokenizer, train, validation, judge, shown, generation, warnings })
     }
 }
 
@@ -225,6 +223,17 @@ fn fits(recipe: &Recipe, model: &Model, longest: (usize, usize)) -> Result<(), T
         "the longest row has {longest} tokens, and the model has learned positions for {context} only: set {key} to at \
          most that"
     )))
+}
+
+/// What the run began with: as its checkpoint says, or else what the recipe names.
+fn parent(recipe: &Recipe, start: &Start, checkpoint: Option<&Path>) -> Result<Option<Parent>, TrainError> {
+    if let Some(known) = checkpoint.map(Lineage::read).transpose()?.flatten() {
+        return Ok(known.parent);
+    }
+    Ok(match (&recipe.model, start) {
+        (recipe::Model::Named(name), Start::Folder(path)) => Some(Parent::of(name, path)?),
+        _ => None,
+    })
 }
 
 fn start(recipe: &Recipe) -> Result<Start, TrainError> {

@@ -8,6 +8,7 @@ use phyla_data::batch::BatchState;
 use phyla_models::checkpoint::{
     Checkpoint, Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write,
 };
+use phyla_models::lineage::Lineage;
 use phyla_models::save;
 use phyla_ops::cpu;
 use serde::{Deserialize, Serialize};
@@ -66,10 +67,16 @@ const STATE: &str = "trainer_state.json";
 const OPTIMIZER: &str = "optimizer";
 
 /// Writes a complete checkpoint; until it is complete, it does not count.
-pub fn write(run: &RunDir, state: &State, setup: &Setup, optimizer: &Optimizer) -> Result<(), TrainError> {
+pub fn write(
+    run: &RunDir,
+    state: &State,
+    setup: &Setup,
+    optimizer: &Optimizer,
+    lineage: &Lineage,
+) -> Result<(), TrainError> {
     let pending = run.begin_checkpoint(state.step)?;
     let folder = pending.path();
-    write_model(folder, setup, DType::F32)?;
+    write_model(folder, setup, DType::F32, lineage)?;
     let tensors: Vec<_> = optimizer.state().collect();
     let specs: Vec<TensorSpec> = tensors
         .iter()
@@ -88,11 +95,14 @@ pub fn write(run: &RunDir, state: &State, setup: &Setup, optimizer: &Optimizer) 
 }
 
 /// Writes a folder that transformers and `phyla generate` open; of an adapter one that peft and `--adapter` do.
-pub fn write_model(folder: &Path, setup: &Setup, dtype: DType) -> Result<(), TrainError> {
+pub fn write_model(folder: &Path, setup: &Setup, dtype: DType, lineage: &Lineage) -> Result<(), TrainError> {
     match &setup.adapter {
-        Some(adapter) => adapter.save(&setup.model, folder, setup.base.as_deref())?,
+        Some(adapter) => {
+            adapter.save(&setup.model, folder, setup.parent.as_ref().map(|parent| parent.name.as_str()))?
+        }
         None => save(&setup.model, folder, dtype)?,
     }
+    lineage.write(folder)?;
     setup.tokenizer.save_into(folder)?;
     let text = serde_json::to_vec_pretty(&Value::Object(setup.generation.clone())).unwrap_or_default();
     atomic_write(folder.join("generation_config.json"), &text)?;

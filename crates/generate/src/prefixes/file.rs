@@ -159,5 +159,11 @@ fn fingerprint(model: &Model) -> Result<String> {
         add(format!("{} {:?} {}", param.path(), param.dims(), weight.stored()).as_bytes());
         add(&weight.sample(SAMPLE)?);
     }
+    for change in model.slots().iter().flat_map(|slot| slot.changes()) {
+        for param in change.params() {
+            add(param.path().as_bytes());
+            add(&param.weight().sample(SAMPLE)?);
+        }
+    }
     Ok(format!("{hash:016x}"))
 }

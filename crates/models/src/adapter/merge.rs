@@ -3,27 +3,26 @@
 use std::sync::Arc;
 
 use candle_core::Device;
-use phyla_ops::{Data, Param, Weight};
+use phyla_ops::{Data, INT8, Param, Weight};
 
 use super::Adapter;
 use crate::{LoadError, Model};
 
-/// Writes what `adapter` changes into the weights of `model`, which is to be dequantised already, and takes it out of use.
-/// Weights come out in f32.
+/// Writes what `adapter` changes into the weights of `model`, and takes every adapter out of use. Changed weights come out in
+/// f32, also those that were quantised: they are what the adapter was trained beside, and to round the sum to the few
+/// numbers of a block again would lose most of what was learned.
 ///
 /// # Errors
-/// An adapter that is no linear change; a weight that is still quantised: what would be merged into rounded numbers is
-/// not what the adapter learned beside them.
+/// An adapter that is no linear change; weights in int8.
 pub fn merge(model: &Model, adapter: &Adapter) -> Result<(), LoadError> {
     let find = |path: String| model.params().iter().find(|param| param.path() == path);
     for part in &adapter.parts {
         let path = part.site.slot.path();
         let Some(weight) = find(format!("{path}.weight")) else { continue };
-        if let Weight::Blocks(_) | Weight::Bytes(_) = weight.weight() {
+        if let Weight::Bytes(_) = weight.weight() {
             return Err(LoadError::Adapter(format!(
-                "{} is quantised ({}): merge into weights in f32, bf16 or f16, and quantise the result",
-                weight.path(),
-                weight.weight().stored()
+                "{} is in {INT8}, which is made on loading alone: merge into the stored weights",
+                weight.path()
             )));
         }
         let bias = find(format!("{path}.bias"));

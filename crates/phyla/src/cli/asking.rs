@@ -3,12 +3,12 @@
 use std::io::{self, Read};
 
 use anyhow::Context;
-use phyla::Session;
 use phyla::device::Choice;
+use phyla::{Session, adapt};
 use phyla_generate::{ForcedWords, GenerationConfig};
 
 use super::error::usage;
-use super::model::{self, Dtype, QuantizeArgs};
+use super::model::{self, AdapterArgs, Dtype, QuantizeArgs};
 use super::ngrams::NgramArgs;
 use super::sampling::Sampling;
 
@@ -63,6 +63,9 @@ pub struct Asking {
     #[command(flatten)]
     bits: QuantizeArgs,
 
+    #[command(flatten)]
+    adapters: AdapterArgs,
+
     /// auto, cpu, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: Choice,
@@ -96,6 +99,7 @@ impl Asking {
             Some(assistant) => open(&self.model)?.assisted_by(open(assistant)?),
             None => self.ngrams.assist(open(&self.model)?)?,
         };
+        adapt(&session.model, &self.adapters.adapters)?;
         let mut session = match &self.amateur_model {
             Some(amateur) => session.against(open(amateur)?)?,
             None => session,

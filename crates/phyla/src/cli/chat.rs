@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use phyla::device::Choice;
-use phyla::{Session, generate};
+use phyla::{Session, adapt, generate};
 use phyla_data::template::Chat;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_generate::{Event, FinishReason, Generator};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::constraint;
 use super::error::usage;
-use super::model::{Dtype, QuantizeArgs};
+use super::model::{AdapterArgs, Dtype, QuantizeArgs};
 use super::sampling::Sampling;
 
 /// Talk with a model
@@ -46,6 +46,9 @@ pub struct Args {
     #[command(flatten)]
     bits: QuantizeArgs,
 
+    #[command(flatten)]
+    adapters: AdapterArgs,
+
     /// auto, cpu, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: Choice,
@@ -62,6 +65,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut session = super::model::session(&args.model, args.device, args.dtype, args.bits)?;
+    adapt(&session.model, &args.adapters.adapters)?;
     let user = args.sampling.config()?;
     super::outputs::warn_of_unprinted(&user);
     session.config = std::mem::take(&mut session.config).merge(user);

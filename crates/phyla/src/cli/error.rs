@@ -114,7 +114,7 @@ fn session(error: &phyla::Error) -> bool {
 
 fn load(error: &LoadError) -> bool {
     match error {
-        LoadError::Config(_) | LoadError::Weights(_) => true,
+        LoadError::Config(_) | LoadError::Weights(_) | LoadError::Adapter(_) => true,
         LoadError::Checkpoint(error) => checkpoint(error),
         LoadError::Tensor(_) => false,
     }

@@ -14,7 +14,7 @@ use phyla_ops::{Tensor, cpu};
 use serde_json::json;
 
 use super::error::usage;
-use super::model::{self, Dtype, QuantizeArgs};
+use super::model::{self, AdapterArgs, Dtype, QuantizeArgs};
 use super::output;
 
 /// Run a model once over given ids and write its numbers
@@ -55,6 +55,9 @@ pub struct Args {
     #[command(flatten)]
     bits: QuantizeArgs,
 
+    #[command(flatten)]
+    adapters: AdapterArgs,
+
     /// auto, cpu, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: Choice,
@@ -74,7 +77,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(decoder) = &input.decoder {
         warn_of_hidden_rows("decoder_attention_mask", decoder);
     }
-    let model = model::open(&args.model, args.device, args.dtype, args.bits)?;
+    let model = model::open(&args.model, args.device, args.dtype, args.bits, &args.adapters)?;
     let tensors = tensors(&model, &input, args.hidden_states)?;
     write(&args.output, &tensors).with_context(|| format!("cannot write `{}`", args.output.display()))?;
     if args.json {

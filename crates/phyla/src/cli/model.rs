@@ -7,7 +7,7 @@ use anyhow::Context;
 use candle_core::{DType, Device};
 use clap::ValueEnum;
 use phyla::device::Choice;
-use phyla::{OpenOptions, Session};
+use phyla::{OpenOptions, Session, adapt};
 use phyla_models::hub::Hub;
 use phyla_models::{LoadOptions, Model, Quantize, load};
 
@@ -34,6 +34,14 @@ impl Dtype {
             Self::F16 => Some(DType::F16),
         }
     }
+}
+
+/// What changes the model beside its weights.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct AdapterArgs {
+    /// An adapter's folder, as peft or `phyla train` writes it; what several add (repeat it) is added up
+    #[arg(long = "adapter", value_name = "DIR")]
+    pub adapters: Vec<PathBuf>,
 }
 
 /// Into how few bits the weights are put on loading.
@@ -76,7 +84,13 @@ pub fn folder(reference: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Loads a model and says what is odd about it.
-pub fn open(reference: &str, device: Choice, dtype: Dtype, bits: QuantizeArgs) -> anyhow::Result<Model> {
+pub fn open(
+    reference: &str,
+    device: Choice,
+    dtype: Dtype,
+    bits: QuantizeArgs,
+    adapters: &AdapterArgs,
+) -> anyhow::Result<Model> {
     let start = Instant::now();
     let quantize = quantize(dtype, bits)?;
     let (device, dtype) = (self::device(device)?, dtype.wanted());
@@ -85,6 +99,7 @@ pub fn open(reference: &str, device: Choice, dtype: Dtype, bits: QuantizeArgs) -
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
+    adapt(&model, &adapters.adapters)?;
     tracing::debug!(
         "loaded {} weights in {:.1?}, {} bytes of them in place",
         model.count(),

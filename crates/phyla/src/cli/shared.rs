@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::ValueEnum;
-use phyla::Session;
 use phyla::device::Choice;
+use phyla::{Session, adapt};
 use phyla_data::dataset::Faults;
 use phyla_data::supervised::lengths::LengthBatches;
 use phyla_data::supervised::table::{Column, TableFormat, TableSettings};
 
-use super::model::{self, Dtype, QuantizeArgs};
+use super::model::{self, AdapterArgs, Dtype, QuantizeArgs};
 
 #[derive(clap::Args)]
 pub struct ModelArgs {
@@ -25,6 +25,9 @@ pub struct ModelArgs {
     #[command(flatten)]
     pub bits: QuantizeArgs,
 
+    #[command(flatten)]
+    pub adapters: AdapterArgs,
+
     /// auto, cpu, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: Choice,
@@ -32,7 +35,9 @@ pub struct ModelArgs {
 
 impl ModelArgs {
     pub fn session(&self) -> anyhow::Result<Session> {
-        model::session(&self.model, self.device, self.dtype, self.bits)
+        let session = model::session(&self.model, self.device, self.dtype, self.bits)?;
+        adapt(&session.model, &self.adapters.adapters)?;
+        Ok(session)
     }
 }
 
