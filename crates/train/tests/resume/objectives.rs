@@ -74,25 +74,53 @@ fn cases() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Kills a run again and again at another file operation, and compares where it comes out with a whole one.
+fn ends_alike(name: &str, text: &str) {
+    let (whole, broken) = (Run::new(text), Run::new(text));
+    whole.finish(false);
+    let (mut resume, mut resumptions) = (false, 0);
+    for life in 0.. {
+        let fault = format!("abort:{}", 61 + 17 * life);
+        let output = broken.command(resume).env("PHYLA_FAULT", fault).output().unwrap();
+        if output.status.success() {
+            break;
+        }
+        assert_eq!(output.status.code(), None, "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        (resume, resumptions) = (true, resumptions + 1);
+    }
+    assert!(resumptions >= 2, "{name}: only {resumptions} resumptions");
+    assert_eq!(whole.weights(), broken.weights(), "{name}: the final weights differ");
+    assert_eq!(whole.rows(), broken.rows(), "{name}: the metrics differ");
+    assert_eq!(whole.state(), broken.state(), "{name}: the state differs");
+}
+
 #[test]
 fn a_resumed_run_of_any_objective_ends_bit_for_bit_as_an_undisturbed_one() {
     for (name, text) in cases() {
-        let (whole, broken) = (Run::new(&text), Run::new(&text));
-        whole.finish(false);
-        let (mut resume, mut resumptions) = (false, 0);
-        for life in 0.. {
-            let fault = format!("abort:{}", 61 + 17 * life);
-            let output = broken.command(resume).env("PHYLA_FAULT", fault).output().unwrap();
-            if output.status.success() {
-                break;
-            }
-            assert_eq!(output.status.code(), None, "{name}: {}", String::from_utf8_lossy(&output.stderr));
-            (resume, resumptions) = (true, resumptions + 1);
-        }
-        assert!(resumptions >= 2, "{name}: only {resumptions} resumptions");
-        assert_eq!(whole.weights(), broken.weights(), "{name}: the final weights differ");
-        assert_eq!(whole.rows(), broken.rows(), "{name}: the metrics differ");
-        assert_eq!(whole.state(), broken.state(), "{name}: the state differs");
+        ends_alike(name, &text);
+    }
+}
+
+#[test]
+fn a_resumed_run_of_any_adapter_ends_bit_for_bit_as_an_undisturbed_one() {
+    let llama = "model_type = 'llama'\nhidden_size = 32\nintermediate_size = 40\nnum_hidden_layers = 1\n\
+        num_attention_heads = 2\nmax_position_embeddings = 64";
+    let data = "kind = 'jsonl'\ntrain = 'ROOT/train.jsonl'\nvalidation = 'ROOT/validation.jsonl'\nmax_len = 24";
+    let lm = "kind = 'lm'";
+    let base = Run::new(&text(llama, "kind = 'bpe'\nvocab_size = 300", data, lm, ""));
+    base.finish(false);
+    let model = base.root().join("model");
+    for (name, method) in [
+        ("lora", "kind = 'lora'\nrank = 3\nalpha = 7.0\ndropout = 0.2\nrank_pattern = { '**.q' = 2 }\nlr_ratio = 4.0"),
+        ("dora", "kind = 'lora'\nrank = 3\ndora = true\nrslora = true"),
+        ("vera", "kind = 'vera'\nrank = 4"),
+        ("ia3", "kind = 'ia3'"),
+        ("bottleneck", "kind = 'bottleneck'\ninner = 3"),
+    ] {
+        let text = text("", "", data, lm, "").replace("[tokenizer]\n\n", "").replace("[model]\n\n", "");
+        let quantize = if name == "lora" { "quantize = 'q8_0'\n" } else { "" };
+        let head = format!("model = '{}'\n{quantize}", model.display());
+        ends_alike(name, &format!("{head}{text}[method]\n{method}\n"));
     }
 }
 

@@ -75,9 +75,11 @@ impl Run {
         output
     }
 
-    /// The final weights.
+    /// The final weights, of an adapter where one was trained.
     pub fn weights(&self) -> Vec<u8> {
-        std::fs::read(self.root().join("model/model.safetensors")).unwrap()
+        let model = self.root().join("model");
+        let adapter = std::fs::read(model.join("adapter_model.safetensors"));
+        adapter.or_else(|_| std::fs::read(model.join("model.safetensors"))).unwrap()
     }
 
     /// All metrics without what a clock or the system measured.
