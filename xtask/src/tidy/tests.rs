@@ -103,6 +103,7 @@ const CASES: &[Case] = &[
         kept: &[
             ("crates/nn/src/linear.rs", "fn a() { phyla_ops::linear(&x, &w, None) }\n"),
             ("crates/nn/src/moe.rs", "fn a() { x.matmul(&w) }\n"),
+            ("crates/nn/src/adapter/low_rank.rs", "fn a() { phyla_ops::linear(&x, &a, None) }\n"),
             ("crates/ops/src/a.rs", "fn a() { x.matmul(&w) }\n"),
             (
                 "crates/nn/src/mlp.rs",
