@@ -210,6 +210,7 @@ pub(super) fn environment(now: Option<NaiveDateTime>) -> Environment<'static> {
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(methods::call);
     environment.add_filter("tojson", python::filter);
+    environment.add_filter("indent", methods::indent);
     environment.add_function("raise_exception", |message: String| -> std::result::Result<Jinja, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{REFUSED}{message}")))
     });
