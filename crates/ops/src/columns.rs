@@ -24,12 +24,12 @@ pub fn scale_columns(x: &Tensor, w: &Arc<Param>, by: Option<Arc<[f32]>>) -> Resu
     }
     if !plain::fast(x) {
         return plain::composed(&[x], &[w], move |args| {
-            let w = args[1].flatten_all()?;
+            let w = args[1].flatten_all()?.to_dtype(args[0].dtype())?;
             let w = match &by {
-                Some(by) => (w * crate::Data::new(&by[..], args[0].device())?)?,
+                Some(by) => (w * crate::Data::new(&by[..], args[0].device())?.to_dtype(args[0].dtype())?)?,
                 None => w,
             };
-            args[0].broadcast_mul(&w.to_dtype(args[0].dtype())?)
+            args[0].broadcast_mul(&w)
         });
     }
     let input = x.data().contiguous()?;

@@ -54,7 +54,7 @@ fn cut(mut recipe: Recipe, folder: &Path) -> Recipe {
     if matches!(&recipe.model, Model::Named(name) if name.starts_with("runs/")) {
         // What another recipe would have left there.
         let tiny = "[model]\nmodel_type = 'llama'\nhidden_size = 16\nintermediate_size = 24\nnum_hidden_layers = 1\n\
-            num_attention_heads = 2\nmax_position_embeddings = 2048\n[tokenizer]\nkind = 'characters'\n\
+            num_attention_heads = 2\nmax_position_embeddings = 2048\n[tokenizer]\nkind = 'bpe'\nvocab_size = 600\n\
             [data]\nkind = 'stories'\n[optim]\nlr = 1e-3\n[train]\nsteps = 2\n";
         let tiny = Recipe::parse("tiny.toml", tiny, &[]).unwrap();
         (recipe.model, recipe.tokenizer) = (tiny.model, tiny.tokenizer);
@@ -110,6 +110,7 @@ fn every_recipe_of_the_repository_runs_two_steps() {
             "classify" => &["accuracy", "f1", "matthews"],
             "token_classify" => &["accuracy", "f1", "precision", "recall"],
             "qa" => &["exact_match", "f1"],
+            "sft" => &["token_accuracy"],
             "dpo" => &[
                 "logps/chosen",
                 "logps/rejected",

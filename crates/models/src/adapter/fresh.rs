@@ -89,7 +89,7 @@ impl Maker<'_> {
         let all_a = self.shared("", "vera_A", "", [rank, largest_input], draw(largest_input))?;
         let all_b = self.shared("", "vera_B", "", [largest_output, rank], draw(rank))?;
         let (a, b) = slices(&all_a, &all_b, site)?;
-        let inner = self.shared(&site.module, "vera_lambda_d", path, [rank, 1], |_, values| {
+        let inner = self.shared(&site.module, "vera_lambda_d", path, [rank], |_, values| {
             values.fill(vera.d_initial as f32);
         })?;
         let outer = param(format!("{path}.vera_lambda_b"), vec![0.; output], &[output])?;
@@ -118,12 +118,12 @@ impl Maker<'_> {
     }
 
     /// A matrix that all parts of one module have in common; drawn once.
-    fn shared(
+    fn shared<const N: usize>(
         &mut self,
         module: &str,
         name: &str,
         path: &str,
-        shape: [usize; 2],
+        shape: [usize; N],
         draw: impl FnOnce(&mut Rng, &mut [f32]),
     ) -> Result<Arc<Param>> {
         let key = format!("{module}.{name}");
@@ -137,7 +137,7 @@ impl Maker<'_> {
             }
             return Ok(param.clone());
         }
-        let mut values = vec![0.; shape[0] * shape[1]];
+        let mut values = vec![0.; shape.iter().product()];
         draw(&mut self.rng.split(key.as_str()), &mut values);
         let full = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
         let made = param(full, values, &shape)?;
