@@ -9,11 +9,12 @@ mod peft;
 mod save;
 mod spec;
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use phyla_kernels::rng::Rng;
-use phyla_nn::adapter::Change;
+use phyla_nn::adapter::{Change, Slot};
 use phyla_ops::Param;
 
 pub use merge::merge;
@@ -53,12 +54,12 @@ impl Adapter {
     }
 
     /// Reads a folder of peft (`adapter_config.json`, `adapter_model.safetensors`) for `model`. Parameters that the
-    /// adapter replaces whole (`modules_to_save`) are put into the model. Returns sentences that the user should see, too.
+    /// adapter replaces whole (`modules_to_save`) are put into the model.
     ///
     /// # Errors
     /// A file that is missing or wrong, a method that is not known, tensors that do not fit the model, and tensors that
     /// nothing would use.
-    pub fn load(model: &Model, folder: &Path) -> Result<(Self, Vec<String>), LoadError> {
+    pub fn load(model: &Model, folder: &Path) -> Result<Self, LoadError> {
         load::load(model, folder)
     }
 
@@ -77,13 +78,9 @@ impl Adapter {
 
     /// Its own parameters, each once, those that never learn included.
     pub fn params(&self) -> Vec<&Arc<Param>> {
-        let mut params: Vec<&Arc<Param>> = vec![];
-        for param in self.parts.iter().flat_map(|part| part.change.params()) {
-            if !params.iter().any(|known| Arc::ptr_eq(known, param)) {
-                params.push(param);
-            }
-        }
-        params
+        let mut known = HashSet::new();
+        let all = self.parts.iter().flat_map(|part| part.change.params());
+        all.filter(|param| known.insert(Arc::as_ptr(param))).collect()
     }
 
     /// The same adapter under the settings that it is trained further with.
@@ -111,10 +108,12 @@ impl Model {
     /// Lets these adapters change the model, and no others: what several add to one map is added up. None at all is the
     /// model itself.
     pub fn use_adapters(&self, adapters: &[Arc<Adapter>]) {
+        let mut changes: HashMap<*const Slot, Vec<Arc<Change>>> = HashMap::new();
+        for part in adapters.iter().flat_map(|adapter| &adapter.parts) {
+            changes.entry(Arc::as_ptr(&part.site.slot)).or_default().push(part.change.clone());
+        }
         for slot in self.slots() {
-            let parts = adapters.iter().flat_map(|adapter| &adapter.parts);
-            let ours = parts.filter(|part| Arc::ptr_eq(&part.site.slot, slot)).map(|part| part.change.clone());
-            slot.set(ours.collect());
+            slot.set(changes.remove(&Arc::as_ptr(slot)).unwrap_or_default());
         }
     }
 

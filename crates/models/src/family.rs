@@ -98,6 +98,14 @@ impl Entry {
         (self.parse)(config, task)
     }
 
+    /// A tensor's name as transformers' class for a task has it: classes without a head lack the prefix.
+    pub fn named(&self, task: Task, tensor: String) -> String {
+        match tensor.strip_prefix(self.prefix).filter(|_| self.bare.contains(&task)) {
+            Some(bare) => bare.to_string(),
+            None => tensor,
+        }
+    }
+
     /// How `architectures` names a task.
     pub fn architecture(&self, task: Task) -> Option<&'static str> {
         self.architectures.iter().find(|(known, _)| *known == task).map(|(_, name)| *name)

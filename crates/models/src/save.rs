@@ -85,11 +85,7 @@ fn groups(model: &Model) -> Result<Vec<Group>, LoadError> {
                 param.path()
             )));
         };
-        if model.family.bare.contains(&model.arch.task)
-            && let Some(bare) = place.tensor.strip_prefix(model.family.prefix)
-        {
-            place.tensor = bare.to_string();
-        }
+        place.tensor = model.family.named(model.arch.task, place.tensor);
         match groups.iter_mut().rev().take(8).find(|group| group.tensor == place.tensor) {
             Some(group) => group.parts.push((index, place)),
             None => {

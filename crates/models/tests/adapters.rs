@@ -7,6 +7,8 @@ use std::sync::Arc;
 use phyla_models::adapter::{Adapter, AdapterSpec, merge};
 use phyla_models::checkpoint::Checkpoint;
 use phyla_models::{Input, LoadOptions, Model, load};
+use phyla_nn::Pass;
+use phyla_ops::{CrossEntropy, Tensor, Weight};
 use serde_json::{Value, json};
 
 /// What f32 sums in another order come to, of the largest number; peft's own drift from f64 is 1e-6.
@@ -74,7 +76,7 @@ fn apart(a: &[f32], b: &[f32]) -> f64 {
 }
 
 fn with(model: &Model, folder: &Path) -> Arc<Adapter> {
-    let adapter = Arc::new(Adapter::load(model, folder).unwrap().0);
+    let adapter = Arc::new(Adapter::load(model, folder).unwrap());
     model.use_adapters(std::slice::from_ref(&adapter));
     adapter
 }
@@ -169,6 +171,59 @@ fn a_fresh_adapter_changes_nothing_until_it_learns() {
             assert_eq!(again.spec().name(), adapter.spec().name());
         }
     }
+}
+
+/// Numbers other than 0 in the second matrix of every change.
+fn disturb(adapter: &Adapter, by: f32) {
+    for param in adapter.params().into_iter().filter(|param| param.path().ends_with("lora_B")) {
+        let values: Vec<f32> = (0..param.count()).map(|at| by * ((at % 7) as f32 - 3.)).collect();
+        param.set_weight(Weight::Dense(phyla_ops::cpu::tensor(values, param.dims()).unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn what_is_kept_of_an_adapter_follows_its_numbers() {
+    let folder = golden().join("llama");
+    let wanted = spec(json!({ "lora": { "rank": 2, "dora": true, "targets": ["**.attn.*"] } }));
+    let made = |asked_before: bool| {
+        let model = open(&folder);
+        let adapter = Arc::new(Adapter::fresh(&model, &wanted, 1).unwrap());
+        model.use_adapters(std::slice::from_ref(&adapter));
+        let before = asked_before.then(|| logits(&model, &folder));
+        disturb(&adapter, 0.2);
+        let found = logits(&model, &folder);
+        assert!(before.is_none_or(|before| apart(&found, &before) > 1e-2));
+        found
+    };
+    assert_eq!(made(true), made(false));
+}
+
+#[test]
+fn an_adapted_head_answers_alike_by_every_way() {
+    let model = open(&golden().join("llama"));
+    let wanted = spec(json!({ "lora": { "rank": 2, "targets": ["head"] } }));
+    let adapter = Arc::new(Adapter::fresh(&model, &wanted, 1).unwrap());
+    disturb(&adapter, 0.3);
+    let hidden: Tensor = {
+        let found = model.run(&Input::row(&[3, 14, 15, 9]), false).unwrap();
+        found.into_iter().find(|(name, _)| name == "last_hidden_state").unwrap().1
+    };
+    let targets = [4, 0, -100, 30];
+    let ask = || {
+        let logits: Vec<Vec<f32>> = model.logits(&hidden).unwrap().data().squeeze(0).unwrap().to_vec2().unwrap();
+        let direct: Vec<f32> = (logits.iter().zip(targets).filter(|(_, target)| *target >= 0))
+            .map(|(row, target)| row[target as usize] - row.iter().map(|x| x.exp()).sum::<f32>().ln())
+            .collect();
+        let probs = model.log_probs(&hidden, &targets, &mut Pass::idle()).unwrap().data().to_vec1::<f32>().unwrap();
+        let args = CrossEntropy { label_smoothing: 0., scale: 1. };
+        let loss = model.loss(&hidden, &targets, args).unwrap().data().to_scalar::<f32>().unwrap();
+        assert!(apart(&probs, &direct) < NEAR, "{probs:?} and {direct:?}");
+        assert!((loss + direct.iter().sum::<f32>()).abs() < 1e-4, "{loss} and {direct:?}");
+        direct
+    };
+    let plain = ask();
+    model.use_adapters(&[adapter]);
+    assert!(apart(&ask(), &plain) > 1e-2);
 }
 
 /// What is said of an adapter's folder after `change`.

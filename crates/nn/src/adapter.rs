@@ -150,7 +150,9 @@ impl Slot {
     /// Randomness for dropout in training; none outside. The same one gives the same masks, also when a pass is computed
     /// again in the backward pass.
     pub fn set_rng(&self, rng: Option<&Rng>) {
-        *self.rng.write().unwrap_or_else(PoisonError::into_inner) = rng.map(|rng| rng.split(self.path.as_str()));
+        if !self.is_empty() {
+            *self.rng.write().unwrap_or_else(PoisonError::into_inner) = rng.map(|rng| rng.split(self.path.as_str()));
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -191,9 +193,4 @@ fn add_product(weight: &mut [f32], b: &[f32], a: &[f32], factor: f32, [output, i
         }
     }
     Ok(())
-}
-
-/// A parameter's numbers.
-fn numbers(param: &Param) -> Result<Vec<f32>> {
-    param.weight().to_f32()?.flatten_all()?.to_vec1()
 }

@@ -106,6 +106,9 @@ impl Linear {
 
     /// Log-probabilities of `targets` under `x wᵀ + b`, one for each row, without keeping the logits.
     pub fn log_probs(&self, x: &Tensor, targets: &[i32]) -> Result<Tensor> {
+        if self.is_changed() {
+            return phyla_ops::log_probs(&self.slot.forward(x, self)?, targets);
+        }
         phyla_ops::linear_log_probs(x, &self.weight, self.bias.as_ref(), targets)
     }
 }

@@ -66,7 +66,7 @@ pub fn scale_columns(x: &Tensor, w: &Arc<Param>, by: Option<Arc<[f32]>>) -> Resu
 
 /// `w · by`.
 fn factors(w: &Param, by: Option<&[f32]>) -> Result<Vec<f32>> {
-    let mut factors = w.weight().to_f32()?.flatten_all()?.to_vec1::<f32>()?;
+    let mut factors = w.numbers()?;
     for (factor, by) in factors.iter_mut().zip(by.unwrap_or_default()) {
         *factor *= by;
     }

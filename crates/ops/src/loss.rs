@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use candle_core::{D, Result};
+use phyla_kernels::loss as kernels;
 use phyla_kernels::memory::alloc;
-use phyla_kernels::{loss as kernels, product};
 
 use crate::linear::{check_bias, check_gradient, sizes};
+use crate::logits::Logits;
 use crate::{Data, Param, Tensor, cpu, plain};
 
 /// How the losses of the rows become one number.
@@ -57,55 +58,25 @@ pub fn linear_cross_entropy(
     targets: &[i32],
     args: CrossEntropy,
 ) -> Result<Tensor> {
-    let (vocab, k) = sizes(x, w)?;
+    let (vocab, _) = sizes(x, w)?;
     check_bias(vocab, b)?;
-    let rows = x.rows();
-    check(rows, vocab, targets)?;
+    check(x.rows(), vocab, targets)?;
     if !plain::fast(x) || b.is_some_and(|b| b.wants_grad()) {
         return cross_entropy(&crate::linear(x, w, b)?, targets, args);
     }
     check_gradient(x, w)?;
-    let precision = w.precision();
     let tracked = crate::recording() && (x.tracked() || w.trainable());
-    let input = x.data().contiguous()?;
-    let bias = b.map(|b| b.weight().to_f32()).transpose()?;
-    let mut losses = alloc(rows);
-    let mut dx = if tracked { alloc(rows * k) } else { vec![] };
-    {
-        let input = cpu::view::<f32>(&input)?;
-        let bias = bias.as_ref().map(cpu::view::<f32>).transpose()?;
-        let chunk = chunk_rows(rows, vocab);
-        let mut logits = alloc(chunk.min(rows) * vocab);
-        for start in (0..rows).step_by(chunk) {
-            let m = chunk.min(rows - start);
-            let (xs, logits) = (&input[start * k..][..m * k], &mut logits[..m * vocab]);
-            w.compute().with(|w| {
-                product::linear(logits, xs, w, bias.as_deref(), [m, vocab, k], precision);
-                Ok(())
-            })?;
-            kernels::cross_entropy_rows(
-                logits,
-                &targets[start..][..m],
-                args.label_smoothing,
-                tracked.then_some(args.scale),
-                &mut losses[start..][..m],
-            )
+    let made = Logits::new(x, w, b)?;
+    let mut losses = alloc(x.rows());
+    let mut dx = if tracked { made.room() } else { vec![] };
+    made.each(|start, logits| {
+        let rows = start..start + logits.len() / vocab;
+        let scale = tracked.then_some(args.scale);
+        kernels::cross_entropy_rows(logits, &targets[rows.clone()], args.label_smoothing, scale, &mut losses[rows])
             .map_err(candle_core::Error::wrap)?;
-            if tracked {
-                w.compute().with(|w| {
-                    product::linear_dx(&mut dx[start * k..][..m * k], logits, w, [m, vocab, k], false, precision);
-                    Ok(())
-                })?;
-                if w.trainable() {
-                    w.accumulate_or_set(|dw, holds| {
-                        product::linear_dw(dw, logits, xs, [m, vocab, k], holds, precision);
-                        Ok(())
-                    })?;
-                }
-            }
-        }
-    }
-    let shape = input.shape().clone();
+        if tracked { made.back(start, logits, &mut dx) } else { Ok(()) }
+    })?;
+    let dx = if tracked { Some(made.shaped(dx)?) } else { None };
     Ok(Tensor::record(total(&losses, args.scale)?, &[x], w.wants_grad(), move |up| {
         let up = up.to_scalar::<f32>()?;
         if up != 1. {
@@ -113,18 +84,8 @@ pub fn linear_cross_entropy(
                 "the fused loss must be where the backward pass starts; found a gradient of {up} for it"
             );
         }
-        Ok(vec![Some(cpu::tensor(dx, shape)?)])
+        Ok(vec![dx])
     }))
-}
-
-/// 128 MiB of logits at a time: for each such part the gradient of the weight is read and written once more.
-const CHUNK_ELEMENTS: usize = 32 << 20;
-const MIN_CHUNK_ROWS: usize = 128;
-
-/// Few enough rows for the logits to need little memory, enough for the product to run at its peak; parts alike.
-pub(crate) fn chunk_rows(rows: usize, vocab: usize) -> usize {
-    let most = (CHUNK_ELEMENTS / vocab.max(1)).max(MIN_CHUNK_ROWS);
-    rows.div_ceil(rows.div_ceil(most).max(1)).max(1)
 }
 
 pub(crate) fn check(rows: usize, vocab: usize, targets: &[i32]) -> Result<()> {

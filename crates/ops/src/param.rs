@@ -1,9 +1,9 @@
 //! A parameter: its path, its weight and, in training, its gradient.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use candle_core::{DType, Result};
+use candle_core::{DType, Device, Result};
 use half::bf16;
 use phyla_kernels::product::Precision;
 use phyla_kernels::{elementwise, memory, threads};
@@ -27,6 +27,8 @@ pub struct Param {
     /// The copy in the compute type, for mixed precision; the weight is then its f32 master.
     low: RwLock<Option<Data>>,
     trainable: AtomicBool,
+    /// How often the numbers have changed.
+    version: AtomicU64,
     gradient: Mutex<Gradient>,
 }
 
@@ -39,6 +41,7 @@ impl Param {
             weight: RwLock::new(weight),
             low: RwLock::new(None),
             trainable: AtomicBool::new(false),
+            version: AtomicU64::new(0),
             gradient: Mutex::new(Gradient { sum: None, written: false }),
         }
     }
@@ -87,7 +90,23 @@ impl Param {
             candle_core::bail!("{}: expected shape {:?}, found {:?}", self.path, self.shape, weight.dims());
         }
         *self.weight.write().unwrap_or_else(PoisonError::into_inner) = weight;
+        self.touch();
         Ok(())
+    }
+
+    /// The stored numbers as f32 on the CPU, whatever they are stored as: a copy.
+    pub fn numbers(&self) -> Result<Vec<f32>> {
+        self.weight().to_f32()?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()
+    }
+
+    /// A number that grows whenever the weight's numbers change: what follows from them may be kept until then.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// To be called by whoever changes the numbers in place.
+    pub fn touch(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Keeps a copy in `dtype` for the products (`None`: products read the weight itself).

@@ -24,7 +24,7 @@ use crate::device::Choice;
 pub fn adapt(model: &Model, folders: &[PathBuf]) -> Result<(), Error> {
     let mut adapters = vec![];
     for folder in folders {
-        adapters.push(Arc::new(Adapter::load(model, folder)?.0));
+        adapters.push(Arc::new(Adapter::load(model, folder)?));
     }
     model.use_adapters(&adapters);
     Ok(())

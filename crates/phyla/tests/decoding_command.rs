@@ -2,24 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
+#[path = "common/tiny.rs"]
+mod tiny;
 
 use std::fs;
 use std::path::Path;
 
 use common::{matches_snapshot, phyla, said, transcript};
 use serde_json::{Value, json};
-
-/// A folder with a tiny decoder without tokenizer.
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let config = json!({
-        "model_type": "llama", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 200, "initializer_range": 0.3,
-    });
-    fs::write(folder.path().join("c.json"), config.to_string()).unwrap();
-    said(folder.path(), &["init", "--config", "c.json", "--output", "model", "--seed", "5"]);
-    folder
-}
+use tiny::tiny_decoder;
 
 const GENERATE: [&str; 5] = ["generate", "--model", "model", "--ids", "7,3,9,7,3,9,7,3"];
 
@@ -30,7 +21,7 @@ fn answer(folder: &Path, settings: &[&str]) -> Value {
 
 #[test]
 fn every_setting_is_an_option_and_a_file_may_hold_any() {
-    let folder = folder();
+    let folder = tiny_decoder();
     let path = folder.path();
     let ids = |settings: &[&str]| answer(path, &[&["--max-new-tokens", "24"], settings].concat())["sequences"].clone();
     let plain = ids(&[]);
@@ -62,7 +53,7 @@ fn every_setting_is_an_option_and_a_file_may_hold_any() {
 
 #[test]
 fn guesses_change_no_id_and_are_counted() {
-    let folder = folder();
+    let folder = tiny_decoder();
     let path = folder.path();
     let run = |settings: &[&str]| answer(path, &[&["--max-new-tokens", "60"], settings].concat());
     let plain = run(&[]);
@@ -154,7 +145,7 @@ fn answers_are_what_is_asked_for() {
 
 #[test]
 fn a_prompt_cache_spares_what_was_read() {
-    let folder = folder();
+    let folder = tiny_decoder();
     let path = folder.path();
     let ids = |more: &[u32]| -> String {
         let all = (0..40).map(|i| i * 7 % 53).chain(more.iter().copied());
@@ -196,7 +187,7 @@ fn a_prompt_cache_spares_what_was_read() {
 
 #[test]
 fn a_bench_tells_what_the_cache_holds() {
-    let folder = folder();
+    let folder = tiny_decoder();
     let path = folder.path();
     let bytes = |more: &[&str]| -> [u64; 2] {
         let args = ["bench", "decode", "--model", "model", "--prompt-tokens", "70", "--new-tokens", "100", "--json"];
@@ -216,7 +207,7 @@ fn a_bench_tells_what_the_cache_holds() {
 
 #[test]
 fn logits_are_mixed_with_what_is_named() {
-    let folder = folder();
+    let folder = tiny_decoder();
     let path = folder.path();
     said(path, &["init", "--config", "c.json", "--output", "amateur", "--seed", "6"]);
     let ids = |settings: &[&str]| answer(path, &[&["--max-new-tokens", "24"], settings].concat())["sequences"].clone();
@@ -237,7 +228,7 @@ fn logits_are_mixed_with_what_is_named() {
 
 #[test]
 fn a_watermark_is_found_by_who_knows_it() {
-    let folder = folder();
+    let folder = tiny_decoder();
     let path = folder.path();
     let found = |settings: &[&str], with: &[&str]| -> Value {
         let new = answer(path, &[&["--max-new-tokens", "120", "--do-sample", "--seed", "3"], settings].concat());
@@ -272,7 +263,7 @@ fn a_watermark_is_found_by_who_knows_it() {
 
 #[test]
 fn what_is_wrong_with_settings_is_told() {
-    let folder = folder();
+    let folder = tiny_decoder();
     let path = folder.path();
     fs::write(path.join("broken.json"), "{ \"top_k\": ").unwrap();
     fs::write(path.join("list.json"), "[]").unwrap();
@@ -315,7 +306,7 @@ fn what_is_wrong_with_settings_is_told() {
 
 #[test]
 fn what_else_a_call_gives_is_in_the_json() {
-    let folder = folder();
+    let folder = tiny_decoder();
     let run = |settings: &[&str]| answer(folder.path(), &[&["--max-new-tokens", "4"], settings].concat());
     let plain = run(&[]);
     let said = &run(&["--top-logprobs", "3", "--output-scores", "--output-hidden-states"])["sequences"][0];

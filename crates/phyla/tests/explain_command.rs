@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
+#[path = "common/tiny.rs"]
+mod tiny;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,16 +11,11 @@ use std::path::Path;
 
 use common::{matches_snapshot, phyla, said, transcript};
 use serde_json::{Value, json};
+use tiny::tiny_decoder;
 
 /// A folder with a tiny decoder, and a tokenizer whose tokens mean harm.
 fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let config = json!({
-        "model_type": "llama", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 200, "initializer_range": 0.3,
-    });
-    fs::write(folder.path().join("c.json"), config.to_string()).unwrap();
-    said(folder.path(), &["init", "--config", "c.json", "--output", "model", "--seed", "5"]);
+    let folder = tiny_decoder();
     let hostile =
         ["</script><script>alert(1)</script>", "<!--", "\u{2028}", "\u{202e}", "\u{0}", "\"'&<img src=x>", " a\n"];
     let name = |i: usize| hostile.get(i).map_or_else(|| format!("w{i}"), |text| (*text).to_owned());

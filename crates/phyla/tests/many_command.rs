@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
+#[path = "common/tiny.rs"]
+mod tiny;
 
 use std::fs;
 use std::io::Write;
@@ -10,18 +12,7 @@ use std::process::Stdio;
 
 use common::{command, matches_snapshot, phyla, said, transcript};
 use serde_json::{Value, json};
-
-/// A folder with a tiny decoder without tokenizer.
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let config = json!({
-        "model_type": "llama", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 200, "initializer_range": 0.3,
-    });
-    fs::write(folder.path().join("c.json"), config.to_string()).unwrap();
-    said(folder.path(), &["init", "--config", "c.json", "--output", "model", "--seed", "5"]);
-    folder
-}
+use tiny::tiny_decoder;
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -36,7 +27,7 @@ fn alone(folder: &Path, ids: &[u32], options: &[&str]) -> Value {
 
 #[test]
 fn prompts_of_a_file_are_answered_in_order_each_as_if_alone() {
-    let folder = folder();
+    let folder = tiny_decoder();
     let path = folder.path();
     let prompts: Vec<Vec<u32>> = (0..20).map(|i| (0..1 + 7 * i % 100).map(|t| (t * t + i) % 60).collect()).collect();
     let mut text = String::new();
@@ -80,7 +71,7 @@ fn prompts_of_a_file_are_answered_in_order_each_as_if_alone() {
 
 #[test]
 fn what_is_wrong_with_a_prompt_stands_in_its_place() {
-    let folder = folder();
+    let folder = tiny_decoder();
     let path = folder.path();
     let wrong = [
         r#"{"ids": [1, 2]}"#,
@@ -115,7 +106,7 @@ fn what_is_wrong_with_a_prompt_stands_in_its_place() {
 
 #[test]
 fn bench_serve_answers_alike_and_leaves_no_block() {
-    let folder = folder();
+    let folder = tiny_decoder();
     matches_snapshot("help-bench-serve", &said(folder.path(), &["bench", "serve", "--help"]));
     let args =
         ["bench", "serve", "--config", "c.json", "--requests", "9", "--concurrency", "4", "--prompt-tokens", "20"];

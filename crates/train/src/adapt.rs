@@ -20,7 +20,7 @@ pub fn adapt(recipe: &Recipe, model: &Model, checkpoint: Option<&Path>) -> Resul
         return Ok(None);
     };
     let adapter = match checkpoint {
-        Some(path) => Adapter::load(model, path)?.0.with_spec(spec),
+        Some(path) => Adapter::load(model, path)?.with_spec(spec),
         None => Adapter::fresh(model, &with_new_head(spec, recipe, model), recipe.seed)?,
     };
     for param in model.params() {
@@ -38,12 +38,7 @@ pub fn adapt(recipe: &Recipe, model: &Model, checkpoint: Option<&Path>) -> Resul
 
 /// A head that the checkpoint may lack has to be learned, whatever else is adapted.
 fn with_new_head(mut spec: AdapterSpec, recipe: &Recipe, model: &Model) -> AdapterSpec {
-    let save = match &mut spec {
-        AdapterSpec::Lora(lora) => &mut lora.save,
-        AdapterSpec::Vera(vera) => &mut vera.save,
-        AdapterSpec::Ia3(ia3) => &mut ia3.save,
-        AdapterSpec::Bottleneck(bottleneck) => &mut bottleneck.save,
-    };
+    let save = spec.save_mut();
     if recipe.objective.task().is_some() && save.is_empty() {
         let heads = model.arch.heads.iter().filter(|head| !head.is_lm());
         save.extend(heads.filter_map(|head| Pattern::parse(head.name).ok()));

@@ -1,8 +1,7 @@
 //! The mean of the last checkpoints' weights, as the 2017 paper has it (section 6.1).
 
-use candle_core::{Device, Result};
 use phyla_models::{LoadOptions, Model, load};
-use phyla_ops::{Param, Weight, cpu};
+use phyla_ops::{Weight, cpu};
 
 use crate::TrainError;
 use crate::rundir::Checkpoint;
@@ -20,7 +19,7 @@ pub fn average(model: &Model, checkpoints: &[Checkpoint]) -> std::result::Result
             let Some(found) = saved.params().iter().find(|found| found.path() == param.path()) else {
                 return Err(TrainError::Settings(format!("{} has no {}", checkpoint.path.display(), param.path())));
             };
-            for (sum, value) in sum.iter_mut().zip(values(found)?) {
+            for (sum, value) in sum.iter_mut().zip(found.numbers()?) {
                 *sum += share * value;
             }
         }
@@ -32,8 +31,4 @@ pub fn average(model: &Model, checkpoints: &[Checkpoint]) -> std::result::Result
         param.set_compute_dtype(low)?;
     }
     Ok(())
-}
-
-fn values(param: &Param) -> Result<Vec<f32>> {
-    param.weight().to_f32()?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()
 }

@@ -134,7 +134,12 @@ impl Optimizer {
         for item in &self.items {
             let Some(grad) = item.param.grad() else { continue };
             let call = Call { rule: &self.rule, settings: item.settings, args, step: self.step };
-            if grad.device().is_cpu() { call.fused(item, &grad)? } else { call.plain(item, &grad)? }
+            if grad.device().is_cpu() {
+                call.fused(item, &grad)?
+            } else {
+                call.plain(item, &grad)?
+            }
+            item.param.touch();
         }
         Ok(())
     }

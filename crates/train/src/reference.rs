@@ -9,6 +9,7 @@ use phyla_data::supervised::loader::Examples;
 use phyla_data::supervised::preference::Preferences;
 use phyla_models::Model;
 use phyla_models::checkpoint::atomic_write;
+use phyla_models::lineage::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -106,15 +107,17 @@ fn digest_of_data(recipe: &Recipe, parts: &[Arc<Preferences>]) -> String {
 }
 
 fn digest_of_model(model: &Model) -> Result<String, TrainError> {
-    let mut hash = Sha256::new();
+    /// Numbers that become bytes at a time.
+    const PIECE: usize = 4096;
+    let (mut hash, mut bytes) = (Sha256::new(), Vec::with_capacity(4 * PIECE));
     for param in model.params() {
         hash.update(param.path());
         let data = param.weight().to_f32()?.to_device(&candle_core::Device::Cpu)?.contiguous()?;
-        hash.update(bytes(&phyla_ops::cpu::view::<f32>(&data)?));
+        for piece in phyla_ops::cpu::view::<f32>(&data)?.chunks(PIECE) {
+            bytes.clear();
+            bytes.extend(piece.iter().flat_map(|number| number.to_le_bytes()));
+            hash.update(&bytes);
+        }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    Ok(hex(&hash.finalize()))
 }

@@ -16,7 +16,7 @@ use crate::{LoadError, Model};
 
 /// Draws the parameters of one adapter; those of a module that is several maps of ours are shared as peft has them.
 struct Maker<'a> {
-    model: &'a Model,
+    params: HashMap<&'a str, &'a Arc<Param>>,
     rng: Rng,
     shared: HashMap<String, Arc<Param>>,
     /// The largest input and output, which VeRA's shared matrices are made for.
@@ -40,7 +40,8 @@ pub(super) fn fresh(model: &Model, spec: &AdapterSpec, seed: u64) -> std::result
         let [rows, columns] = site.slot.sizes();
         [out.max(rows * site.place.part.1), input.max(columns)]
     });
-    let mut maker = Maker { model, rng: Rng::new(seed).split("adapter"), shared: HashMap::new(), largest };
+    let params = model.params().iter().map(|param| (param.path(), param)).collect();
+    let mut maker = Maker { params, rng: Rng::new(seed).split("adapter"), shared: HashMap::new(), largest };
     let mut parts = vec![];
     for site in chosen {
         let change = match spec {
@@ -146,8 +147,7 @@ impl Maker<'_> {
     }
 
     fn weight(&self, path: &str) -> Option<&Arc<Param>> {
-        let path = format!("{path}.weight");
-        self.model.params().iter().find(|param| param.path() == path)
+        self.params.get(format!("{path}.weight").as_str()).copied()
     }
 }
 

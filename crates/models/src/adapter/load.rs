@@ -30,7 +30,7 @@ struct Reader<'a> {
 
 type Read<T> = Result<T, LoadError>;
 
-pub(super) fn load(model: &Model, folder: &Path) -> Read<(Adapter, Vec<String>)> {
+pub(super) fn load(model: &Model, folder: &Path) -> Read<Adapter> {
     let config = PeftConfig::read(folder)?;
     let checkpoint = Checkpoint::open(folder.join(WEIGHTS))?;
     let (used, shared) = (BTreeSet::new(), HashMap::new());
@@ -47,7 +47,7 @@ pub(super) fn load(model: &Model, folder: &Path) -> Read<(Adapter, Vec<String>)>
         return Err(LoadError::Adapter(format!("{}: an adapter without tensors", folder.display())));
     }
     let spec = reader.spec(&parts, &saved);
-    Ok((Adapter { spec, parts, saved }, vec![]))
+    Ok(Adapter { spec, parts, saved })
 }
 
 impl Reader<'_> {

@@ -1,5 +1,6 @@
 //! An adapter written into the weights, after which nothing is computed beside them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -15,7 +16,8 @@ use crate::{LoadError, Model};
 /// # Errors
 /// An adapter that is no linear change; weights in int8.
 pub fn merge(model: &Model, adapter: &Adapter) -> Result<(), LoadError> {
-    let find = |path: String| model.params().iter().find(|param| param.path() == path);
+    let params: HashMap<&str, &Arc<Param>> = model.params().iter().map(|param| (param.path(), param)).collect();
+    let find = |path: String| params.get(path.as_str()).copied();
     for part in &adapter.parts {
         let path = part.site.slot.path();
         let Some(weight) = find(format!("{path}.weight")) else { continue };
@@ -26,8 +28,8 @@ pub fn merge(model: &Model, adapter: &Adapter) -> Result<(), LoadError> {
             )));
         }
         let bias = find(format!("{path}.bias"));
-        let mut numbers = values(weight)?;
-        let mut shift = bias.map(values).transpose()?;
+        let mut numbers = weight.numbers()?;
+        let mut shift = bias.map(|bias| bias.numbers()).transpose()?;
         part.change.merge(&mut numbers, shift.as_deref_mut())?;
         replace(weight, numbers)?;
         if let (Some(bias), Some(shift)) = (bias, shift) {
@@ -36,10 +38,6 @@ pub fn merge(model: &Model, adapter: &Adapter) -> Result<(), LoadError> {
     }
     model.use_adapters(&[]);
     Ok(())
-}
-
-fn values(param: &Arc<Param>) -> Result<Vec<f32>, LoadError> {
-    Ok(param.weight().to_f32()?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?)
 }
 
 fn replace(param: &Arc<Param>, values: Vec<f32>) -> Result<(), LoadError> {

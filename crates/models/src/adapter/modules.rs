@@ -40,18 +40,12 @@ fn site(model: &Model, slot: &Arc<Slot>, paths: &HashSet<&str>) -> Result<Site, 
     if place.slice.is_some() || place.folded.is_some() {
         return Err(lost("transformers keeps it in a stack of several, which is no linear map that peft could name"));
     }
-    place.tensor = named(model, &place.tensor);
+    place.tensor = model.family.named(model.arch.task, place.tensor);
     let transposed = std::mem::replace(&mut place.transposed, false);
     let Some(module) = place.tensor.strip_suffix(".weight").map(str::to_string) else {
         return Err(lost("transformers keeps it as a parameter that is no module's"));
     };
     Ok(Site { slot: slot.clone(), module, place, transposed })
-}
-
-/// A tensor's name as transformers' class for this task has it.
-pub(super) fn named(model: &Model, tensor: &str) -> String {
-    let bare = model.family.bare.contains(&model.arch.task);
-    tensor.strip_prefix(model.family.prefix).filter(|_| bare).unwrap_or(tensor).to_string()
 }
 
 /// Every parameter's path.
@@ -63,5 +57,5 @@ pub(super) fn paths(model: &Model) -> HashSet<&str> {
 pub(super) fn tensor_of(model: &Model, paths: &HashSet<&str>, path: &str) -> Option<String> {
     let place = place(model.family.names, path, |path| paths.contains(path))?;
     let alone = place.part.1 == 1 && !place.transposed && place.slice.is_none() && place.folded.is_none() && !place.row;
-    alone.then(|| named(model, &place.tensor))
+    alone.then(|| model.family.named(model.arch.task, place.tensor))
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::Device;
 use phyla_nn::adapter::Change;
 use phyla_ops::Param;
 use serde_json::Value;
@@ -34,7 +33,7 @@ pub(super) fn save(adapter: &Adapter, model: &Model, folder: &Path, base: Option
                 param.path()
             )));
         };
-        tensors.insert(format!("{PREFIX}{name}"), (param.dims().to_vec(), values(param)?));
+        tensors.insert(format!("{PREFIX}{name}"), (param.dims().to_vec(), param.numbers()?));
     }
     let specs: Vec<TensorSpec> = (tensors.iter())
         .map(|(name, (shape, _))| TensorSpec { name: name.clone(), dtype: Dtype::F32, shape: shape.clone() })
@@ -82,7 +81,7 @@ impl Part {
             }
             Change::Shared(change) => {
                 let name = format!("{PREFIX}{module}.vera_lambda_d");
-                tensors.insert(name, (vec![change.inner.count()], values(&change.inner)?));
+                tensors.insert(name, (vec![change.inner.count()], change.inner.numbers()?));
                 self.rows(model, tensors, &format!("{module}.vera_lambda_b"), &change.outer)?;
                 self.projection(tensors, "base_model.vera_A", &change.a)?;
                 self.projection(tensors, "base_model.vera_B", &change.b)?;
@@ -103,7 +102,7 @@ impl Part {
 
     /// A tensor that all parts of a module have in common.
     fn common(&self, tensors: &mut Tensors, name: &str, param: &Arc<Param>) -> Result<(), LoadError> {
-        tensors.insert(format!("{PREFIX}{name}"), (param.dims().to_vec(), values(param)?));
+        tensors.insert(format!("{PREFIX}{name}"), (param.dims().to_vec(), param.numbers()?));
         Ok(())
     }
 
@@ -117,7 +116,7 @@ impl Part {
             .entry(format!("{PREFIX}{name}"))
             .or_insert_with(|| (shape.clone(), vec![nothing; shape.iter().product()]));
         let cut = Cut::new(&[param.dims()[0], columns], &self.site.place, model.arch.heads_apart());
-        for (at, value) in values(param)?.into_iter().enumerate() {
+        for (at, value) in param.numbers()?.into_iter().enumerate() {
             whole[cut.index(at / columns.max(1), at % columns.max(1))] = value;
         }
         Ok(())
@@ -125,7 +124,7 @@ impl Part {
 
     /// One of VeRA's shared matrices: as much of it as the largest map takes.
     fn projection(&self, tensors: &mut Tensors, name: &str, slice: &Arc<Param>) -> Result<(), LoadError> {
-        let numbers = values(slice)?;
+        let numbers = slice.numbers()?;
         let (is_a, [rows, columns]) = (name.ends_with('A'), [slice.dims()[0], slice.dims()[1]]);
         let first = if is_a { 0 } else { self.site.place.part.0 * rows };
         let known = tensors.get(name).map_or([0, 0], |(shape, _)| [shape[0], shape[1]]);
@@ -150,8 +149,4 @@ impl Adapter {
         let adaptive = |part: &Part| matches!(&*part.change, Change::LowRank(change) if change.importance.is_some());
         self.parts.iter().any(adaptive)
     }
-}
-
-fn values(param: &Arc<Param>) -> Result<Vec<f32>, LoadError> {
-    Ok(param.weight().to_f32()?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?)
 }

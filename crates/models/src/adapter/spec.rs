@@ -216,6 +216,16 @@ impl AdapterSpec {
         }
     }
 
+    /// The same, to be added to.
+    pub fn save_mut(&mut self) -> &mut Vec<Pattern> {
+        match self {
+            Self::Lora(lora) => &mut lora.save,
+            Self::Vera(vera) => &mut vera.save,
+            Self::Ia3(ia3) => &mut ia3.save,
+            Self::Bottleneck(bottleneck) => &mut bottleneck.save,
+        }
+    }
+
     /// Adds a sentence for each setting that no model could be adapted with.
     pub fn check(&self, problems: &mut Vec<String>) {
         let mut size = |key: &str, size: usize| {

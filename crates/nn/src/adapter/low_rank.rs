@@ -1,12 +1,12 @@
 //! LoRA (Hu et al. 2021, section 4.1) and what departs from it by a line: rsLoRA (another scale), LoRA-FA (`a` stays as it
 //! is), AdaLoRA (a factor for each direction), DoRA (the weight's direction and length apart).
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
 use phyla_ops::{Param, Tensor};
 
-use super::{Site, add_product, numbers};
+use super::{Site, add_product};
 
 /// `y + scale · b (importance ∘ (a x))`.
 #[derive(Debug)]
@@ -31,14 +31,23 @@ pub struct LowRank {
 pub struct Magnitude {
     /// `[output]`.
     pub lengths: Arc<Param>,
-    /// `|w|²` of each row, which stays.
-    squares: OnceLock<Vec<f32>>,
+    kept: Mutex<Kept>,
+}
+
+/// What follows from weights that seldom change, for the versions that it follows from: it costs as much as `rank` rows of
+/// the map, and more.
+#[derive(Debug, Default)]
+struct Kept {
+    /// `|w|²` of each row.
+    squares: Option<(u64, Vec<f32>)>,
+    /// `1 / |w + s b a|` of each row.
+    inverse: Option<([u64; 3], Arc<[f32]>)>,
 }
 
 impl Magnitude {
     /// Over these lengths.
     pub fn new(lengths: Arc<Param>) -> Self {
-        Self { lengths, squares: OnceLock::new() }
+        Self { lengths, kept: Mutex::default() }
     }
 
     /// `|w|` of each row: where the lengths begin.
@@ -48,12 +57,9 @@ impl Magnitude {
 }
 
 fn squares(weight: &Param) -> Result<Vec<f32>> {
-    let (rows, columns) = (weight.dims()[0], weight.count() / weight.dims()[0].max(1));
-    let numbers = numbers(weight)?;
+    let (columns, numbers) = (weight.count() / weight.dims()[0].max(1), weight.numbers()?);
     let square = |row: &[f32]| row.iter().map(|&x| x as f64 * x as f64).sum::<f64>() as f32;
-    let squares: Vec<f32> = numbers.chunks_exact(columns.max(1)).map(square).collect();
-    debug_assert_eq!(squares.len(), rows);
-    Ok(squares)
+    Ok(numbers.chunks_exact(columns.max(1)).map(square).collect())
 }
 
 impl LowRank {
@@ -78,26 +84,35 @@ impl LowRank {
             true => phyla_ops::linear(&x, weight, None)?,
             false => y.clone(),
         };
-        let inverse = self.lengths(magnitude, weight)?.into_iter().map(f32::recip).collect();
+        let inverse = self.inverse_lengths(magnitude, weight)?;
         let turned = phyla_ops::scale_columns(&phyla_ops::add(&base, &added)?, &magnitude.lengths, Some(inverse))?;
         phyla_ops::add(&y, &phyla_ops::add(&turned, &phyla_ops::scale(&base, -1.)?)?)
     }
 
-    /// `|w + s b a|` of each row, without ever making that matrix: `|w|² + 2 s (w aᵀ)·b + s² b (a aᵀ) bᵀ`.
-    fn lengths(&self, magnitude: &Magnitude, weight: &Arc<Param>) -> Result<Vec<f32>> {
-        let squares = match magnitude.squares.get() {
-            Some(squares) => squares,
-            None => {
-                let found = squares(weight)?;
-                magnitude.squares.get_or_init(|| found)
-            }
+    /// `1 / |w + s b a|` of each row.
+    fn inverse_lengths(&self, magnitude: &Magnitude, weight: &Arc<Param>) -> Result<Arc<[f32]>> {
+        let versions = [weight, &self.a, &self.b].map(|param| param.version());
+        let mut kept = magnitude.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, inverse)) = kept.inverse.as_ref().filter(|(known, _)| *known == versions) {
+            return Ok(inverse.clone());
+        }
+        let squares = match kept.squares.take().filter(|(known, _)| *known == versions[0]) {
+            Some((_, squares)) => squares,
+            None => squares(weight)?,
         };
+        let inverse: Arc<[f32]> = self.lengths(&squares, weight)?.into_iter().map(f32::recip).collect();
+        *kept = Kept { squares: Some((versions[0], squares)), inverse: Some((versions, inverse.clone())) };
+        Ok(inverse)
+    }
+
+    /// `|w + s b a|` of each row, without ever making that matrix: `|w|² + 2 s (w aᵀ)·b + s² b (a aᵀ) bᵀ`.
+    fn lengths(&self, squares: &[f32], weight: &Arc<Param>) -> Result<Vec<f32>> {
         let (rank, output) = (self.a.dims()[0], self.b.dims()[0]);
         phyla_ops::no_grad(|| {
             let a = Tensor::from(self.a.weight().to_f32()?);
             let across = phyla_ops::linear(&a, weight, None)?.data().to_vec2::<f32>()?; // [rank, output]
             let among = phyla_ops::linear(&a, &self.a, None)?.data().to_vec2::<f32>()?; // [rank, rank]
-            let (b, s) = (numbers(&self.b)?, self.scale as f64);
+            let (b, s) = (self.b.numbers()?, self.scale as f64);
             let length = |row: usize| {
                 let b = &b[row * rank..][..rank];
                 let mut square = squares[row] as f64;
@@ -114,15 +129,15 @@ impl LowRank {
 
     pub(super) fn merge(&self, weight: &mut [f32]) -> Result<()> {
         let (rank, input, output) = (self.a.dims()[0], self.a.dims()[1], self.b.dims()[0]);
-        let (mut a, b) = (numbers(&self.a)?, numbers(&self.b)?);
+        let (mut a, b) = (self.a.numbers()?, self.b.numbers()?);
         if let Some(importance) = &self.importance {
-            for (row, factor) in a.chunks_exact_mut(input.max(1)).zip(numbers(importance)?) {
+            for (row, factor) in a.chunks_exact_mut(input.max(1)).zip(importance.numbers()?) {
                 row.iter_mut().for_each(|x| *x *= factor);
             }
         }
         add_product(weight, &b, &a, self.scale, [output, input, rank])?;
         if let Some(magnitude) = &self.magnitude {
-            for (row, length) in weight.chunks_exact_mut(input.max(1)).zip(numbers(&magnitude.lengths)?) {
+            for (row, length) in weight.chunks_exact_mut(input.max(1)).zip(magnitude.lengths.numbers()?) {
                 let now = row.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt() as f32;
                 row.iter_mut().for_each(|x| *x *= length / now);
             }

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use candle_core::Result;
 use phyla_ops::{Param, Tensor};
 
-use super::numbers;
-
 /// `factors ∘ y`, or a map of `factors ∘ x`.
 #[derive(Debug)]
 pub struct Rescale {
@@ -22,7 +20,7 @@ impl Rescale {
     }
 
     pub(super) fn merge(&self, weight: &mut [f32], bias: Option<&mut [f32]>) -> Result<()> {
-        let factors = numbers(&self.factors)?;
+        let factors = self.factors.numbers()?;
         let columns = if self.input { factors.len() } else { weight.len() / factors.len().max(1) };
         for (at, row) in weight.chunks_exact_mut(columns.max(1)).enumerate() {
             match self.input {

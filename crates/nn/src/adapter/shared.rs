@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Result;
 use phyla_ops::{Param, Tensor};
 
-use super::{Site, add_product, numbers};
+use super::{Site, add_product};
 
 /// `y + λ_b ∘ b (λ_d ∘ (a x))`.
 #[derive(Debug)]
@@ -37,11 +37,11 @@ impl Shared {
 
     pub(super) fn merge(&self, weight: &mut [f32]) -> Result<()> {
         let (rank, input, output) = (self.a.dims()[0], self.a.dims()[1], self.b.dims()[0]);
-        let (mut a, mut b) = (numbers(&self.a)?, numbers(&self.b)?);
-        for (row, factor) in a.chunks_exact_mut(input.max(1)).zip(numbers(&self.inner)?) {
+        let (mut a, mut b) = (self.a.numbers()?, self.b.numbers()?);
+        for (row, factor) in a.chunks_exact_mut(input.max(1)).zip(self.inner.numbers()?) {
             row.iter_mut().for_each(|x| *x *= factor);
         }
-        for (row, factor) in b.chunks_exact_mut(rank.max(1)).zip(numbers(&self.outer)?) {
+        for (row, factor) in b.chunks_exact_mut(rank.max(1)).zip(self.outer.numbers()?) {
             row.iter_mut().for_each(|x| *x *= factor);
         }
         add_product(weight, &b, &a, 1., [output, input, rank])

@@ -118,7 +118,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::load(&folder).ok();
     let mut adapters = vec![];
     for path in &args.adapter {
-        adapters.push(std::sync::Arc::new(Adapter::load(&model, path)?.0));
+        adapters.push(std::sync::Arc::new(Adapter::load(&model, path)?));
     }
     model.use_adapters(&adapters);
     let prompts = prompts(args, &model, tokenizer.as_ref())?;
