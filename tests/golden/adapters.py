@@ -13,7 +13,16 @@ from pathlib import Path
 
 import torch
 from common import HERE, base_config, load, make_inputs, new_model, save, seed_of
-from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftModel, VeraConfig, get_peft_model
+from peft import (
+    AdaLoraConfig,
+    EvaConfig,
+    IA3Config,
+    LoraConfig,
+    PeftModel,
+    VeraConfig,
+    get_peft_model,
+    initialize_lora_eva_weights,
+)
 from safetensors.torch import load_file, save_file
 
 warnings.filterwarnings("ignore")
@@ -98,6 +107,88 @@ def losses(model, inputs: dict) -> list[float]:
     return found
 
 
+def start(family: str, name: str) -> LoraConfig:
+    targets = TARGETS[family][0]
+    eva = EvaConfig(rho=2.0) if name == "eva" else None
+    return LoraConfig(r=3, lora_alpha=5, target_modules=targets, init_lora_weights=name, eva_config=eva)
+
+
+def write_start(family: str, name: str, inputs: dict):
+    """An adapter that begins with what the weights or their inputs are like: ten losses, and what is saved then."""
+    folder = HERE / "adapters" / family
+    out = folder / name
+    model = get_peft_model(load(folder), start(family, name)).eval()
+    if name == "eva":
+        ids = torch.tensor(inputs["input_ids"])
+        batch = {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)}
+        initialize_lora_eva_weights(model, dataloader=[batch], show_progress_bar=False)
+        found = {}
+    else:  # what the base gives up is given back on saving
+        model.peft_config["default"].init_lora_weights = True
+        model.save_pretrained(out / "begun")
+        model.peft_config["default"].init_lora_weights = name
+        found = {"path_initial_model_for_weight_conversion": str(out / "begun")}
+    expected = {"losses": torch.tensor(losses(model.train(), inputs), dtype=torch.float64)}
+    expected["logits"] = answer(model.eval(), inputs)
+    model.save_pretrained(out, **found)
+    (out / "README.md").unlink(missing_ok=True)
+    shutil.rmtree(out / "begun", ignore_errors=True)
+    save_file(expected, out / "expected.safetensors")
+    tidy_config(out)
+
+
+COMBINATIONS = {
+    "linear": {},
+    "cat": {},
+    "svd": dict(svd_rank=4),
+    "ties": dict(density=0.6),
+    "ties_svd": dict(density=0.6, majority_sign_method="frequency"),
+    "magnitude_prune": dict(density=0.4),
+    "magnitude_prune_svd": dict(density=0.7),
+    "dare_linear": dict(density=1.0),  # what is left out otherwise is random
+    "dare_ties": dict(density=1.0),
+    "dare_linear_svd": dict(density=1.0),
+    "dare_ties_svd": dict(density=1.0),
+}
+
+
+def write_combined(family: str, inputs: dict):
+    """What two adapters answer, combined in every way: names of the ways, and logits of each."""
+    folder = HERE / "adapters" / family
+    out = HERE / "combined" / family
+    targets = TARGETS[family][0]
+    model = None
+    for at, (name, alpha) in enumerate([("a", 5), ("b", 4)]):
+        settings = LoraConfig(r=3, lora_alpha=alpha, target_modules=targets[at:], use_rslora=name == "b")
+        torch.manual_seed(seed_of(f"{family} combined {name}"))
+        if model is None:
+            model = get_peft_model(load(folder), settings, adapter_name=name)
+        else:
+            model.add_adapter(name, settings)
+        model.set_adapter(name)
+        disturb(model, seed_of(f"{family} combined {name}"))
+    model.eval().save_pretrained(out)
+    (out / "README.md").unlink(missing_ok=True)
+    for name in ("a", "b"):
+        (out / name / "README.md").unlink(missing_ok=True)
+        tidy_config(out / name)
+    model.base_model.set_adapter(["a", "b"])
+    expected = {"several": answer(model, inputs)}
+    for name, settings in COMBINATIONS.items():
+        model.add_weighted_adapter(["a", "b"], [0.7, -0.4], f"by_{name}", combination_type=name, **settings)
+        model.set_adapter(f"by_{name}")
+        expected[name] = answer(model, inputs)
+    save_file(expected, out / "expected.safetensors")
+
+
+def tidy_config(folder: Path):
+    stored = json.loads((folder / "adapter_config.json").read_text())
+    stored["base_model_name_or_path"] = None
+    if isinstance(stored.get("target_modules"), list):  # a set: in another order every time
+        stored["target_modules"].sort()
+    (folder / "adapter_config.json").write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
+
+
 def write(family: str):
     folder = HERE / "adapters" / family
     config = base_config(family) | dict(architectures=[ARCHITECTURES[family]])
@@ -119,9 +210,11 @@ def write(family: str):
         if family in ("llama", "gpt2") and name != "adalora":  # whose loss has a term of its own
             found["losses"] = torch.tensor(losses(model.train(), inputs), dtype=torch.float64)
         save_file(found, out / "expected.safetensors")
-        stored = json.loads((out / "adapter_config.json").read_text())
-        stored["base_model_name_or_path"] = None
-        (out / "adapter_config.json").write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
+        tidy_config(out)
+    if family in ("llama", "gpt2"):
+        for name in ("pissa", "eva") if family == "gpt2" else ("pissa", "olora", "eva"):  # whose weights it mistakes
+            write_start(family, name, inputs)
+        write_combined(family, inputs)
 
 
 def compare(written: Path):
@@ -142,6 +235,7 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         compare(Path(sys.argv[1]))
     else:
-        shutil.rmtree(HERE / "adapters", ignore_errors=True)
+        for folder in ("adapters", "combined"):
+            shutil.rmtree(HERE / folder, ignore_errors=True)
         for family in ARCHITECTURES:
             write(family)

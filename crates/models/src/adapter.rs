@@ -1,6 +1,8 @@
 //! Adapters: few parameters beside a model's own, that change what it does (parameter-efficient fine-tuning). Made fresh,
 //! or read from and written to the folders of peft.
 
+mod combine;
+mod eva;
 mod fresh;
 mod load;
 mod merge;
@@ -8,6 +10,7 @@ mod modules;
 mod peft;
 mod save;
 mod spec;
+mod start;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -17,8 +20,11 @@ use phyla_kernels::rng::Rng;
 use phyla_nn::adapter::{Change, Slot};
 use phyla_ops::Param;
 
+pub use combine::{Combine, Majority, RULES, Rule, combine};
+pub use eva::Eva;
 pub use merge::merge;
-pub use spec::{AdapterSpec, BottleneckSpec, Ia3Spec, LoraInit, LoraSpec, VeraSpec};
+pub use spec::{AdapterSpec, BottleneckSpec, Ia3Spec, LoraSpec, VeraSpec};
+pub use start::LoraInit;
 
 use crate::{LoadError, Model};
 use modules::Site;
@@ -83,9 +89,21 @@ impl Adapter {
         all.filter(|param| known.insert(Arc::as_ptr(param))).collect()
     }
 
+    /// How many numbers it holds, without parameters of the model itself.
+    pub fn count(&self) -> usize {
+        self.params().iter().map(|param| param.count()).sum()
+    }
+
     /// The same adapter under the settings that it is trained further with.
-    pub fn with_spec(self, spec: AdapterSpec) -> Self {
-        Self { spec, ..self }
+    ///
+    /// # Errors
+    /// One that was not saved under such settings.
+    pub fn with_spec(self, spec: AdapterSpec) -> Result<Self, LoadError> {
+        let parts = match &spec {
+            AdapterSpec::Lora(lora) => start::further(self.parts, lora)?,
+            _ => self.parts,
+        };
+        Ok(Self { spec, parts, saved: self.saved })
     }
 
     /// Parameters of the model that it trains whole and keeps.
@@ -98,7 +116,7 @@ impl Adapter {
         let name = param.path().rsplit('.').next().unwrap_or_default();
         match (&self.spec, name) {
             (AdapterSpec::Lora(lora), "lora_A") => !lora.freeze_a,
-            (AdapterSpec::Vera(_), "vera_A" | "vera_B") => false,
+            (AdapterSpec::Vera(_), "vera_A" | "vera_B") | (_, start::A | start::B) => false,
             _ => true,
         }
     }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use phyla_models::adapter::{Adapter, AdapterSpec, merge};
+use phyla_models::adapter::{Adapter, AdapterSpec, Combine, Majority, RULES, combine, merge};
 use phyla_models::checkpoint::Checkpoint;
 use phyla_models::{Input, LoadOptions, Model, load};
 use phyla_nn::Pass;
@@ -30,7 +30,7 @@ fn cases() -> Vec<(PathBuf, String)> {
         }
     }
     cases.sort();
-    assert_eq!(cases.len(), 35);
+    assert_eq!(cases.len(), 40);
     cases
 }
 
@@ -141,6 +141,65 @@ fn merged_equals_unmerged() {
     }
 }
 
+#[test]
+fn combined_adapters_answer_as_pefts() {
+    for family in ["llama", "gpt2"] {
+        let (base, folder) = (golden().join(family), golden().join("../combined").join(family));
+        let expected = Checkpoint::open(folder.join("expected.safetensors")).unwrap();
+        let expected = |name: &str| expected.get(name).unwrap().to_f32().unwrap();
+        let model = open(&base);
+        let load = |name: &str| Arc::new(Adapter::load(&model, &folder.join(name)).unwrap());
+        let (a, b) = (load("a"), load("b"));
+        model.use_adapters(&[a.clone(), b.clone()]);
+        let off = apart(&logits(&model, &base), &expected("several"));
+        assert!(off < NEAR, "{family}, both at once: {off:e} apart");
+        for name in RULES {
+            let mut how: Combine = name.parse().unwrap();
+            (how.density, how.rank) = match name {
+                "ties" => (Some(0.6), None),
+                "ties_svd" => (Some(0.6), None),
+                "magnitude_prune" => (Some(0.4), None),
+                "magnitude_prune_svd" => (Some(0.7), None),
+                "svd" => (None, Some(4)),
+                _ => (Some(1.), None),
+            };
+            if name == "ties_svd" {
+                how.majority = Majority::Frequency;
+            }
+            let one = combine(&[(a.clone(), 0.7), (b.clone(), -0.4)], &how).unwrap();
+            // Written and read again, as `phyla merge --as-adapter` does.
+            let written = tempfile::tempdir().unwrap();
+            one.save(&model, written.path(), None).unwrap();
+            with(&model, written.path());
+            let off = apart(&logits(&model, &base), &expected(name));
+            assert!(off < NEAR, "{family} {name}: {off:e} apart");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_combined_is_refused_by_name() {
+    let (base, folder) = (golden().join("llama"), golden().join("../combined/llama"));
+    let model = open(&base);
+    let load = |path: PathBuf| Arc::new(Adapter::load(&model, &path).unwrap());
+    let (a, other) = (load(folder.join("a")), load(base.join("rslora")));
+    let of = |name: &str, density: Option<f64>, second: &Arc<Adapter>| {
+        let how = Combine { density, ..name.parse().unwrap() };
+        combine(&[(a.clone(), 1.), (second.clone(), 1.)], &how).unwrap_err().to_string()
+    };
+    for (found, expected) in [
+        (of("linear", None, &other), "ranks [3, 4] have matrices of unlike shapes"),
+        (of("ties", None, &a), "say with a density"),
+        (of("dare_linear", Some(0.), &a), "say with a density"),
+        (of("cat", None, &load(base.join("ia3"))), "adapters of kind ia3 cannot be combined"),
+        (of("cat", None, &load(base.join("dora"))), "DoRA"),
+        (of("cat", None, &load(base.join("adalora"))), "AdaLoRA"),
+        ("tie".parse::<Combine>().unwrap_err(), "`tie`: expected linear, cat, svd, ties"),
+    ] {
+        assert!(found.contains(expected), "{found}");
+    }
+}
+
 fn spec(value: Value) -> AdapterSpec {
     serde_json::from_value(value).unwrap()
 }
@@ -153,6 +212,9 @@ fn a_fresh_adapter_changes_nothing_until_it_learns() {
             json!({ "lora": { "rank": 3, "targets": ["**.attn.*"] } }),
             json!({ "lora": { "r": 3, "lora_alpha": 6, "use_rslora": true, "init": "gaussian", "targets": ["**.attn.o"] } }),
             json!({ "lora": { "rank": 2, "dora": true, "targets": ["**.attn.o"] } }),
+            json!({ "lora": { "rank": 2, "init": "pissa", "targets": ["**.attn.o"] } }),
+            json!({ "lora": { "rank": 2, "init": "pissa_niter_2", "dora": true, "targets": ["**.attn.o"] } }),
+            json!({ "lora": { "rank": 2, "init": "olora", "rslora": true, "targets": ["**.attn.o"] } }),
             json!({ "vera": { "rank": 4, "targets": ["**.attn.o"] } }),
             json!({ "ia3": { "targets": ["**.attn.o"], "feedforward": ["**.layers.0.mlp.down"] } }),
             json!({ "bottleneck": { "inner": 3, "targets": ["**.attn.o"] } }),
@@ -261,4 +323,9 @@ fn wrong_folders_are_refused_by_name() {
     let model = open(&golden().join("llama"));
     let none = Adapter::fresh(&model, &spec(json!({ "lora": { "targets": ["**.atn.q"] } })), 0).unwrap_err();
     assert!(none.to_string().contains("**.atn.q"), "{none}");
+    let wide = json!({ "lora": { "rank": 99, "init": "pissa", "targets": ["**.attn.q"] } });
+    let wide = Adapter::fresh(&model, &spec(wide), 0).unwrap_err();
+    assert!(wide.to_string().contains("takes rank 99 from a weight"), "{wide}");
+    let unknown = serde_json::from_value::<AdapterSpec>(json!({ "lora": { "init": "pisa" } })).unwrap_err();
+    assert!(unknown.to_string().contains("`pisa`: expected default, gaussian, pissa"), "{unknown}");
 }

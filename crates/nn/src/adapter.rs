@@ -3,6 +3,7 @@
 
 mod bottleneck;
 mod low_rank;
+mod probe;
 mod rescale;
 mod shared;
 
@@ -15,6 +16,7 @@ use phyla_ops::{Dropout, Param, Tensor};
 
 pub use bottleneck::Bottleneck;
 pub use low_rank::{LowRank, Magnitude};
+pub use probe::Probe;
 pub use rescale::Rescale;
 pub use shared::Shared;
 
@@ -31,6 +33,8 @@ pub enum Change {
     Rescale(Rescale),
     /// A small block behind the map: Houlsby's and Pfeiffer's adapters.
     Bottleneck(Bottleneck),
+    /// Nothing is changed: what goes into the map is heard.
+    Probe(Probe),
 }
 
 /// What a change works on.
@@ -75,6 +79,7 @@ impl Change {
             Self::Rescale(change) if change.input => Ok(y),
             Self::Rescale(change) => change.apply(&y),
             Self::Bottleneck(change) => change.apply(y),
+            Self::Probe(probe) => probe.hear(y, site),
         }
     }
 
@@ -85,6 +90,7 @@ impl Change {
             Self::Shared(change) => change.params(),
             Self::Rescale(change) => vec![&change.factors],
             Self::Bottleneck(change) => change.params(),
+            Self::Probe(_) => vec![],
         }
     }
 
@@ -97,6 +103,7 @@ impl Change {
             Self::LowRank(change) => change.merge(weight),
             Self::Shared(change) => change.merge(weight),
             Self::Rescale(change) => change.merge(weight, bias),
+            Self::Probe(_) => Ok(()),
             Self::Bottleneck(_) => candle_core::bail!(
                 "a bottleneck adapter bends what it reads and cannot become part of a weight: load it beside the model"
             ),

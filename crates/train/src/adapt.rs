@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::DType;
+use phyla_data::batch::{Batch, Batches, IGNORE};
 use phyla_models::Model;
-use phyla_models::adapter::{Adapter, AdapterSpec};
+use phyla_models::adapter::{Adapter, AdapterSpec, Eva};
 use phyla_nn::pattern::Pattern;
 use phyla_ops::Param;
 
@@ -14,14 +15,24 @@ use crate::recipe::{Dtype, Method, Recipe};
 
 /// Marks the parameters that learn and gives them their compute type; makes the method's adapter, or reads that of
 /// `checkpoint`, and puts it to use.
-pub fn adapt(recipe: &Recipe, model: &Model, checkpoint: Option<&Path>) -> Result<Option<Arc<Adapter>>, TrainError> {
+///
+/// `batches` are training data, from which EVA begins; they stand where they did afterwards.
+pub fn adapt(
+    recipe: &Recipe,
+    model: &Model,
+    checkpoint: Option<&Path>,
+    batches: &mut dyn Batches,
+) -> Result<Option<Arc<Adapter>>, TrainError> {
     let Some(spec) = recipe.method.adapter() else {
         mark(recipe, model)?;
         return Ok(None);
     };
     let adapter = match checkpoint {
-        Some(path) => Adapter::load(model, path)?.with_spec(spec),
-        None => Adapter::fresh(model, &with_new_head(spec, recipe, model), recipe.seed)?,
+        Some(path) => Adapter::load(model, path)?.with_spec(spec)?,
+        None => {
+            let fresh = Adapter::fresh(model, &with_new_head(spec, recipe, model), recipe.seed)?;
+            if recipe.method.reads_first() { fitted(recipe, model, fresh, batches)? } else { fresh }
+        }
     };
     for param in model.params() {
         let whole = adapter.saved().iter().any(|saved| Arc::ptr_eq(saved, param));
@@ -34,6 +45,37 @@ pub fn adapt(recipe: &Recipe, model: &Model, checkpoint: Option<&Path>) -> Resul
     let adapter = Arc::new(adapter);
     model.use_adapters(std::slice::from_ref(&adapter));
     Ok(Some(adapter))
+}
+
+/// An adapter that begins with what the training data is like: batches are read until its directions stay as they are, or
+/// all have been read.
+fn fitted(recipe: &Recipe, model: &Model, fresh: Adapter, batches: &mut dyn Batches) -> Result<Adapter, TrainError> {
+    let state = batches.state();
+    let mut eva = Eva::new(fresh)?;
+    for _ in 0..batches.batches_per_epoch().max(2) {
+        let batch = batches.next_batch()?;
+        recipe.objective.examine(model, &batch)?;
+        if eva.read(|path, rows| counted(&batch, path, rows))? {
+            break;
+        }
+    }
+    batches.restore(state)?;
+    Ok(eva.finish(model)?)
+}
+
+/// Which rows of a map's input count: those that something is learned at; of an encoder's, or where only rows have labels,
+/// all that are not filling.
+fn counted(batch: &Batch, path: &str, rows: usize) -> Option<Vec<bool>> {
+    let read = |lengths: &[usize], time: usize| {
+        lengths.iter().flat_map(|&length| (0..time).map(move |at| at < length)).collect::<Vec<_>>()
+    };
+    let of_source = path.starts_with("encoder.") || path.ends_with(".cross.k") || path.ends_with(".cross.v");
+    let counts = match &batch.source {
+        Some(source) if of_source => read(&source.lengths, source.time),
+        _ if batch.targets.is_empty() => read(&batch.lengths, batch.time),
+        _ => batch.targets.iter().map(|&target| target != IGNORE).collect(),
+    };
+    (counts.len() == rows).then_some(counts)
 }
 
 /// A head that the checkpoint may lack has to be learned, whatever else is adapted.

@@ -120,7 +120,7 @@ impl Setup {
         for warning in &warnings {
             note(&format!("warning: {warning}"));
         }
-        let supply = match (supply, &material) {
+        let mut supply = match (supply, &material) {
             (Some(supply), _) => supply,
             (None, Material::Texts(texts)) => {
                 let time = recipe.data.max_len.unwrap_or(model.arch.context);
@@ -137,7 +137,7 @@ impl Setup {
         };
         supply.notes.iter().for_each(|text| note(text));
         fits(recipe, &model, supply.longest)?;
-        let adapter = adapt(recipe, &model, checkpoint)?;
+        let adapter = adapt(recipe, &model, checkpoint, &mut *supply.train)?;
         let reference = || {
             let start = match recipe.objective.reference() {
                 Some((_, Some(path))) => Start::Folder(resolve(&path.display().to_string())?),

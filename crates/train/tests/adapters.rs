@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::DType;
 use phyla_data::batch::Batch;
 use phyla_kernels::rng::Rng;
-use phyla_models::adapter::{Adapter, AdapterSpec};
+use phyla_models::adapter::{Adapter, AdapterSpec, Eva};
 use phyla_models::checkpoint::Checkpoint;
 use phyla_models::{LoadOptions, Model, Quantize, load};
 use phyla_ops::Param;
@@ -78,6 +78,62 @@ fn ten_losses_equal_pefts() {
             }
             assert!(ours[9] < ours[0], "{family} {method}: nothing is learned");
         }
+    }
+}
+
+/// The linear maps that the fixtures adapt.
+fn targets(family: &str) -> Value {
+    match family {
+        "llama" => json!(["**.attn.{q,v}", "**.mlp.down"]),
+        _ => json!(["**.attn.{q,k,v}", "**.mlp.up"]),
+    }
+}
+
+#[test]
+fn what_begins_with_the_weights_or_their_inputs_learns_as_pefts() {
+    for (family, init) in [("llama", "pissa"), ("llama", "olora"), ("llama", "eva"), ("gpt2", "pissa"), ("gpt2", "eva")]
+    {
+        let folder = golden().join(family).join(init);
+        let expected = Checkpoint::open(folder.join("expected.safetensors")).unwrap();
+        let theirs: Vec<f64> = (expected.get("losses").unwrap().bytes().chunks_exact(8))
+            .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
+            .collect();
+        let model = load(&golden().join(family), &LoadOptions::default()).unwrap().0;
+        let spec = json!({ "lora": { "rank": 3, "alpha": 5, "init": init, "targets": targets(family) } });
+        let mut made = fresh(&model, spec);
+        if init == "eva" {
+            let mut eva = Eva::new(made).unwrap();
+            for _ in 0..3 {
+                Objective::Lm(Lm::default()).examine(&model, &batch(family)).unwrap();
+                eva.read(|_, _| None).unwrap();
+            }
+            made = eva.finish(&model).unwrap();
+        }
+        let (adapter, params) = learning(&model, made);
+        let ours = steps(&model, &params, &batch(family), 10, 1e-2);
+        for (step, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+            assert!((ours - theirs).abs() < 1e-4, "{family} {init} step {step}: {ours}, peft {theirs}");
+        }
+        // What is saved belongs to the weights as they are.
+        let written = tempfile::tempdir().unwrap();
+        adapter.save(&model, written.path(), None).unwrap();
+        let [saved, pefts] =
+            [written.path(), &folder].map(|folder| Checkpoint::open(folder.join("adapter_model.safetensors")).unwrap());
+        let shapes = |checkpoint: &Checkpoint| -> Vec<(String, Vec<usize>)> {
+            checkpoint.names().map(|name| (name.to_string(), checkpoint.get(name).unwrap().shape)).collect()
+        };
+        assert_eq!(shapes(&saved), shapes(&pefts), "{family} {init}");
+        let other = load(&golden().join(family), &LoadOptions::default()).unwrap().0;
+        let beside = Arc::new(Adapter::load(&other, written.path()).unwrap());
+        other.use_adapters(std::slice::from_ref(&beside));
+        let loss = |model: &Model| {
+            let (parts, _) = Objective::Lm(Lm::default()).examine(model, &batch(family)).unwrap();
+            parts[0].1
+        };
+        assert!((loss(&model) - loss(&other)).abs() < 1e-4, "{family} {init}");
+        let theirs = Arc::new(Adapter::load(&other, &folder).unwrap());
+        other.use_adapters(&[theirs]);
+        assert!((loss(&model) - loss(&other)).abs() < 5e-2, "{family} {init}");
     }
 }
 

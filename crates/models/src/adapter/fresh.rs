@@ -10,7 +10,8 @@ use phyla_nn::adapter::{Bottleneck, Change, LowRank, Magnitude, Rescale, Shared}
 use phyla_ops::{Data, Param, Weight};
 
 use super::modules::{Site, sites};
-use super::spec::{BottleneckSpec, Ia3Spec, LoraInit, LoraSpec, VeraSpec};
+use super::spec::{BottleneckSpec, Ia3Spec, LoraSpec, VeraSpec};
+use super::start::{self, LoraInit, Start};
 use super::{Adapter, AdapterSpec, Part};
 use crate::{LoadError, Model};
 
@@ -19,6 +20,8 @@ struct Maker<'a> {
     params: HashMap<&'a str, &'a Arc<Param>>,
     rng: Rng,
     shared: HashMap<String, Arc<Param>>,
+    /// Where the matrices of a module begin, if they are taken from its weight.
+    starts: HashMap<String, Start>,
     /// The largest input and output, which VeRA's shared matrices are made for.
     largest: [usize; 2],
 }
@@ -40,8 +43,13 @@ pub(super) fn fresh(model: &Model, spec: &AdapterSpec, seed: u64) -> std::result
         let [rows, columns] = site.slot.sizes();
         [out.max(rows * site.place.part.1), input.max(columns)]
     });
-    let params = model.params().iter().map(|param| (param.path(), param)).collect();
-    let mut maker = Maker { params, rng: Rng::new(seed).split("adapter"), shared: HashMap::new(), largest };
+    let params: HashMap<&str, &Arc<Param>> = model.params().iter().map(|param| (param.path(), param)).collect();
+    let rng = Rng::new(seed).split("adapter");
+    let starts = match spec {
+        AdapterSpec::Lora(lora) if lora.init.moves() => start::starts(lora, &chosen, &params, &rng)?,
+        _ => HashMap::new(),
+    };
+    let mut maker = Maker { params, rng, shared: HashMap::new(), starts, largest };
     let mut parts = vec![];
     for site in chosen {
         let change = match spec {
@@ -61,14 +69,26 @@ impl Maker<'_> {
     fn lora(&mut self, lora: &LoraSpec, site: &Site) -> Result<Change> {
         let ([output, input], path) = (site.slot.sizes(), site.slot.path());
         let (rank, scale) = lora.at(path);
-        let a = self.shared(&site.module, "lora_A", path, [rank, input], |rng, values| match lora.init {
-            LoraInit::Default => {
+        let start = self.starts.get_mut(&site.module).map(|start| start.take(path));
+        let (start_a, start_b) = start.unzip();
+        let begin = |rng: &mut Rng, values: &mut [f32]| match (&start_a, lora.init) {
+            (Some(a), _) => values.copy_from_slice(a),
+            (None, LoraInit::Gaussian) => rng.fill_normal(values, 0., 1. / rank as f32),
+            _ => {
                 let bound = 1. / (input as f32).sqrt();
                 rng.fill_uniform(values, -bound, bound);
             }
-            LoraInit::Gaussian => rng.fill_normal(values, 0., 1. / rank as f32),
-        })?;
-        let b = param(format!("{path}.lora_B"), vec![0.; output * rank], &[output, rank])?;
+        };
+        let a = self.shared(&site.module, "lora_A", path, [rank, input], begin)?;
+        let b = start_b.clone().unwrap_or_else(|| vec![0.; output * rank]);
+        let b = param(format!("{path}.lora_B"), b, &[output, rank])?;
+        let origin = match &start_b {
+            Some(start) => Some([
+                self.shared(&site.module, start::A, path, [rank, input], begin)?,
+                param(format!("{path}.{}", start::B), start.clone(), &[output, rank])?,
+            ]),
+            None => None,
+        };
         let magnitude = match (lora.dora, self.weight(path)) {
             (true, Some(weight)) => {
                 let lengths = Magnitude::of(weight)?;
@@ -76,7 +96,8 @@ impl Maker<'_> {
             }
             _ => None,
         };
-        Ok(Change::LowRank(LowRank { a, b, scale, dropout: lora.dropout as f32, importance: None, magnitude }))
+        let dropout = lora.dropout as f32;
+        Ok(Change::LowRank(LowRank { a, b, scale, dropout, importance: None, magnitude, origin }))
     }
 
     fn vera(&mut self, vera: &VeraSpec, site: &Site) -> Result<Change> {

@@ -95,7 +95,7 @@ impl Reader<'_> {
             }
             false => None,
         };
-        Ok(Some(Change::LowRank(LowRank { a, b, scale: factor, dropout, importance, magnitude })))
+        Ok(Some(Change::LowRank(LowRank { a, b, scale: factor, dropout, importance, magnitude, origin: None })))
     }
 
     fn vera(&mut self, site: &Site) -> Read<Option<Change>> {

@@ -126,6 +126,7 @@ pub(super) fn config(
     match &adapter.spec {
         AdapterSpec::Lora(lora) => {
             let (mut ranks, mut alphas) = (Map::new(), Map::new());
+            let lora = lora.as_saved();
             for part in &adapter.parts {
                 let Some((rank, alpha)) = part.rank_and_alpha(lora.rslora) else { continue };
                 if rank != lora.rank {

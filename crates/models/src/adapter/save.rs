@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::modules::{paths, sites, tensor_of};
 use super::peft::{CONFIG, PREFIX, WEIGHTS, config};
+use super::spec::scale;
 use super::{Adapter, Part};
 use crate::checkpoint::{Dtype, SafetensorsWriter, TensorSpec, Values, atomic_write};
 use crate::cut::Cut;
@@ -58,20 +59,22 @@ impl Part {
     /// Rank and alpha of a low-rank change.
     pub(super) fn rank_and_alpha(&self, rslora: bool) -> Option<(usize, f64)> {
         let Change::LowRank(change) = &*self.change else { return None };
-        let rank = change.a.dims()[0];
+        let rank = change.a.dims()[0] + change.origin.as_ref().map_or(0, |[a, _]| a.dims()[0]);
         let of = rank as f64;
         let alpha = change.scale as f64 * if rslora { of.sqrt() } else { of };
-        // The scale is an f32: as many digits as it has, so that 7 comes back as 7.
-        Some((rank, (alpha * 1e6).round() / 1e6))
+        // The scale is an f32: as many digits as it has, so that 7 comes back as 7, and no fewer.
+        let round = (alpha * 1e6).round() / 1e6;
+        Some((rank, if scale(round, rank, rslora) == change.scale { round } else { alpha }))
     }
 
     fn write(&self, model: &Model, tensors: &mut Tensors) -> Result<(), LoadError> {
         let module = &self.site.module;
         match &*self.change {
             Change::LowRank(change) => {
+                let [a, b] = change.joined()?;
                 let bare = if change.importance.is_some() { "" } else { ".weight" };
-                self.common(tensors, &format!("{module}.lora_A{bare}"), &change.a)?;
-                self.rows(model, tensors, &format!("{module}.lora_B{bare}"), &change.b)?;
+                self.common(tensors, &format!("{module}.lora_A{bare}"), &a)?;
+                self.rows(model, tensors, &format!("{module}.lora_B{bare}"), &b)?;
                 if let Some(importance) = &change.importance {
                     self.common(tensors, &format!("{module}.lora_E"), importance)?;
                 }
@@ -90,6 +93,7 @@ impl Part {
                 true => self.common(tensors, &format!("{module}.ia3_l"), &change.factors)?,
                 false => self.rows(model, tensors, &format!("{module}.ia3_l"), &change.factors)?,
             },
+            Change::Probe(_) => {}
             Change::Bottleneck(change) => {
                 for (name, [weight, bias]) in [("down", &change.down), ("up", &change.up)] {
                     self.common(tensors, &format!("{module}.adapter_{name}.weight"), weight)?;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use phyla_nn::pattern::Pattern;
 use serde::{Deserialize, Serialize};
 
+use super::start::LoraInit;
+
 /// Which method, with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,20 +68,11 @@ pub struct LoraSpec {
     /// How the two matrices begin.
     #[serde(alias = "init_lora_weights")]
     pub init: LoraInit,
+    /// How many times its rank EVA may give to a map; the ranks of all maps come to the same in sum.
+    pub eva_rho: f64,
     /// Paths of parameters that are trained whole and saved beside the adapter, such as a new head.
     #[serde(alias = "modules_to_save")]
     pub save: Vec<Pattern>,
-}
-
-/// How LoRA's matrices begin. Their product is 0, so that the model begins as it was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LoraInit {
-    /// `a` uniform within `1 / √input`, as peft; `b` is 0.
-    #[default]
-    Default,
-    /// `a` normal with standard deviation `1 / rank`; `b` is 0.
-    Gaussian,
 }
 
 impl Default for LoraSpec {
@@ -97,6 +90,7 @@ impl Default for LoraSpec {
             freeze_a: false,
             lr_ratio: None,
             init: LoraInit::Default,
+            eva_rho: 2.,
             save: vec![],
         }
     }
@@ -257,6 +251,9 @@ impl AdapterSpec {
             for alpha in alphas.filter(|alpha| !(alpha.is_finite() && **alpha > 0.)) {
                 problems.push(format!("`method.alpha` is {alpha}; expected a number above 0"));
             }
+            if !(1.0..=1e3).contains(&lora.eva_rho) {
+                problems.push(format!("`method.eva_rho` is {}; expected 1 to 1000", lora.eva_rho));
+            }
             for pattern in lora.rank_pattern.keys().chain(lora.alpha_pattern.keys()) {
                 problems.extend(Pattern::parse(pattern).err().map(|error| error.to_string()));
             }
@@ -273,6 +270,15 @@ impl LoraSpec {
         let rank = special(&self.rank_pattern, path).unwrap_or(self.rank);
         let alpha = special(&self.alpha_pattern, path).unwrap_or(self.alpha);
         (rank, scale(alpha, rank, self.rslora))
+    }
+}
+
+impl LoraSpec {
+    /// The scale at a path that came to have this rank: where EVA gave it another than it was asked for, alpha follows.
+    pub(super) fn scale_of(&self, path: &str, rank: usize) -> f32 {
+        let asked = special(&self.rank_pattern, path).unwrap_or(self.rank);
+        let alpha = special(&self.alpha_pattern, path).unwrap_or(self.alpha);
+        scale(alpha * rank as f64 / asked as f64, rank, self.rslora)
     }
 }
 

@@ -1,10 +1,11 @@
 //! LoRA (Hu et al. 2021, section 4.1) and what departs from it by a line: rsLoRA (another scale), LoRA-FA (`a` stays as it
-//! is), AdaLoRA (a factor for each direction), DoRA (the weight's direction and length apart).
+//! is), AdaLoRA (a factor for each direction), DoRA (the weight's direction and length apart), PiSSA and OLoRA (what the
+//! matrices began with is taken away).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
-use phyla_ops::{Param, Tensor};
+use phyla_ops::{Param, Tensor, Weight};
 
 use super::{Site, add_product};
 
@@ -23,6 +24,9 @@ pub struct LowRank {
     pub importance: Option<Arc<Param>>,
     /// DoRA's lengths.
     pub magnitude: Option<Magnitude>,
+    /// Where `a` and `b` began, if that was no product of 0 (PiSSA, Meng et al. 2024; OLoRA, Büyükakyüz 2024): it is taken
+    /// away again, which is to train beside what it leaves of the weight.
+    pub origin: Option<[Arc<Param>; 2]>,
 }
 
 /// DoRA (Liu et al. 2024, eq. 5): rows of the changed weight keep their direction and get a length that learns,
@@ -50,6 +54,11 @@ impl Magnitude {
         Self { lengths, kept: Mutex::default() }
     }
 
+    /// Over the same lengths, beside another product.
+    pub fn again(&self) -> Self {
+        Self::new(self.lengths.clone())
+    }
+
     /// `|w|` of each row: where the lengths begin.
     pub fn of(weight: &Param) -> Result<Vec<f32>> {
         Ok(squares(weight)?.into_iter().map(f32::sqrt).collect())
@@ -65,7 +74,8 @@ fn squares(weight: &Param) -> Result<Vec<f32>> {
 impl LowRank {
     pub(super) fn params(&self) -> Vec<&Arc<Param>> {
         let lengths = self.magnitude.as_ref().map(|magnitude| &magnitude.lengths);
-        [&self.a, &self.b].into_iter().chain(&self.importance).chain(lengths).collect()
+        let origin = self.origin.iter().flatten();
+        [&self.a, &self.b].into_iter().chain(&self.importance).chain(lengths).chain(origin).collect()
     }
 
     pub(super) fn apply(&self, y: Tensor, site: &Site) -> Result<Tensor> {
@@ -77,7 +87,12 @@ impl LowRank {
         if self.scale != 1. {
             narrow = phyla_ops::scale(&narrow, self.scale as f64)?;
         }
-        let added = phyla_ops::linear(&narrow, &self.b, None)?; // [.., output]
+        let mut added = phyla_ops::linear(&narrow, &self.b, None)?; // [.., output]
+        if let Some([a, b]) = &self.origin {
+            // It belongs to the weight, and no dropout is before that.
+            let narrow = phyla_ops::scale(&phyla_ops::linear(site.x, a, None)?, -self.scale as f64)?;
+            added = phyla_ops::add(&added, &phyla_ops::linear(&narrow, b, None)?)?;
+        }
         let Some(magnitude) = &self.magnitude else { return phyla_ops::add(&y, &added) };
         let weight = site.linear.weight();
         let base = match site.linear.has_bias() || site.drops(self.dropout) {
@@ -87,6 +102,22 @@ impl LowRank {
         let inverse = self.inverse_lengths(magnitude, weight)?;
         let turned = phyla_ops::scale_columns(&phyla_ops::add(&base, &added)?, &magnitude.lengths, Some(inverse))?;
         phyla_ops::add(&y, &phyla_ops::add(&turned, &phyla_ops::scale(&base, -1.)?)?)
+    }
+
+    /// `a` and `b` with what is taken away as further rows and columns: `b a - b₀ a₀` as one product. As peft converts
+    /// such adapters (`subtract_mutated_init`), to work beside the weight as it is.
+    pub fn joined(&self) -> Result<[Arc<Param>; 2]> {
+        let Some([a0, b0]) = &self.origin else { return Ok([self.a.clone(), self.b.clone()]) };
+        let (rank, rank0, output) = (self.a.dims()[0], a0.dims()[0], self.b.dims()[0]);
+        let a = [self.a.numbers()?, a0.numbers()?].concat();
+        let (b, b0) = (self.b.numbers()?, b0.numbers()?);
+        let rows = b.chunks_exact(rank).zip(b0.chunks_exact(rank0));
+        let b: Vec<f32> = rows.flat_map(|(b, b0)| b.iter().copied().chain(b0.iter().map(|x| -x))).collect();
+        let made = |like: &Param, values, shape: &[usize]| {
+            let data = phyla_ops::cpu::tensor(values, shape)?;
+            Ok::<_, candle_core::Error>(Arc::new(Param::new(like.path().to_string(), Weight::Dense(data))))
+        };
+        Ok([made(&self.a, a, &[rank + rank0, self.a.dims()[1]])?, made(&self.b, b, &[output, rank + rank0])?])
     }
 
     /// `1 / |w + s b a|` of each row.
@@ -107,12 +138,13 @@ impl LowRank {
 
     /// `|w + s b a|` of each row, without ever making that matrix: `|w|² + 2 s (w aᵀ)·b + s² b (a aᵀ) bᵀ`.
     fn lengths(&self, squares: &[f32], weight: &Arc<Param>) -> Result<Vec<f32>> {
-        let (rank, output) = (self.a.dims()[0], self.b.dims()[0]);
+        let [a_all, b_all] = self.joined()?;
+        let (rank, output) = (a_all.dims()[0], b_all.dims()[0]);
         phyla_ops::no_grad(|| {
-            let a = Tensor::from(self.a.weight().to_f32()?);
+            let a = Tensor::from(a_all.weight().to_f32()?);
             let across = phyla_ops::linear(&a, weight, None)?.data().to_vec2::<f32>()?; // [rank, output]
-            let among = phyla_ops::linear(&a, &self.a, None)?.data().to_vec2::<f32>()?; // [rank, rank]
-            let (b, s) = (self.b.numbers()?, self.scale as f64);
+            let among = phyla_ops::linear(&a, &a_all, None)?.data().to_vec2::<f32>()?; // [rank, rank]
+            let (b, s) = (b_all.numbers()?, self.scale as f64);
             let length = |row: usize| {
                 let b = &b[row * rank..][..rank];
                 let mut square = squares[row] as f64;
@@ -128,8 +160,9 @@ impl LowRank {
     }
 
     pub(super) fn merge(&self, weight: &mut [f32]) -> Result<()> {
-        let (rank, input, output) = (self.a.dims()[0], self.a.dims()[1], self.b.dims()[0]);
-        let (mut a, b) = (self.a.numbers()?, self.b.numbers()?);
+        let [a, b] = self.joined()?;
+        let (rank, input, output) = (a.dims()[0], a.dims()[1], b.dims()[0]);
+        let (mut a, b) = (a.numbers()?, b.numbers()?);
         if let Some(importance) = &self.importance {
             for (row, factor) in a.chunks_exact_mut(input.max(1)).zip(importance.numbers()?) {
                 row.iter_mut().for_each(|x| *x *= factor);

@@ -1,12 +1,13 @@
 //! `phyla merge`: an adapter written into the weights of its model, with what that changes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use candle_core::DType;
 use clap::ValueEnum;
 use phyla_data::tokenizer::Tokenizer;
-use phyla_models::adapter::{Adapter, is_adapter, merge};
+use phyla_models::adapter::{Adapter, Combine, Majority, combine, is_adapter, merge};
 use phyla_models::checkpoint::AtomicDir;
 use phyla_models::lineage::{Lineage, Parent};
 use phyla_models::{Input, LoadOptions, Model, Quantize, load, save};
@@ -20,6 +21,8 @@ use super::{model, output};
 #[command(after_help = "Examples:
   phyla merge --model models/small --adapter runs/lora/model --output models/small-tuned
   phyla merge --model models/small --adapter runs/qlora/model --output merged --dtype bf16 --json
+  phyla merge --model models/small --adapter a --adapter b --weights 0.7,0.3 --combine svd --output both
+  phyla merge --model models/small --adapter a --adapter b --combine ties --density 0.5 --as-adapter --output ab
 
 The merged folder opens like any other, and nothing is computed beside its weights any more. Prompts
 are read by the model with the adapter beside it and by the merged one, and the drift between the two
@@ -29,6 +32,12 @@ token is the same, and the divergence of the two distributions in nats.
 An adapter that was trained beside quantised weights (`quantize` in its recipe) is merged into what
 those stand for, since that is what it has learned to correct: pass --quantize to choose another kind,
 or none.
+
+Several adapters are added up, one after the other. --weights gives them shares, and --combine a way to
+become one, by peft's names: cat (the weighted sum of what they add, exactly; the default beside
+--weights), linear (of the matrices), svd (the exact sum brought to a rank), ties, dare_linear,
+dare_ties and magnitude_prune, which leave numbers out (--density), and each of these with _svd: of the
+products rather than of the matrices. --as-adapter writes the one adapter instead of merging it.
 
 An adapter says which weights it was trained beside, by their hash. Others are refused; --force merges
 all the same.")]
@@ -40,6 +49,35 @@ pub struct Args {
     /// An adapter's folder; repeat it to merge several, one after the other
     #[arg(long, value_name = "DIR", required = true)]
     adapter: Vec<PathBuf>,
+
+    /// The share of each adapter, which may be negative [default: 1 each]
+    #[arg(long, value_name = "W,W,…", value_delimiter = ',', allow_hyphen_values = true)]
+    weights: Vec<f32>,
+
+    /// How several adapters become one: cat, linear, svd, ties, ties_svd, dare_linear, dare_linear_svd, dare_ties,
+    /// dare_ties_svd, magnitude_prune or magnitude_prune_svd
+    #[arg(long, value_name = "HOW")]
+    combine: Option<Combine>,
+
+    /// The share of an adapter's numbers that stay, above 0 and at most 1 (ties, dare and magnitude_prune)
+    #[arg(long, value_name = "SHARE", requires = "combine")]
+    density: Option<f64>,
+
+    /// Whose sign counts where adapters disagree (ties): that of the sum, or the more frequent one
+    #[arg(long, value_enum, default_value = "total", requires = "combine")]
+    majority_sign_method: Sign,
+
+    /// Rank of what comes of …svd [default: the largest of the adapters']
+    #[arg(long, value_name = "RANK", requires = "combine")]
+    svd_rank: Option<usize>,
+
+    /// Decides which numbers dare keeps
+    #[arg(long, default_value_t = 0, requires = "combine")]
+    seed: u64,
+
+    /// Write the combined adapter, and no model
+    #[arg(long)]
+    as_adapter: bool,
 
     /// The folder to write
     #[arg(long, value_name = "DIR")]
@@ -64,6 +102,13 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Whose sign counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Sign {
+    Total,
+    Frequency,
 }
 
 /// A type in which weights are written.
@@ -118,7 +163,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::load(&folder).ok();
     let mut adapters = vec![];
     for path in &args.adapter {
-        adapters.push(std::sync::Arc::new(Adapter::load(&model, path)?));
+        adapters.push(Arc::new(Adapter::load(&model, path)?));
+    }
+    if let Some(how) = combination(args)? {
+        let weights = args.weights.iter().copied().chain(std::iter::repeat(1.));
+        let weighted: Vec<(Arc<Adapter>, f32)> = adapters.drain(..).zip(weights).collect();
+        adapters.push(Arc::new(combine(&weighted, &how)?));
+    }
+    if args.as_adapter {
+        return write_adapter(args, (&model, &adapters), parent, &known);
     }
     model.use_adapters(&adapters);
     let prompts = prompts(args, &model, tokenizer.as_ref())?;
@@ -137,18 +190,64 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if folder.is_dir() && generation.is_file() {
         std::fs::copy(&generation, written.path().join("generation_config.json"))?;
     }
-    let name = |path: &PathBuf| Parent::of(&path.to_string_lossy(), &path.join("adapter_model.safetensors"));
-    let lineage = Lineage {
-        version: env!("CARGO_PKG_VERSION").into(),
-        method: "merge".into(),
-        merged: args.adapter.iter().map(name).collect::<Result<_, _>>()?,
-        parent: Some(parent),
-        quantize: quantize.map(|kind| kind.to_string()),
-        ..Lineage::default()
-    };
-    lineage.write(written.path())?;
+    lineage(args, "merge", parent, quantize.map(|kind| kind.to_string()))?.write(written.path())?;
     written.commit()?;
     show(args, &drift)
+}
+
+/// What is written, and of what.
+fn lineage(args: &Args, method: &str, parent: Parent, quantize: Option<String>) -> anyhow::Result<Lineage> {
+    let name = |path: &PathBuf| Parent::of(&path.to_string_lossy(), &path.join("adapter_model.safetensors"));
+    Ok(Lineage {
+        version: env!("CARGO_PKG_VERSION").into(),
+        method: method.into(),
+        merged: args.adapter.iter().map(name).collect::<Result<_, _>>()?,
+        parent: Some(parent),
+        quantize,
+        ..Lineage::default()
+    })
+}
+
+/// How the adapters become one, if they are to.
+fn combination(args: &Args) -> anyhow::Result<Option<Combine>> {
+    let (shares, adapters) = (args.weights.len(), args.adapter.len());
+    if shares != 0 && shares != adapters {
+        return Err(usage(
+            format!("--weights has {shares} numbers for {adapters} adapters"),
+            "give one number for each --adapter, in their order",
+        ));
+    }
+    let exact = (shares > 0 || (args.as_adapter && adapters > 1)).then(|| "cat".parse()).transpose();
+    let Some(how) = args.combine.map_or(exact, |how| Ok(Some(how))).map_err(|e: String| usage(e, "name another"))?
+    else {
+        return Ok(None);
+    };
+    let majority = if args.majority_sign_method == Sign::Total { Majority::Total } else { Majority::Frequency };
+    Ok(Some(Combine { density: args.density, rank: args.svd_rank, seed: args.seed, majority, ..how }))
+}
+
+/// Writes the one adapter that several became.
+fn write_adapter(
+    args: &Args,
+    (model, adapters): (&Model, &[Arc<Adapter>]),
+    parent: Parent,
+    known: &[Option<Lineage>],
+) -> anyhow::Result<()> {
+    let [adapter] = adapters else {
+        return Err(usage("--as-adapter writes one adapter, and these are several", "say how with --combine"));
+    };
+    let written =
+        AtomicDir::create(&args.output).with_context(|| format!("cannot write `{}`", args.output.display()))?;
+    adapter.save(model, written.path(), Some(&parent.name))?;
+    let quantize = known.iter().flatten().find_map(|lineage| lineage.quantize.clone());
+    lineage(args, "combine", parent, quantize)?.write(written.path())?;
+    written.commit()?;
+    if args.json {
+        return output::json(&json!({ "output": args.output, "parameters": adapter.count() }));
+    }
+    output::stdout(|out| {
+        writeln!(out, "written to {}: an adapter of {} numbers", args.output.display(), adapter.count())
+    })
 }
 
 impl Stored {

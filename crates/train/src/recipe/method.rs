@@ -2,7 +2,7 @@
 
 mod full;
 
-use phyla_models::adapter::{AdapterSpec, BottleneckSpec, Ia3Spec, LoraSpec, VeraSpec};
+use phyla_models::adapter::{AdapterSpec, BottleneckSpec, Ia3Spec, LoraInit, LoraSpec, VeraSpec};
 use serde::{Deserialize, Serialize};
 
 pub use full::{Full, Only};
@@ -54,6 +54,12 @@ impl Method {
             Self::Ia3(ia3) => AdapterSpec::Ia3(ia3.clone()),
             Self::Bottleneck(bottleneck) => AdapterSpec::Bottleneck(bottleneck.clone()),
         })
+    }
+
+    /// Whether its adapter begins with what the training data is like.
+    #[must_use]
+    pub fn reads_first(&self) -> bool {
+        matches!(self, Self::Lora(LoraSpec { init: LoraInit::Eva, .. }))
     }
 
     /// How many times as fast as other parameters the one at this path learns (LoRA+, Hayou et al. 2024).

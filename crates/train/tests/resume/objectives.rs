@@ -113,6 +113,9 @@ fn a_resumed_run_of_any_adapter_ends_bit_for_bit_as_an_undisturbed_one() {
     for (name, method) in [
         ("lora", "kind = 'lora'\nrank = 3\nalpha = 7.0\ndropout = 0.2\nrank_pattern = { '**.q' = 2 }\nlr_ratio = 4.0"),
         ("dora", "kind = 'lora'\nrank = 3\ndora = true\nrslora = true"),
+        ("pissa", "kind = 'lora'\nrank = 3\nalpha = 7.0\nrslora = true\ninit = 'pissa'\ndropout = 0.1"),
+        ("olora", "kind = 'lora'\nrank = 3\nalpha = 5.0\ndora = true\ninit = 'olora'"),
+        ("eva", "kind = 'lora'\nrank = 3\nalpha = 5.0\ninit = 'eva'"),
         ("vera", "kind = 'vera'\nrank = 4"),
         ("ia3", "kind = 'ia3'"),
         ("bottleneck", "kind = 'bottleneck'\ninner = 3"),
