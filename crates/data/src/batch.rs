@@ -3,6 +3,7 @@
 mod order;
 mod padded;
 mod preference;
+mod rollout;
 mod rows;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::tokens::TokenFile;
 use order::Order;
 pub use preference::{Judged, Pairs};
+pub use rollout::Played;
 
 /// The target of positions that do not count.
 pub const IGNORE: i32 = -100;
@@ -115,6 +117,10 @@ pub enum Labels {
     Pairs(Pairs),
     /// Rows are completions that were judged.
     Judged(Judged),
+    /// Rows are prompts to be answered: their numbers among all.
+    Prompts(Vec<u32>),
+    /// Rows are completions that the model wrote.
+    Played(Played),
 }
 
 /// The encoder's rows of a batch of pairs.

@@ -12,6 +12,7 @@ pub mod lengths;
 pub mod loader;
 pub mod multiple_choice;
 pub mod preference;
+pub mod prompts;
 pub mod qa;
 pub mod records;
 mod rows;

@@ -26,7 +26,7 @@ pub use dates::{Date, dates};
 pub use entities::entities;
 pub use instructions::instructions;
 pub use numbers::{Direction, Language, numbers, words};
-pub use preferences::{judgements, preferences};
+pub use preferences::{beginnings, judgements, preferences};
 pub use questions::questions;
 pub use sums::{Sum, sums};
 pub use symbols::{coin_flips, last_letters};

@@ -11,6 +11,7 @@ mod chunk;
 pub mod decompose;
 pub mod elementwise;
 pub mod embed;
+pub mod entropy;
 pub mod heads;
 pub mod isa;
 pub mod loss;

@@ -13,9 +13,11 @@
 //! | [`squad`], [`cmrc`] | exact match and F1 of answers, English and Chinese | the official scripts |
 //! | [`bleu`], [`chrf`] | BLEU, chrF, chrF++ of translations | sacrebleu |
 //! | [`rouge`] | ROUGE-N and ROUGE-L of summaries | rouge-score |
+//! | [`answer`] | the answer that a chain of thought comes to | the scripts of Wei et al. and Kojima et al. |
 //! | [`likelihood`] | perplexity, bits per byte | |
 //! | [`interval`] | how far a share may be off | scipy |
 
+pub mod answer;
 pub mod bleu;
 pub mod chrf;
 pub mod classification;

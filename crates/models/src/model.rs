@@ -249,6 +249,15 @@ impl Model {
         self.lm_head()?.log_probs(hidden, targets, pass)
     }
 
+    /// Log-probabilities of those `targets` that are not ignored, and the entropies of the distributions that they come
+    /// from, `[counted, 2]`, at a temperature.
+    ///
+    /// # Errors
+    /// As [`Model::log_probs`].
+    pub fn choices(&self, hidden: &Tensor, targets: &[i32], temperature: f32, pass: &mut Pass) -> Result<Tensor> {
+        self.lm_head()?.choices(hidden, targets, temperature, pass)
+    }
+
     /// The loss of targets for tokens, by the head that answers for each token: with tokens, or with labels.
     pub fn token_loss(&self, hidden: &Tensor, targets: &[i32], args: CrossEntropy, pass: &mut Pass) -> Result<Tensor> {
         let answers = |head: &&Head| head.spec.reads == Reads::Tokens && matches!(head.spec.emits, Emits::One(_));

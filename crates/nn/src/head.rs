@@ -187,6 +187,15 @@ impl Head {
         self.output.log_probs(&self.features(&x, pass)?, &targets)
     }
 
+    /// Log-probabilities of those `targets` that are not ignored with the entropies where they stand, `[counted, 2]`, at a
+    /// temperature; see [`phyla_ops::linear_choices`].
+    pub fn choices(&self, x: &Tensor, targets: &[i32], temperature: f32, pass: &mut Pass) -> Result<Tensor> {
+        let counted = (0u32..).zip(targets).filter_map(|(row, &target)| Some((row, u32::try_from(target).ok()?)));
+        let (rows, targets): (Vec<u32>, Vec<u32>) = counted.unzip();
+        let x = phyla_ops::gather_rows(x, &rows)?;
+        self.output.choices(&self.features(&x, pass)?, &targets, temperature)
+    }
+
     /// Cross-entropy of `x[.., hidden]` against `targets`, one for each row, without keeping the outputs; see
     /// [`phyla_ops::linear_cross_entropy`].
     pub fn cross_entropy(&self, x: &Tensor, targets: &[i32], args: CrossEntropy, pass: &mut Pass) -> Result<Tensor> {

@@ -111,4 +111,12 @@ impl Linear {
         }
         phyla_ops::linear_log_probs(x, &self.weight, self.bias.as_ref(), targets)
     }
+    /// Log-probabilities of `targets` under `(x wᵀ + b) / temperature` with the entropies of the rows, `[rows, 2]`, without
+    /// keeping the logits.
+    pub fn choices(&self, x: &Tensor, targets: &[u32], temperature: f32) -> Result<Tensor> {
+        if self.is_changed() {
+            return phyla_ops::choices(&self.slot.forward(x, self)?, targets, temperature);
+        }
+        phyla_ops::linear_choices(x, &self.weight, self.bias.as_ref(), targets, temperature)
+    }
 }

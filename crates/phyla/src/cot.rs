@@ -11,9 +11,7 @@
 //! | [`Method::SelfConsistency`] | Wang et al. 2022 (arXiv 2203.11171) | one of the two before, drawn several times from one reading of the prompt |
 //! | [`Method::LeastToMost`] | Zhou et al. 2022 (arXiv 2205.10625) | one to decompose, and one for each simpler question |
 
-pub mod answer;
 mod ask;
-mod number;
 mod prompt;
 mod shots;
 mod solve;
@@ -22,8 +20,7 @@ mod vote;
 use phyla_generate::{FinishReason, GenerationConfig};
 use serde::{Serialize, Serializer};
 
-pub use answer::Kind;
-pub use number::numbers;
+pub use phyla_metrics::answer::{self, Kind, numbers};
 pub(crate) use prompt::lettered;
 pub(crate) use shots::plain;
 pub use shots::{Shot, Step, built_in, read_shots};

@@ -52,6 +52,14 @@ pub enum TrainError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A judge of completions that fails, or that says what is no reward.
+    #[error("reward `{name}`: {what}")]
+    Reward {
+        /// The judge.
+        name: String,
+        /// What it did, and what was expected.
+        what: String,
+    },
     /// Settings that do not fit the model or the data.
     #[error("{0}")]
     Settings(String),

@@ -10,12 +10,36 @@ use crate::calibration::Bin;
 use crate::judge::Scores;
 use crate::objective::{Counts, Part};
 use crate::recipe::{Objective, Recipe};
+use crate::rollout::Measured;
 use crate::setup::Setup;
 use crate::supply::Shown;
 
-/// Mean loss per target and label over the validation batches, always the same ones, and what else they measure; `None`
-/// without validation data.
-pub fn evaluate(recipe: &Recipe, setup: &mut Setup) -> Result<Option<(f64, Scores, Vec<Bin>)>, TrainError> {
+/// What the validation data measured.
+#[derive(Debug)]
+pub struct Evaluation {
+    /// Mean loss per target and label; none of roll-outs.
+    pub loss: Option<f64>,
+    /// Of roll-outs the mean reward.
+    pub reward: Option<f64>,
+    /// What else there is to tell.
+    pub scores: Scores,
+    /// Of a reward model, how often it is right by how sure it is.
+    pub reliability: Vec<Bin>,
+}
+
+/// Measures the validation batches, always the same ones, or answers to the same held-out prompts; `None` without
+/// validation data.
+pub fn evaluate(recipe: &Recipe, setup: &mut Setup) -> Result<Option<Evaluation>, TrainError> {
+    if let Some(rollouts) = &mut setup.rollouts {
+        let most = recipe.train.eval_batches.map_or(usize::MAX, |batches| batches.saturating_mul(recipe.train.batch));
+        let measured = rollouts.measure(&setup.model, most)?;
+        return Ok(measured.map(|Measured { reward, scores }| Evaluation {
+            loss: None,
+            reward: Some(reward),
+            scores,
+            reliability: vec![],
+        }));
+    }
     let Some(batches) = &mut setup.validation else { return Ok(None) };
     let batches: &mut dyn Batches = &mut **batches;
     batches.restore(BatchState::default())?;
@@ -46,7 +70,8 @@ pub fn evaluate(recipe: &Recipe, setup: &mut Setup) -> Result<Option<(f64, Score
             &write(recipe, setup, shown)?,
         )?);
     }
-    Ok(Some((mean(Part::Tokens) + mean(Part::Rows), scores, reliability)))
+    let loss = Some(mean(Part::Tokens) + mean(Part::Rows));
+    Ok(Some(Evaluation { loss, reward: None, scores, reliability }))
 }
 
 /// What an encoder-decoder writes for some items, greedily.

@@ -54,6 +54,14 @@ pub struct Row {
     pub peak_rss_mb: Option<f64>,
 }
 
+impl Row {
+    /// Whether it tells of the validation data.
+    #[must_use]
+    pub fn is_evaluation(&self) -> bool {
+        self.eval_loss.is_some() || !self.eval_scores.is_empty()
+    }
+}
+
 /// Sums of values by name with how many were added, of which means are told: over a step's batches, and over the steps
 /// between two rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! A batch says itself what is to be learned of it: its targets are for tokens, its labels for rows. The objective of a
 //! recipe decides how batches are made, and how the targets are smoothed.
 
+pub mod policy;
 pub mod preference;
 
 use candle_core::Result;
@@ -14,16 +15,19 @@ use phyla_nn::{Emits, Ledger, Pass, Reads};
 use phyla_ops::{CrossEntropy, Tensor};
 
 use self::preference::Found;
+use crate::critic::Critic;
 use crate::metrics::Means;
 use crate::recipe::Objective;
 
 /// How a batch is run.
 #[derive(Clone, Debug, Default)]
-pub struct Mode {
+pub struct Mode<'a> {
     /// Random numbers of dropout; none outside training.
     pub rng: Option<Rng>,
     /// Compute activations again in the backward pass.
     pub checkpointing: bool,
+    /// The value head, where one learns.
+    pub critic: Option<&'a Critic>,
 }
 
 /// The two kinds of summands of a loss, each with a mean of its own.
@@ -49,6 +53,7 @@ impl Counts {
     pub fn of(batch: &Batch) -> Self {
         let rows = match &batch.labels {
             Labels::None => 0,
+            Labels::Prompts(_) | Labels::Played(_) => batch.batch,
             Labels::Class(classes) => classes.iter().filter(|&&class| class != IGNORE).count(),
             Labels::Many(_) | Labels::Value(_) | Labels::Judged(_) => batch.batch,
             Labels::Pairs(_) => batch.batch / 2,
@@ -61,6 +66,10 @@ impl Counts {
             Labels::Pairs(pairs) if pairs.whole => batch.lengths[..rows].iter().map(|length| length - 1).sum(),
             Labels::Pairs(_) => counted(&batch.targets[..rows * batch.time]),
             Labels::Judged(_) => 0,
+            Labels::Played(played) => {
+                let rows = batch.targets.chunks(batch.time.max(1)).zip(&played.left_out);
+                rows.filter(|(_, left_out)| !**left_out).map(|(row, _)| counted(row)).sum()
+            }
             _ => counted(&batch.targets),
         };
         Self { tokens, rows }
@@ -178,6 +187,9 @@ impl Objective {
         match &batch.labels {
             Labels::Pairs(pairs) => return preference::compared(self, model, (batch, pairs), seen, over),
             Labels::Judged(judged) => return preference::judged(self, model, (batch, judged), seen, over(Part::Rows)),
+            Labels::Played(played) => {
+                return policy::played(self, model, (batch, played), seen, mode.critic, over);
+            }
             _ => {}
         }
         // Validation reports the plain loss, whatever training smooths.
@@ -259,7 +271,7 @@ fn likeliest(values: &[f32], width: usize) -> Vec<u32> {
     values.chunks(width.max(1)).map(largest).collect()
 }
 
-impl Mode {
+impl Mode<'_> {
     fn pass(&self, pass: Pass<'static>, stream: &str) -> Pass<'static> {
         let mut pass = match &self.rng {
             Some(rng) => pass.training(rng.split(stream)),
@@ -278,7 +290,9 @@ fn row_loss(answers: &[phyla_models::Named], labels: &Labels, args: CrossEntropy
     };
     match labels {
         Labels::None => candle_core::bail!("a batch without labels"),
-        Labels::Pairs(_) | Labels::Judged(_) => candle_core::bail!("preferences have losses of their own"),
+        Labels::Pairs(_) | Labels::Judged(_) | Labels::Prompts(_) | Labels::Played(_) => {
+            candle_core::bail!("completions have losses of their own")
+        }
         Labels::Class(classes) => phyla_ops::cross_entropy(class_logits(answers)?, classes, args),
         Labels::Many(wanted) => {
             let logits = answer("logits")?;

@@ -28,6 +28,10 @@ pub struct Tick {
     pub tokens: u64,
     /// Time left, where the caller knows better than the pace so far (a time budget).
     pub left: Option<Duration>,
+    /// Mean reward of the newest roll-out, where the model learns from its own.
+    pub reward: Option<f64>,
+    /// Its divergence from the reference, in nats.
+    pub kl: Option<f64>,
 }
 
 /// Shows ticks.
@@ -142,11 +146,14 @@ fn describe(tick: &Tick, loss: Option<f64>, tokens_per_second: Option<f64>, seco
         let seconds = seconds_per_step.unwrap_or(0.0) * tick.total.saturating_sub(tick.step) as f64;
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     });
+    let value = |name: &str, value: Option<f64>| value.map_or_else(String::new, |value| format!("  {name} {value:.3}"));
     format!(
-        "step {}/{}  loss {:.3}  lr {}  {} tokens/s  {} left",
+        "step {}/{}  loss {:.3}{}{}  lr {}  {} tokens/s  {} left",
         tick.step,
         tick.total,
         loss.unwrap_or(tick.loss),
+        value("reward", tick.reward),
+        value("kl", tick.kl),
         learning_rate(tick.lr),
         compact(tokens_per_second.unwrap_or(0.0)),
         duration(left),
@@ -217,7 +224,7 @@ mod tests {
     }
 
     fn tick(step: u64) -> Tick {
-        Tick { step, total: 100, loss: 2.5, lr: 1e-3, tokens: 512, left: None }
+        Tick { step, total: 100, loss: 2.5, lr: 1e-3, tokens: 512, ..Tick::default() }
     }
 
     #[test]

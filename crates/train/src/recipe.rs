@@ -24,8 +24,9 @@ pub use data::{Columns, Data, Generated, Packing, Source, Stories, Sums, Table, 
 pub use method::{Full, Method, Only};
 pub use model::Model;
 pub use objective::{
-    Cpo, CpoLoss, Dpo, DpoLoss, FDivergence, Kto, KtoLoss, Lm, MlmNsp, Objective, Orpo, Qa, Reads, Reference, Reward,
-    Seq2Seq, Sft, Simpo,
+    Cpo, CpoLoss, Dpo, DpoLoss, FDivergence, Grpo, GrpoLoss, ImportanceSampling, KlEstimator, Kto, KtoLoss, LengthUnit,
+    Lm, MlmNsp, Objective, OnlineDpo, Orpo, Play, Ppo, Qa, Reads, Reference, Reward, RewardFunction, Rloo, Rollout,
+    ScaleRewards, Seq2Seq, Sft, Simpo,
 };
 pub use optim::{Adafactor, AdamW, Lion, Optim, OptimGroup, ParamSettings, Rule, Sgd};
 pub use schedule::{Constant, Cosine, DecayShape, InverseSqrt, Linear, ScheduleTable, Shape, Wsd};

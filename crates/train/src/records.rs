@@ -4,7 +4,7 @@
 use phyla_data::Result;
 use phyla_data::dataset::Portion;
 use phyla_data::supervised::records::{
-    Choice, Dialogue, Judgement, Labelled, Parallel, Preference, Question, Record, Tagged,
+    Choice, Dialogue, Judgement, Labelled, Parallel, Preference, Prompt, Question, Record, Tagged,
 };
 use phyla_data::supervised::table::Table;
 use phyla_data::tasks::{self, Task};
@@ -121,6 +121,19 @@ impl Kind for Dialogue {
     fn generate(task: Task, seed: u64, portion: Portion) -> Box<dyn Iterator<Item = Self> + Send> {
         match task {
             Task::Instructions => Box::new(tasks::instructions(seed, portion)),
+            _ => Box::new(std::iter::empty()),
+        }
+    }
+
+    fn texts(self) -> Vec<String> {
+        Self::texts(self)
+    }
+}
+
+impl Kind for Prompt {
+    fn generate(task: Task, seed: u64, portion: Portion) -> Box<dyn Iterator<Item = Self> + Send> {
+        match task {
+            Task::Preferences => Box::new(tasks::beginnings(seed, portion)),
             _ => Box::new(std::iter::empty()),
         }
     }

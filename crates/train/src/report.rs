@@ -40,7 +40,7 @@ pub struct Report<'a> {
 }
 
 /// A text that the model wrote.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SampleText {
     /// Updates made when it was written.
     pub step: u64,
@@ -48,6 +48,9 @@ pub struct SampleText {
     pub prompt: String,
     /// What it wrote after that.
     pub text: String,
+    /// What that was worth, where it is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<f64>,
 }
 
 const STYLE: &str = include_str!("report/style.css");
@@ -174,9 +177,24 @@ impl Report<'_> {
             .series(Series::faint("each row", speed))
             .series(Series::strong("smoothed", smooth))
             .write(page);
-        for name in self.scores() {
-            let points = self.points(|row| row.eval_scores.get(&name).copied());
-            Chart::small(spelled(&name)).series(Series::strong("validation", points)).write(page);
+        for name in self.charted() {
+            let training = self.points(|row| row.scores.get(&name).copied());
+            let smooth = smoothed(&training);
+            let validation = self.points(|row| row.eval_scores.get(&name).copied());
+            let chart = Chart::small(spelled(&name));
+            let chart = match (training.is_empty(), validation.is_empty()) {
+                (true, _) => chart.series(Series::strong("validation", validation)),
+                (false, true) => {
+                    chart.series(Series::faint("each row", training)).series(Series::strong("smoothed", smooth))
+                }
+                (false, false) => {
+                    let chart = chart.series(Series::faint("each row", training));
+                    chart
+                        .series(Series::strong("training, smoothed", smooth))
+                        .series(Series::dotted("validation", validation))
+                }
+            };
+            chart.write(page);
         }
         page.push_str("</div>\n");
     }
@@ -184,6 +202,12 @@ impl Report<'_> {
     /// Names of what the validation data measures besides the loss.
     fn scores(&self) -> std::collections::BTreeSet<String> {
         self.rows.iter().flat_map(|row| row.eval_scores.keys().cloned()).collect()
+    }
+
+    /// The same, and names of what training measures besides the loss.
+    fn charted(&self) -> std::collections::BTreeSet<String> {
+        let training = self.rows.iter().flat_map(|row| row.scores.keys().cloned());
+        training.chain(self.scores()).collect()
     }
 
     fn samples(&self, page: &mut String) {
@@ -195,8 +219,9 @@ impl Report<'_> {
         for sample in self.samples.iter().rev() {
             let _ = writeln!(
                 page,
-                "<article><small>step {}</small><p><b>{}</b>{}</p></article>",
+                "<article><small>step {}{}</small><p><b>{}</b>{}</p></article>",
                 grouped(sample.step),
+                sample.reward.map_or_else(String::new, |reward| format!(", reward {reward:.3}")),
                 escape(&sample.prompt),
                 escape(&sample.text)
             );

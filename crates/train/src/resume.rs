@@ -41,6 +41,8 @@ const MOVABLE: &[&str] = &[
     "model",
     "tokenizer.path",
     "objective.label_smoothing",
+    "objective.rewards",
+    "objective.reward_weights",
     "objective.answers.n_best",
     "objective.answers.max_answer_len",
     "objective.answers.null_threshold",

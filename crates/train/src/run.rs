@@ -1,5 +1,7 @@
 //! The training loop: every method and objective runs through here.
 
+mod record;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -7,19 +9,18 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device};
 use phyla_kernels::rng::Rng;
 use phyla_models::checkpoint::AtomicDir;
-use phyla_models::lineage::{self, Lineage};
-use sha2::{Digest, Sha256};
 
 use crate::TrainError;
 use crate::average::average;
-use crate::evaluate::evaluate;
+use crate::evaluate::{Evaluation, evaluate};
 use crate::judge::Scores;
-use crate::metrics::{Metrics, Row, peak_rss_mb};
+use crate::metrics::{Means, Metrics, Row, peak_rss_mb};
 use crate::optimizer::Optimizer;
 use crate::progress::{Progress, Tick};
 use crate::recipe::{Length, Recipe};
-use crate::report::{Report, SampleText};
+use crate::report::SampleText;
 use crate::resume;
+use crate::rollout::Turn;
 use crate::rundir::RunDir;
 use crate::schedule::Schedule;
 use crate::setup::Setup;
@@ -146,6 +147,7 @@ pub fn train(recipe: &Recipe, options: &Options) -> Result<Summary, TrainError> 
         saved: start,
         began: Instant::now(),
         loss: f64::NAN,
+        shown: [None; 2],
     };
     trainer.run(setup)
 }
@@ -164,6 +166,8 @@ struct Trainer<'a> {
     saved: u64,
     began: Instant,
     loss: f64,
+    /// Reward and divergence of the newest roll-out, to be shown.
+    shown: [Option<f64>; 2],
 }
 
 impl Trainer<'_> {
@@ -171,8 +175,18 @@ impl Trainer<'_> {
         let recipe = self.recipe;
         let interrupt = Interrupt::listen().map_err(|source| TrainError::Write { path: "signals".into(), source })?;
         setup.train.restore(self.state.batches)?;
+        if let Some(rollouts) = &mut setup.rollouts {
+            rollouts.restore(self.state.rollouts.clone());
+        }
         let schedule = Schedule::new(&recipe.schedule, recipe.optim.lr);
-        let per_epoch = setup.train.batches_per_epoch().div_ceil(recipe.train.accumulate as u64);
+        let per_epoch = match &setup.rollouts {
+            Some(rollouts) => rollouts.updates_per_epoch(),
+            None => setup.train.batches_per_epoch().div_ceil(recipe.train.accumulate as u64),
+        };
+        if setup.rollouts.is_some() && self.state.step == 0 && recipe.train.sample.every > 0 {
+            // What the model wrote before, to be held against what it writes then.
+            self.sample(&mut setup)?;
+        }
         let before = self.state.seconds;
         // Where a run was killed after its last checkpoint and before its end, that end is all there is to do.
         let mut stopped = self.stale().then_some(Stopped::Early);
@@ -182,11 +196,20 @@ impl Trainer<'_> {
                 break;
             }
             let lr = schedule.lr(self.state.step, total);
-            let result = self.step(&mut setup, lr)?;
+            let result = match self.step(&mut setup, lr, &interrupt) {
+                Ok(Some(result)) => result,
+                Ok(None) => {
+                    stopped = Some(Stopped::Interrupted);
+                    self.keep(&setup)?;
+                    break;
+                }
+                Err(error) => return Err(self.rescue(&setup, error)?),
+            };
             self.state.seconds = before + self.began.elapsed().as_secs_f64();
             self.state.since.add(&result);
             let step = self.state.step;
-            self.progress.tick(Tick { step, total, loss: result.loss, lr, tokens: result.tokens, left });
+            let [reward, kl] = self.shown;
+            self.progress.tick(Tick { step, total, loss: result.loss, lr, tokens: result.tokens, left, reward, kl });
             let due = |every: u64| every > 0 && step.is_multiple_of(every);
             let last = step >= total;
             if due(recipe.train.log_every) || last {
@@ -196,13 +219,13 @@ impl Trainer<'_> {
                 stopped = Some(Stopped::Early);
             }
             if due(recipe.train.sample.every) {
-                self.sample(&setup)?;
+                self.sample(&mut setup)?;
             }
             if interrupt.requested() {
                 stopped = Some(Stopped::Interrupted);
             }
-            if (due(recipe.train.save_every) || last || stopped.is_some()) && self.saved != step {
-                self.save(&setup)?;
+            if due(recipe.train.save_every) || last || stopped.is_some() {
+                self.keep(&setup)?;
             }
         }
         let signal = interrupt.signal().filter(|_| stopped == Some(Stopped::Interrupted));
@@ -224,22 +247,50 @@ impl Trainer<'_> {
         }
     }
 
-    fn step(&mut self, setup: &mut Setup, lr: f64) -> Result<StepResult, TrainError> {
-        let batches: Vec<_> =
-            (0..self.recipe.train.accumulate).map(|_| setup.train.next_batch()).collect::<Result<_, _>>()?;
+    /// The batches of the next step; nothing if an interruption came before they were there.
+    fn turn(&self, setup: &mut Setup, interrupt: &Interrupt) -> Result<Option<Turn>, TrainError> {
+        if let Some(rollouts) = &mut setup.rollouts {
+            return rollouts.next(&setup.model, &mut *setup.train, interrupt.flag());
+        }
+        let batches = (0..self.recipe.train.accumulate).map(|_| setup.train.next_batch()).collect::<Result<_, _>>()?;
+        Ok(Some(Turn { batches, means: Means::default() }))
+    }
+
+    fn step(&mut self, setup: &mut Setup, lr: f64, interrupt: &Interrupt) -> Result<Option<StepResult>, TrainError> {
+        let Some(Turn { batches, means }) = self.turn(setup, interrupt)? else { return Ok(None) };
+        let told = means.values();
+        if let Some(reward) = told.get("reward") {
+            self.shown = [Some(*reward), told.get("objective/kl").copied()];
+        }
         let stepper = Stepper {
             model: &setup.model,
             objective: &self.recipe.objective,
             clip: self.recipe.optim.clip,
             rng: Rng::new(self.recipe.seed),
             checkpointing: self.recipe.train.activation_checkpointing,
+            critic: setup.critic(),
         };
-        let result = stepper.run(&mut self.optimizer, &batches, self.state.step + 1, lr)?;
+        let mut result = stepper.run(&mut self.optimizer, &batches, self.state.step + 1, lr)?;
+        result.means.merge(&means);
         self.state.step += 1;
         self.state.tokens += result.tokens;
         self.state.batches = setup.train.state();
+        self.state.rollouts = setup.rollouts.as_ref().map(|rollouts| rollouts.state().clone()).unwrap_or_default();
         self.loss = result.loss;
-        Ok(result)
+        Ok(Some(result))
+    }
+
+    /// Saves what was learned when a judge of completions fails: it is the weights' fault least of all.
+    fn rescue(&mut self, setup: &Setup, error: TrainError) -> Result<TrainError, TrainError> {
+        let TrainError::Reward { name, what } = error else { return Ok(error) };
+        let kept = match self.state.step {
+            0 => "nothing was learned yet".to_owned(),
+            step => {
+                self.keep(setup)?;
+                format!("the run is saved after step {step}: repair the reward and go on with --resume")
+            }
+        };
+        Ok(TrainError::Reward { name, what: format!("{what}; {kept}") })
     }
 
     fn log(&mut self, result: &StepResult, lr: f64) -> Result<(), TrainError> {
@@ -302,25 +353,32 @@ impl Trainer<'_> {
         Ok(self.stale())
     }
 
-    /// Measures the validation data, tells, and logs; returns the loss.
+    /// Measures the validation data, tells, and logs; returns what is to be low: the loss, or of roll-outs the reward
+    /// turned round.
     fn measure(&mut self, setup: &mut Setup, what: &str) -> Result<Option<f64>, TrainError> {
-        let Some((loss, eval_scores, reliability)) = evaluate(self.recipe, setup)? else { return Ok(None) };
-        if !loss.is_finite() {
-            return Err(self.diverged(format!("the validation loss is {loss}")));
-        }
-        let perplexity = self.recipe.objective.has_perplexity().then(|| loss.exp());
-        let mut text = format!("step {}{what}: validation loss {loss:.4}", self.state.step);
-        if let Some(perplexity) = perplexity {
+        let Some(Evaluation { loss, reward, scores: eval_scores, reliability }) = evaluate(self.recipe, setup)? else {
+            return Ok(None);
+        };
+        let mut text = format!("step {}{what}:", self.state.step);
+        let mut perplexity = None;
+        if let Some(loss) = loss {
+            if !loss.is_finite() {
+                return Err(self.diverged(format!("the validation loss is {loss}")));
+            }
             // Writing to a `String` cannot fail, here and below.
-            let _ = write!(text, ", perplexity {perplexity:.2}");
+            let _ = write!(text, " validation loss {loss:.4},");
+            perplexity = self.recipe.objective.has_perplexity().then(|| loss.exp());
+        }
+        if let Some(perplexity) = perplexity {
+            let _ = write!(text, " perplexity {perplexity:.2},");
         }
         for (name, score) in &eval_scores {
-            let _ = write!(text, ", {} {score:.4}", name.replace('_', " "));
+            let _ = write!(text, " {} {score:.4},", name.replace('_', " "));
         }
         self.progress.skip_time();
-        self.progress.note(&text);
-        self.push(Row { eval_loss: Some(loss), perplexity, eval_scores, reliability, ..self.row() })?;
-        Ok(Some(loss))
+        self.progress.note(text.trim_end_matches([',', ':']));
+        self.push(Row { eval_loss: loss, perplexity, eval_scores, reliability, ..self.row() })?;
+        Ok(loss.or(reward.map(|reward| -reward)))
     }
 
     /// Puts the mean of the newest checkpoints into the model, if the recipe asks for it.
@@ -348,13 +406,18 @@ impl Trainer<'_> {
         TrainError::Diverged { what, step: self.state.step, lr }
     }
 
-    fn sample(&mut self, setup: &Setup) -> Result<(), TrainError> {
+    fn sample(&mut self, setup: &mut Setup) -> Result<(), TrainError> {
         for text in crate::sample::samples(self.recipe, setup)? {
             self.progress.note(&format!("step {}: {}{}", self.state.step, text.prompt, text.text));
             self.state.samples.push(SampleText { step: self.state.step, ..text });
         }
         self.progress.skip_time();
         Ok(())
+    }
+
+    /// Saves a checkpoint, unless the newest is of this step.
+    fn keep(&mut self, setup: &Setup) -> Result<(), TrainError> {
+        if self.saved == self.state.step { Ok(()) } else { self.save(setup) }
     }
 
     fn save(&mut self, setup: &Setup) -> Result<(), TrainError> {
@@ -369,47 +432,6 @@ impl Trainer<'_> {
         self.write_report(setup)?;
         self.progress.skip_time();
         Ok(())
-    }
-
-    /// Where what is written comes from.
-    fn lineage(&self, setup: &Setup) -> Lineage {
-        let recipe = self.recipe;
-        let mut metrics = serde_json::Map::new();
-        let last = |value: fn(&Row) -> Option<f64>| self.rows.iter().rev().find_map(value);
-        let values = [("loss", last(|row| row.loss)), ("eval_loss", last(|row| row.eval_loss))];
-        metrics.extend(values.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.into()))));
-        let scores = self.rows.iter().rev().find(|row| row.eval_loss.is_some()).map(|row| row.eval_scores.clone());
-        metrics.extend(scores.unwrap_or_default().into_iter().map(|(name, score)| (name, score.into())));
-        Lineage {
-            version: env!("CARGO_PKG_VERSION").into(),
-            method: recipe.method.name().into(),
-            objective: Some(recipe.objective.name().into()),
-            parent: setup.parent.clone(),
-            quantize: recipe.quantize.clone(),
-            data: Some(self.state.text.clone()),
-            recipe: Some(lineage::hex(&Sha256::digest(self.resolved.as_bytes()))),
-            seed: Some(recipe.seed),
-            step: Some(self.state.step),
-            metrics,
-            ..Lineage::default()
-        }
-    }
-
-    fn write_report(&self, setup: &Setup) -> Result<(), TrainError> {
-        let title =
-            self.run.root().file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
-        let machine = crate::report::machine();
-        let report = Report {
-            title: &title,
-            subtitle: setup.model.family.model_type,
-            parameters: setup.model.count() as u64,
-            machine: &machine,
-            rows: &self.rows,
-            samples: &self.state.samples,
-            recipe: &self.resolved,
-            warnings: &setup.warnings,
-        };
-        Ok(self.run.write(&self.run.report(), &report.html())?)
     }
 
     fn finish(
@@ -434,7 +456,7 @@ impl Trainer<'_> {
             model = Some(self.run.model());
         }
         self.progress.finish();
-        let measured = self.rows.iter().rev().find(|row| row.eval_loss.is_some());
+        let measured = self.rows.iter().rev().find(|row| row.is_evaluation());
         Ok(Summary {
             steps: self.state.step,
             tokens: self.state.tokens,

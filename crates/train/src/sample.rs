@@ -13,8 +13,11 @@ use crate::setup::Setup;
 use crate::supply::Shown;
 
 /// One text or more for each prompt of the recipe, as its objective answers.
-pub fn samples(recipe: &Recipe, setup: &Setup) -> Result<Vec<SampleText>, TrainError> {
+pub fn samples(recipe: &Recipe, setup: &mut Setup) -> Result<Vec<SampleText>, TrainError> {
     let settings = &recipe.train.sample;
+    if let Some(rollouts) = &mut setup.rollouts {
+        return rollouts.samples(&setup.model, &settings.prompts);
+    }
     if matches!(recipe.objective, Objective::Lm(_)) {
         return continued(&setup.model, &setup.tokenizer, settings, recipe.seed);
     }
@@ -33,7 +36,7 @@ pub fn samples(recipe: &Recipe, setup: &Setup) -> Result<Vec<SampleText>, TrainE
         // An expectation that is met needs no words.
         let wrong = !item.expected.is_empty() && item.expected.trim() != answer.trim();
         let expected = if wrong { format!(" (expected: {})", item.expected) } else { String::new() };
-        SampleText { step: 0, prompt: short(&item.text), text: format!(" => {answer}{expected}") }
+        SampleText { prompt: short(&item.text), text: format!(" => {answer}{expected}"), ..SampleText::default() }
     };
     Ok(items.into_iter().zip(answers).map(sample).collect())
 }
@@ -133,6 +136,6 @@ fn continued(
     let generation = Generator::new(model, Some(tokenizer)).generate(&prompts, &config, seed, &mut |_| {})?;
     let text = |sequence: &phyla_generate::Sequence| sequence.text.clone().unwrap_or_default();
     Ok((settings.prompts.iter().zip(&generation.sequences))
-        .map(|(prompt, sequence)| SampleText { step: 0, prompt: prompt.clone(), text: text(sequence) })
+        .map(|(prompt, sequence)| SampleText { prompt: prompt.clone(), text: text(sequence), ..SampleText::default() })
         .collect())
 }

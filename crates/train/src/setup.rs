@@ -15,9 +15,11 @@ use serde_json::{Map, Value, json};
 
 use crate::TrainError;
 use crate::adapt::{adapt, lower_all};
+use crate::critic::Critic;
 use crate::judge::Judge;
-use crate::recipe::{self, Dtype, Objective, Recipe};
+use crate::recipe::{self, Dtype, Objective, Play, Recipe};
 use crate::reference;
+use crate::rollout::{Reference, Rollouts};
 use crate::supply::{Material, Shown, Supply};
 
 /// A run, ready to begin.
@@ -30,7 +32,7 @@ pub struct Setup {
     /// What was begun with; none for a model from scratch.
     pub parent: Option<Parent>,
     /// Its tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// Training batches.
     pub train: Box<dyn Batches>,
     /// Validation batches.
@@ -43,6 +45,8 @@ pub struct Setup {
     pub generation: Map<String, Value>,
     /// Sentences that the user should see, also in the report.
     pub warnings: Vec<String>,
+    /// Where the model learns from what it writes itself.
+    pub rollouts: Option<Rollouts>,
 }
 
 /// Where the weights come from.
@@ -95,6 +99,7 @@ impl Setup {
             None => with_template(tokenizer, recipe.objective.chat_template())?,
             Some(_) => tokenizer,
         };
+        let tokenizer = Arc::new(tokenizer);
         let supply = material.supply(recipe, &tokenizer, &start.config()?, note)?;
         let mut warnings = vec![];
         if let (None, Start::Folder(_), Some(table)) = (checkpoint, &start, &recipe.tokenizer)
@@ -129,7 +134,8 @@ impl Setup {
                 let longest = (time, time);
                 let (head, judge) = (Map::new(), Judge::Loss);
                 let (shown, notes, preferences) = (vec![], vec![], vec![]);
-                Supply { train: Box::new(train), validation, head, judge, shown, notes, longest, preferences }
+                let train = Box::new(train);
+                Supply { train, validation, head, judge, shown, notes, longest, preferences, prompts: None }
             }
             (None, Material::Records(_)) => {
                 return Err(TrainError::Settings("next-token prediction learns from text".into()));
@@ -138,16 +144,17 @@ impl Setup {
         supply.notes.iter().for_each(|text| note(text));
         fits(recipe, &model, supply.longest)?;
         let adapter = adapt(recipe, &model, checkpoint, &mut *supply.train)?;
-        let reference = || {
-            let start = match recipe.objective.reference() {
-                Some((_, Some(path))) => Start::Folder(resolve(&path.display().to_string())?),
-                _ => self::start(recipe)?,
+        let another = |other: Option<&Path>| {
+            let start = match other {
+                Some(path) => Start::Folder(resolve(&path.display().to_string())?),
+                None => self::start(recipe)?,
             };
             let other = self::model(recipe, start, &tokenizer, device, (None, false), &mut vec![])?;
             lower_all(recipe, &other)?;
             Ok(other)
         };
         let own = (&model, checkpoint.is_some());
+        let reference = || another(recipe.objective.reference().and_then(|(_, other)| other));
         reference::supply(recipe, &folder.join("data"), own, &supply.preferences, reference, note)?;
         let tokens =
             [("bos_token_id", tokenizer.bos()), ("eos_token_id", tokenizer.eos()), ("pad_token_id", tokenizer.pad())];
@@ -161,17 +168,63 @@ impl Setup {
         for (key, id) in tokens.chain(head.map(|id| ("decoder_start_token_id".to_owned(), id))) {
             generation.entry(key).or_insert(id);
         }
-        let Supply { train, validation, judge, shown, .. } = supply;
-        Ok(Self { model, adapter, parent, tokenizer, train, validation, judge, shown, generation, warnings })
+        let Supply { train, validation, judge, shown, prompts, .. } = supply;
+        let rollouts = match (recipe.objective.play(), prompts) {
+            (Some(play), Some(prompts)) => {
+                let reference = frozen(&play, adapter.as_ref(), |other| another(other))?;
+                let ends = ends(&generation, &tokenizer);
+                let tokenizer = (tokenizer.clone(), ends);
+                let made = Rollouts::new(recipe, &play, &model, tokenizer, prompts, reference)?;
+                if let (Some(critic), Some(path)) = (made.critic(), checkpoint) {
+                    critic.load(path)?;
+                }
+                Some(made)
+            }
+            _ => None,
+        };
+        Ok(Self { model, adapter, parent, tokenizer, train, validation, judge, shown, generation, warnings, rollouts })
     }
 }
 
 impl Setup {
-    /// Every parameter of the run, the adapter's included.
+    /// The value head, where one learns.
+    pub fn critic(&self) -> Option<&Critic> {
+        self.rollouts.as_ref().and_then(Rollouts::critic)
+    }
+
+    /// Every parameter of the run, the adapter's and the value head's included.
     pub fn params(&self) -> Vec<Arc<Param>> {
         let beside = self.adapter.iter().flat_map(|adapter| adapter.params());
-        self.model.params().iter().chain(beside).cloned().collect()
+        let critic = self.critic().into_iter().flat_map(Critic::params);
+        self.model.params().iter().chain(beside).chain(critic).cloned().collect()
     }
+}
+
+/// What roll-outs are held to: the model that the run begins with, which an adapter leaves as it is, or another one.
+fn frozen(
+    play: &Play,
+    adapter: Option<&Arc<Adapter>>,
+    another: impl FnOnce(Option<&Path>) -> Result<Model, TrainError>,
+) -> Result<Reference, TrainError> {
+    Ok(match (play.reference, adapter) {
+        (None, _) => Reference::None,
+        (Some(None), Some(adapter)) if adapter.saved().is_empty() => Reference::Without(adapter.clone()),
+        (Some(other), _) => Reference::Model(Box::new(another(other)?)),
+    })
+}
+
+/// The tokens at which a completion ends.
+fn ends(generation: &Map<String, Value>, tokenizer: &Tokenizer) -> Vec<u32> {
+    let named = match generation.get("eos_token_id") {
+        Some(Value::Array(ids)) => ids.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
+    };
+    let mut ends: Vec<u32> = named.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect();
+    ends.extend(tokenizer.eos());
+    ends.sort_unstable();
+    ends.dedup();
+    ends
 }
 
 /// The tokenizer of the model that a recipe begins with.

@@ -9,6 +9,8 @@ use signal_hook::iterator::Signals;
 
 /// Whether someone is asked to stop at all; without, a signal does what it does by default.
 static LISTENING: AtomicBool = AtomicBool::new(false);
+/// Whether a stop is requested, for work that is to break off at once.
+static STOP: AtomicBool = AtomicBool::new(false);
 /// The signal that requested the stop; 0 without one.
 static REQUESTED: AtomicI32 = AtomicI32::new(0);
 /// Whether the listening thread runs. Handlers cannot be taken down again without leaving the signal
@@ -27,6 +29,7 @@ impl Interrupt {
     pub fn listen() -> io::Result<Self> {
         let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
         REQUESTED.store(0, Ordering::SeqCst);
+        STOP.store(false, Ordering::SeqCst);
         LISTENING.store(true, Ordering::SeqCst);
         if !*started {
             let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -41,6 +44,12 @@ impl Interrupt {
     #[must_use]
     pub fn requested(&self) -> bool {
         self.signal().is_some()
+    }
+
+    /// The same as a flag, for work between two steps that can be done again.
+    #[must_use]
+    pub fn flag(&self) -> &'static AtomicBool {
+        &STOP
     }
 
     /// The signal that asked for it.
@@ -65,6 +74,7 @@ fn receive(signal: i32) {
         // The shell's convention: 128 plus the signal.
         std::process::exit(128 + signal);
     } else {
+        STOP.store(true, Ordering::SeqCst);
         eprintln!("\nstopping after this step to save a checkpoint; once more to stop at once");
     }
 }

@@ -18,6 +18,7 @@ use crate::TrainError;
 use crate::metrics::Means;
 use crate::optimizer::Optimizer;
 use crate::report::SampleText;
+use crate::rollout;
 use crate::rundir::{self, RunDir};
 use crate::setup::Setup;
 
@@ -45,6 +46,9 @@ pub struct State {
     /// What the model has written so far.
     #[serde(default)]
     pub samples: Vec<SampleText>,
+    /// Where it stands in its roll-outs.
+    #[serde(default)]
+    pub rollouts: rollout::State,
 }
 
 /// What the next row of metrics sums up.
@@ -77,6 +81,9 @@ pub fn write(
     let pending = run.begin_checkpoint(state.step)?;
     let folder = pending.path();
     write_model(folder, setup, DType::F32, lineage)?;
+    if let Some(critic) = setup.critic() {
+        critic.save(folder)?;
+    }
     let tensors: Vec<_> = optimizer.state().collect();
     let specs: Vec<TensorSpec> = tensors
         .iter()

@@ -7,6 +7,7 @@ use phyla_kernels::rng::Rng;
 use phyla_models::Model;
 
 use crate::TrainError;
+use crate::critic::Critic;
 use crate::metrics::Means;
 use crate::objective::{Counts, Mode};
 use crate::optimizer::{Optimizer, StepArgs};
@@ -24,6 +25,8 @@ pub struct Stepper<'a> {
     pub rng: Rng,
     /// Compute activations again in the backward pass.
     pub checkpointing: bool,
+    /// The value head, where one learns beside the model.
+    pub critic: Option<&'a Critic>,
 }
 
 /// What a step found.
@@ -73,7 +76,7 @@ impl Stepper<'_> {
         for (index, batch) in batches.iter().enumerate().filter(|(_, batch)| !Counts::of(batch).is_empty()) {
             let rng = self.rng.split("dropout").split(step).split(index as u64);
             self.model.set_adapter_rng(Some(&rng.split("adapter")));
-            let mode = Mode { rng: Some(rng), checkpointing: self.checkpointing };
+            let mode = Mode { rng: Some(rng), checkpointing: self.checkpointing, critic: self.critic };
             let losses = self.objective.losses(self.model, batch, counts, &mode)?;
             means.merge(&losses.means);
             let (value, part) = losses.total()?;

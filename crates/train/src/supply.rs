@@ -2,6 +2,7 @@
 //! its tokens with a role.
 
 mod preference;
+mod prompts;
 
 use std::sync::Arc;
 
@@ -12,8 +13,11 @@ use phyla_data::supervised::labels::LabelSet;
 use phyla_data::supervised::loader::{Examples, Loader, LoaderSettings, Size};
 use phyla_data::supervised::multiple_choice::MultipleChoice;
 use phyla_data::supervised::preference::Preferences;
+use phyla_data::supervised::prompts::Prompts;
 use phyla_data::supervised::qa::{Purpose, QuestionAnswering};
-use phyla_data::supervised::records::{Choice, Dialogue, Judgement, Labelled, Parallel, Preference, Question, Tagged};
+use phyla_data::supervised::records::{
+    Choice, Dialogue, Judgement, Labelled, Parallel, Preference, Prompt, Question, Tagged,
+};
 use phyla_data::supervised::seq2seq::Seq2Seq;
 use phyla_data::supervised::sft::Sft;
 use phyla_data::supervised::token_classify::TokenClassify;
@@ -45,6 +49,8 @@ pub struct Supply {
     pub longest: (usize, usize),
     /// Where log-probabilities of a reference are still to be put.
     pub preferences: Vec<Arc<Preferences>>,
+    /// Prompts for the model to answer, and those that it is measured on.
+    pub prompts: Option<(Arc<Prompts>, Option<Arc<Prompts>>)>,
 }
 
 /// An item to look at.
@@ -127,6 +133,7 @@ fn texts<'a>(part: &'a Part, objective: &Objective) -> TextStream<'a> {
         Objective::Kto(_) => of::<Judgement>(part),
         objective if objective.compares() => of::<Preference>(part),
         Objective::Sft(_) => of::<Dialogue>(part),
+        objective if objective.play().is_some() => of::<Prompt>(part),
         _ => of::<Choice>(part),
     }
 }
@@ -191,7 +198,7 @@ impl Maker<'_> {
                     .collect::<Result<Vec<_>, _>>()?,
             );
         }
-        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences: vec![] })
+        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences: vec![], prompts: None })
     }
 
     fn labelled(&self, records: &Records) -> Result<Supply, TrainError> {
@@ -314,9 +321,10 @@ impl Maker<'_> {
                 let head = Map::from_iter([("eos_token_id".into(), json!(ends))]);
                 self.finish(records, train, validation, head, Judge::Tokens("token_accuracy"), vec![])
             }
-            other => match other.completions() {
-                Some(settings) => self.preferences(records, settings),
-                None => {
+            other => match (other.completions(), other.play()) {
+                (Some(settings), _) => self.preferences(records, settings),
+                (None, Some(play)) => self.prompts(records, play.rollout),
+                (None, None) => {
                     let name = other.name();
                     Err(TrainError::Settings(format!("`{name}` does not learn from labelled data")))
                 }
@@ -369,7 +377,7 @@ impl Maker<'_> {
             validation.map(|examples| Loader::new(examples, LoaderSettings::in_order(size))).transpose()?;
         let validation = validation.map(|loader| Box::new(loader) as Box<dyn Batches>);
         let longest = (longest, longest);
-        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences: vec![] })
+        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences: vec![], prompts: None })
     }
 
     /// How many held-out items are wanted.

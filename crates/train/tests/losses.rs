@@ -75,7 +75,14 @@ fn ten_steps(family: &str, batches: &[Batch], checkpointing: bool) -> (Vec<(f64,
     let optim = optim(&settings);
     let mut optimizer = Optimizer::new(&optim, model.params(), |_| 1.).unwrap();
     let objective = Objective::Lm(Lm::default());
-    let stepper = Stepper { model: &model, objective: &objective, clip: optim.clip, rng: Rng::new(0), checkpointing };
+    let stepper = Stepper {
+        model: &model,
+        objective: &objective,
+        clip: optim.clip,
+        rng: Rng::new(0),
+        checkpointing,
+        critic: None,
+    };
     let results = (1..=10)
         .map(|step| {
             let result = stepper.run(&mut optimizer, batches, step, optim.lr).unwrap();

@@ -114,8 +114,14 @@ fn ten_losses_equal_pytorchs() {
         let mut optimizer = Optimizer::new(&optim, model.params(), |_| 1.).unwrap();
         let label_smoothing = if task.contains("smoothed") { 0.1 } else { 0. };
         let objective = Objective::Lm(Lm { label_smoothing });
-        let stepper =
-            Stepper { model: &model, objective: &objective, clip: optim.clip, rng: Rng::new(0), checkpointing: false };
+        let stepper = Stepper {
+            model: &model,
+            objective: &objective,
+            clip: optim.clip,
+            rng: Rng::new(0),
+            checkpointing: false,
+            critic: None,
+        };
         for step in 0..10 {
             let result = stepper.run(&mut optimizer, std::slice::from_ref(&batch), step as u64 + 1, optim.lr).unwrap();
             let (loss, norm) = (&expected["losses"][step], &expected["gradient_norms"][step]);

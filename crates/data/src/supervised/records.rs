@@ -5,6 +5,7 @@ pub(super) mod dialogue;
 mod labelled;
 mod parallel;
 mod preference;
+mod prompt;
 mod question;
 mod tagged;
 
@@ -20,6 +21,7 @@ pub use dialogue::{Content, Dialogue};
 pub use labelled::Labelled;
 pub use parallel::Parallel;
 pub use preference::{Judgement, Preference};
+pub use prompt::{Asked, Prompt};
 pub use question::{Answer, Question};
 pub use tagged::Tagged;
 

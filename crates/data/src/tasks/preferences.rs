@@ -4,7 +4,7 @@ use super::tales::hash;
 use super::{portion_of, stream};
 use crate::dataset::Portion;
 use crate::stories::{self, Story};
-use crate::supervised::records::{Judgement, Preference};
+use crate::supervised::records::{Judgement, Preference, Prompt};
 
 /// Beginnings of stories, each with a good ending, which is preferred, and a sad one.
 ///
@@ -18,6 +18,11 @@ pub fn judgements(seed: u64, portion: Portion) -> impl Iterator<Item = Judgement
     told(seed, portion).zip([true, false].into_iter().cycle()).map(|([prompt, good, sad], desirable)| {
         Judgement::new(&prompt, if desirable { &good } else { &sad }, desirable)
     })
+}
+
+/// The beginnings alone, for endings that are judged when they are written.
+pub fn beginnings(seed: u64, portion: Portion) -> impl Iterator<Item = Prompt> + Send {
+    told(seed, portion).map(|[prompt, ..]| Prompt::new(prompt))
 }
 
 /// Beginnings, each with a good and a sad ending.

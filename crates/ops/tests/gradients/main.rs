@@ -5,6 +5,7 @@
 mod attention;
 mod check;
 mod checkpoint;
+mod choice;
 mod conv;
 mod disentangled;
 mod elementwise;

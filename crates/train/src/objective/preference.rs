@@ -6,6 +6,7 @@ mod curve;
 mod dpo;
 mod kto;
 mod odds;
+mod online;
 mod reward;
 
 use std::ops::Range;
@@ -21,6 +22,7 @@ pub(crate) use curve::sigmoid;
 pub use dpo::dpo;
 pub use kto::{divergence, kto};
 pub use odds::orpo;
+pub use online::online;
 pub use reward::bradley_terry;
 
 use super::{Counts, Mode, Part, Seen, see, values};
@@ -244,6 +246,7 @@ fn contrast(objective: &Objective, made: &Completions, pairs: &Compared, scale: 
         Objective::Orpo(settings) => (orpo(settings.beta, &sides), settings.beta, 1.),
         Objective::Cpo(settings) => (cpo(settings, &sides), settings.beta, settings.cpo_alpha),
         Objective::Simpo(settings) => (cpo(&settings.as_cpo(), &sides), settings.beta, 0.),
+        Objective::OnlineDpo(settings) => (online(settings, &sides, pairs.margins.as_deref()), settings.beta, 0.),
         other => candle_core::bail!("`{}` does not learn from pairs of completions", other.name()),
     };
     let slopes = loss.chosen.iter().chain(&loss.rejected);

@@ -5,11 +5,18 @@
 
 mod cpo;
 mod dpo;
+mod grpo;
 mod kto;
 mod lm;
 mod mlm_nsp;
+mod online_dpo;
+mod play;
+mod ppo;
 mod qa;
 mod reward;
+mod rewards;
+mod rloo;
+mod rollout;
 mod seq2seq;
 mod sft;
 
@@ -23,11 +30,18 @@ use serde::{Deserialize, Serialize};
 
 pub use cpo::{Cpo, CpoLoss, Orpo, Simpo};
 pub use dpo::{Dpo, DpoLoss, FDivergence, Reference};
+pub use grpo::{Grpo, GrpoLoss, ImportanceSampling, ScaleRewards};
 pub use kto::{Kto, KtoLoss};
 pub use lm::Lm;
 pub use mlm_nsp::MlmNsp;
+pub use online_dpo::OnlineDpo;
+pub use play::Play;
+pub use ppo::{KlEstimator, Ppo};
 pub use qa::Qa;
 pub use reward::Reward;
+pub use rewards::{LengthUnit, RewardFunction};
+pub use rloo::Rloo;
+pub use rollout::Rollout;
 pub use seq2seq::Seq2Seq;
 pub use sft::Sft;
 
@@ -70,6 +84,14 @@ pub enum Objective {
     Reward(Reward),
     /// What an assistant is to write: conversations, completions, instructions, texts.
     Sft(Sft),
+    /// The policy's own completions, by their rewards: with a value head.
+    Ppo(Ppo),
+    /// The policy's own completions, by their rewards: each against its group.
+    Grpo(Grpo),
+    /// The policy's own completions, by their rewards: each against the others of its prompt.
+    Rloo(Rloo),
+    /// Of two of the policy's own completions the better one, against a reference.
+    OnlineDpo(OnlineDpo),
 }
 
 /// What an objective learns from.
@@ -93,6 +115,8 @@ pub enum Reads {
     Judgements,
     /// Conversations, prompts with completions, instructions with answers, or texts.
     Dialogues,
+    /// Prompts that the model answers itself.
+    Prompts,
 }
 
 impl Reads {
@@ -109,6 +133,7 @@ impl Reads {
             Self::Preferences => "pairs of completions of which one is preferred",
             Self::Judgements => "completions judged one by one",
             Self::Dialogues => "dialogues",
+            Self::Prompts => "prompts",
         }
     }
 }
@@ -134,6 +159,10 @@ impl Objective {
             Self::Simpo(_) => "simpo",
             Self::Reward(_) => "reward",
             Self::Sft(_) => "sft",
+            Self::Ppo(_) => "ppo",
+            Self::Grpo(_) => "grpo",
+            Self::Rloo(_) => "rloo",
+            Self::OnlineDpo(_) => "online_dpo",
         }
     }
 
@@ -150,6 +179,7 @@ impl Objective {
             Self::Dpo(_) | Self::Orpo(_) | Self::Cpo(_) | Self::Simpo(_) | Self::Reward(_) => Reads::Preferences,
             Self::Kto(_) => Reads::Judgements,
             Self::Sft(_) => Reads::Dialogues,
+            Self::Ppo(_) | Self::Grpo(_) | Self::Rloo(_) | Self::OnlineDpo(_) => Reads::Prompts,
         }
     }
 
@@ -185,6 +215,10 @@ impl Objective {
             Self::Cpo(cpo) => cpo.chat_template.as_deref(),
             Self::Simpo(simpo) => simpo.chat_template.as_deref(),
             Self::Reward(reward) => reward.chat_template.as_deref(),
+            Self::Ppo(ppo) => ppo.chat_template.as_deref(),
+            Self::Grpo(grpo) => grpo.chat_template.as_deref(),
+            Self::Rloo(rloo) => rloo.chat_template.as_deref(),
+            Self::OnlineDpo(online) => online.chat_template.as_deref(),
             _ => None,
         }
     }
@@ -210,7 +244,11 @@ impl Objective {
             | Self::Kto(_)
             | Self::Orpo(_)
             | Self::Cpo(_)
-            | Self::Simpo(_) => return None,
+            | Self::Simpo(_)
+            | Self::Ppo(_)
+            | Self::Grpo(_)
+            | Self::Rloo(_)
+            | Self::OnlineDpo(_) => return None,
             Self::Mlm(_) => Task::MaskedLm,
             Self::MlmNsp(_) => Task::PreTraining,
             Self::Seq2Seq(_) | Self::T5Span(_) => Task::Seq2SeqLm,
@@ -287,6 +325,10 @@ impl Objective {
             Self::Cpo(cpo) => cpo.check(problems),
             Self::Simpo(simpo) => simpo.as_cpo().check(problems),
             Self::Reward(reward) => reward.check(problems),
+            Self::Ppo(ppo) => ppo.check(problems),
+            Self::Grpo(grpo) => grpo.check(problems),
+            Self::Rloo(rloo) => rloo.check(problems),
+            Self::OnlineDpo(online) => online.check(problems),
         }
     }
 }

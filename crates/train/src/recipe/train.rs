@@ -64,7 +64,7 @@ pub struct Dropout {
 }
 
 /// `[train.sample]`: text that the model writes while it learns, shown in the report: how it continues a prompt (`lm`),
-/// fills its masks (`mlm`, `mlm_nsp`), answers it (`seq2seq`) or labels it (`classify`).
+/// fills its masks (`mlm`, `mlm_nsp`), answers it (`seq2seq`, `ppo`, `grpo`, …) or labels it (`classify`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sample {
@@ -197,11 +197,20 @@ impl Train {
                  \"{name}\" have a length of their own: set `train.batch`"
             ));
         }
+        if let Some(play) = objective.play() {
+            if self.batch_tokens.is_some() || self.group_by_length {
+                problems.push(format!(
+                    "`train.batch_tokens` and `train.group_by_length` are for data of known lengths; `objective.kind` \
+                     \"{name}\" takes `train.batch` completions at a time"
+                ));
+            }
+            play.check_fits(self.batch * self.accumulate, problems);
+        }
         if self.eval_generate > 0 && !(reads == Reads::Pairs && validation) {
             problems.push("`train.eval_generate` is for `objective.kind` \"seq2seq\" with validation data".into());
         }
         let written = matches!(objective, Objective::Lm(_) | Objective::Mlm(_) | Objective::MlmNsp(_))
-            || matches!(reads, Reads::Pairs | Reads::Labelled);
+            || matches!(reads, Reads::Pairs | Reads::Labelled | Reads::Prompts);
         if self.sample.every > 0 && !written {
             problems.push(format!("`train.sample` has nothing to show for `objective.kind` \"{name}\"; leave it out"));
         }

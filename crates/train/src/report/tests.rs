@@ -33,7 +33,8 @@ fn rows(count: u64) -> Vec<Row> {
 }
 
 fn samples() -> Vec<SampleText> {
-    let sample = |step, text: &str| SampleText { step, prompt: "Once upon a time".into(), text: text.into() };
+    let sample =
+        |step, text: &str| SampleText { step, prompt: "Once upon a time".into(), text: text.into(), reward: None };
     vec![
         sample(200, " there was a the little a fox wanted to the and the the garden a."),
         sample(
@@ -91,7 +92,7 @@ fn the_page_shows_every_part() {
 #[test]
 fn hostile_text_stays_text() {
     let nasty = "</pre><script>alert('x')</script>\u{0}&\"";
-    let samples = [SampleText { step: 1, prompt: nasty.into(), text: nasty.into() }];
+    let samples = [SampleText { step: 1, prompt: nasty.into(), text: nasty.into(), reward: None }];
     let warnings = [nasty.to_owned()];
     let report = Report {
         title: nasty,

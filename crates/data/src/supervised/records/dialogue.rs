@@ -235,7 +235,7 @@ pub(super) fn recognise(fields: &mut Map<String, Value>, origin: Origin) -> std:
     Ok(Dialogue { content, tools, variables, origin })
 }
 
-fn text_of(name: &str, value: Option<Value>) -> std::result::Result<Option<String>, String> {
+pub(super) fn text_of(name: &str, value: Option<Value>) -> std::result::Result<Option<String>, String> {
     match value {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -244,7 +244,7 @@ fn text_of(name: &str, value: Option<Value>) -> std::result::Result<Option<Strin
 }
 
 /// A list of schemas, or the same as a string of JSON.
-fn tools(value: Option<Value>) -> std::result::Result<Option<Vec<Value>>, String> {
+pub(super) fn tools(value: Option<Value>) -> std::result::Result<Option<Vec<Value>>, String> {
     let value = match value {
         Some(Value::String(text)) if text.trim().is_empty() => None,
         Some(Value::String(text)) => {
@@ -260,13 +260,13 @@ fn tools(value: Option<Value>) -> std::result::Result<Option<Vec<Value>>, String
 }
 
 /// ShareGPT lists bare functions; templates expect them as OpenAI wraps them.
-fn wrap(tool: &mut Value) {
+pub(super) fn wrap(tool: &mut Value) {
     if tool.get("function").is_none() && tool.get("name").is_some() {
         *tool = json!({"type": "function", "function": tool.take()});
     }
 }
 
-fn message(role: &str, content: Value) -> Value {
+pub(super) fn message(role: &str, content: Value) -> Value {
     json!({"role": role, "content": content})
 }
 
@@ -306,7 +306,7 @@ pub(in crate::supervised) fn asked(instruction: &str, input: &str) -> String {
 }
 
 /// The messages of a list, and whether they are spelled as in ShareGPT.
-fn messages(name: &str, value: Value) -> std::result::Result<(Vec<Value>, bool), String> {
+pub(super) fn messages(name: &str, value: Value) -> std::result::Result<(Vec<Value>, bool), String> {
     let value = match value {
         // Tables of strings keep lists as JSON.
         Value::String(text) => serde_json::from_str(&text).map_err(|error| format!("`{name}` is not JSON: {error}"))?,

@@ -50,6 +50,7 @@ pub fn run(args: &Train) -> anyhow::Result<()> {
         clip: optim.clip,
         rng: Rng::new(subject.seed),
         checkpointing: false,
+        critic: None,
     };
     let batch = batch(subject.ids(&model, rows * (time + 1)), rows, time);
     let mut steps = vec![];

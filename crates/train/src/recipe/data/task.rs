@@ -45,7 +45,7 @@ pub enum TaskName {
     /// Who said it, of four names (questions with choices).
     Speakers,
     /// Beginnings of stories with a good ending, which is preferred, and a sad one (preferences); or with one of them
-    /// (judgements).
+    /// (judgements); or with none (prompts).
     Preferences,
     /// Stories asked for, told, and talked about (dialogues).
     Instructions,
@@ -86,7 +86,7 @@ impl Generated {
     #[must_use]
     pub fn gives(&self, wanted: Reads) -> Reads {
         match self.task {
-            TaskName::Preferences if wanted == Reads::Judgements => Reads::Judgements,
+            TaskName::Preferences if matches!(wanted, Reads::Judgements | Reads::Prompts) => wanted,
             TaskName::Preferences => Reads::Preferences,
             TaskName::Dates | TaskName::Numbers => Reads::Pairs,
             TaskName::Sentiment => Reads::Labelled,

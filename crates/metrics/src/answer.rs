@@ -3,9 +3,11 @@
 //! Where a text says "the answer is" (or `####`, or `\boxed{`), the answer is the first one behind the last such place;
 //! elsewhere it is the last one of the text. So do the scripts of Wei et al. 2022 and Kojima et al. 2022 (appendix A.6).
 
+mod number;
+
 use serde::{Deserialize, Serialize};
 
-use super::number::numbers;
+pub use number::numbers;
 
 /// What kind of thing an answer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
