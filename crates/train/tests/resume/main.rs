@@ -4,6 +4,7 @@
 
 mod faults;
 mod objectives;
+mod rollouts;
 mod run;
 
 use run::Run;

@@ -75,7 +75,7 @@ fn cases() -> Vec<(&'static str, String)> {
 }
 
 /// Kills a run again and again at another file operation, and compares where it comes out with a whole one.
-fn ends_alike(name: &str, text: &str) {
+pub fn ends_alike(name: &str, text: &str) {
     let (whole, broken) = (Run::new(text), Run::new(text));
     whole.finish(false);
     let (mut resume, mut resumptions) = (false, 0);
