@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use phyla_data::batch::{BatchSettings, Batcher, Packing as Rows};
 use phyla_data::dataset::{Corpus, Faults, Format, Portion, Split, TextSettings};
-use phyla_data::stories;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_data::tokens::{TokenFile, TokenSettings, cache_dir};
 
@@ -39,9 +38,8 @@ impl Texts {
         let (base, one_document) = match &data.source {
             Source::Stories(settings) => {
                 let held_out = (settings.bytes as f64 * fraction) as usize;
-                let text = |story: stories::Story| story.text;
-                let train = stories::generate(settings.seed, settings.bytes).map(text);
-                let validation = (fraction > 0.).then(|| stories::held_out(settings.seed, held_out).map(text));
+                let train = settings.texts(false, settings.bytes);
+                let validation = (fraction > 0.).then(|| settings.texts(true, held_out));
                 return Self::generated(base, folder, "stories", train, validation);
             }
             Source::Sums(settings) => {

@@ -16,6 +16,7 @@ const FIXED: &[&str] = &[
     "data.kind",
     "data.bytes",
     "data.seed",
+    "data.outcome",
     "data.field",
     "data.document_separator",
     "data.validation_fraction",

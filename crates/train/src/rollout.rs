@@ -4,7 +4,7 @@
 //! weights that wrote them are gone by then.
 
 pub mod advantage;
-mod experience;
+pub(crate) mod experience;
 mod write;
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use crate::objective::policy::{self, Asked};
 use crate::recipe::{Objective, Play, Recipe};
 use crate::report::SampleText;
 use crate::reward::{Item, Rewards};
-pub use experience::{Completion, weigh};
+pub use experience::Completion;
 use write::Writer;
 
 /// Everything that roll-outs need beside the model in training.

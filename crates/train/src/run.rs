@@ -1,6 +1,7 @@
 //! The training loop: every method and objective runs through here.
 
 mod record;
+mod turn;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use crate::TrainError;
 use crate::average::average;
 use crate::evaluate::{Evaluation, evaluate};
 use crate::judge::Scores;
-use crate::metrics::{Means, Metrics, Row, peak_rss_mb};
+use crate::metrics::{Metrics, Row, peak_rss_mb};
 use crate::optimizer::Optimizer;
 use crate::progress::{Progress, Tick};
 use crate::recipe::{Length, Recipe};
@@ -247,15 +248,6 @@ impl Trainer<'_> {
         }
     }
 
-    /// The batches of the next step; nothing if an interruption came before they were there.
-    fn turn(&self, setup: &mut Setup, interrupt: &Interrupt) -> Result<Option<Turn>, TrainError> {
-        if let Some(rollouts) = &mut setup.rollouts {
-            return rollouts.next(&setup.model, &mut *setup.train, interrupt.flag());
-        }
-        let batches = (0..self.recipe.train.accumulate).map(|_| setup.train.next_batch()).collect::<Result<_, _>>()?;
-        Ok(Some(Turn { batches, means: Means::default() }))
-    }
-
     fn step(&mut self, setup: &mut Setup, lr: f64, interrupt: &Interrupt) -> Result<Option<StepResult>, TrainError> {
         let Some(Turn { batches, means }) = self.turn(setup, interrupt)? else { return Ok(None) };
         let told = means.values();
@@ -278,19 +270,6 @@ impl Trainer<'_> {
         self.state.rollouts = setup.rollouts.as_ref().map(|rollouts| rollouts.state().clone()).unwrap_or_default();
         self.loss = result.loss;
         Ok(Some(result))
-    }
-
-    /// Saves what was learned when a judge of completions fails: it is the weights' fault least of all.
-    fn rescue(&mut self, setup: &Setup, error: TrainError) -> Result<TrainError, TrainError> {
-        let TrainError::Reward { name, what } = error else { return Ok(error) };
-        let kept = match self.state.step {
-            0 => "nothing was learned yet".to_owned(),
-            step => {
-                self.keep(setup)?;
-                format!("the run is saved after step {step}: repair the reward and go on with --resume")
-            }
-        };
-        Ok(TrainError::Reward { name, what: format!("{what}; {kept}") })
     }
 
     fn log(&mut self, result: &StepResult, lr: f64) -> Result<(), TrainError> {
@@ -443,7 +422,8 @@ impl Trainer<'_> {
         if stopped != Some(Stopped::Interrupted) {
             self.average(setup)?;
         }
-        if self.recipe.train.sample.every > 0 && stopped != Some(Stopped::Interrupted) {
+        let shown = self.state.samples.last().is_some_and(|sample| sample.step == self.state.step);
+        if self.recipe.train.sample.every > 0 && !shown && stopped != Some(Stopped::Interrupted) {
             self.sample(setup)?;
         }
         self.write_report(setup)?;

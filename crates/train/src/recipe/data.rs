@@ -6,6 +6,7 @@ mod task;
 
 use std::path::PathBuf;
 
+use phyla_data::stories::{self, Outcome, Story};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -102,6 +103,8 @@ pub struct Stories {
     pub bytes: usize,
     /// Seed of the generator.
     pub seed: u64,
+    /// Stories that end so alone, `good` or `sad`; three of four end well when absent.
+    pub outcome: Option<Outcome>,
 }
 
 /// Generated text is held in memory on its way to the file.
@@ -109,7 +112,27 @@ const LARGEST: usize = 4_000_000_000;
 
 impl Default for Stories {
     fn default() -> Self {
-        Self { bytes: 2_500_000, seed: 0 }
+        Self { bytes: 2_500_000, seed: 0, outcome: None }
+    }
+}
+
+impl Stories {
+    /// The texts to train on, or those to be measured on, of at least so many bytes.
+    pub fn texts(&self, held_out: bool, bytes: usize) -> Box<dyn Iterator<Item = String>> {
+        let told = |bytes: usize| -> Box<dyn Iterator<Item = Story>> {
+            match held_out {
+                true => Box::new(stories::held_out(self.seed, bytes)),
+                false => Box::new(stories::generate(self.seed, bytes)),
+            }
+        };
+        let Some(outcome) = self.outcome else { return Box::new(told(bytes).map(|story| story.text)) };
+        let mut written = 0;
+        let kept = told(usize::MAX).filter(move |story| story.outcome == outcome).map(|story| story.text);
+        Box::new(kept.take_while(move |text| {
+            let before = written;
+            written += text.len();
+            before < bytes
+        }))
     }
 }
 

@@ -129,7 +129,7 @@ fn ppo_equals_its_reference_from_rewards_to_gradients() {
                 ..Completion::default()
             })
             .collect();
-        crate::rollout::weigh(&Objective::Ppo(settings.clone()), &mut made, settings.kl_coef);
+        crate::rollout::experience::weigh(&Objective::Ppo(settings.clone()), &mut made, settings.kl_coef);
         let all = |list: fn(&Completion) -> &Vec<f32>| -> Vec<f32> { made.iter().flat_map(list).copied().collect() };
         let (advantages, returns) = (all(|one| &one.advantages), all(|one| &one.returns));
         let wide = |list: &[f32]| list.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
