@@ -171,7 +171,7 @@ impl Setup {
         let Supply { train, validation, judge, shown, prompts, .. } = supply;
         let rollouts = match (recipe.objective.play(), prompts) {
             (Some(play), Some(prompts)) => {
-                let reference = frozen(&play, adapter.as_ref(), |other| another(other))?;
+                let reference = frozen(&play, adapter.as_ref(), another)?;
                 let ends = ends(&generation, &tokenizer);
                 let tokenizer = (tokenizer.clone(), ends);
                 let made = Rollouts::new(recipe, &play, &model, tokenizer, prompts, reference)?;
