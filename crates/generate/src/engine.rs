@@ -318,7 +318,7 @@ impl<'a> Generator<'a> {
         let mut sequences: Vec<Sequence> = part.sequences.into_iter().map(|(_, sequence)| sequence).collect();
         outputs.give(&mut sequences)?;
         // The sequence's ids as far as the cache goes: its last is not read, and reading may have been cancelled.
-        let read = cache.lengths().first().copied().unwrap_or(0);
+        let read = cache.lengths().first().map_or(0, |held| held.saturating_sub(self.model.lead()));
         session.ids = prompts[0].ids.iter().chain(&sequences[0].ids).copied().take(read).collect();
         session.cache = cache;
         let prompts = prompts.into_iter().map(Prompt::into_read).collect();

@@ -189,6 +189,13 @@ impl<'a> Engine<'a> {
                 param.path()
             )));
         }
+        if model.lead() > 0 {
+            return Err(Error::Settings(
+                "an engine counts the blocks of its texts, and a prompt or prefix stands before them: answer with calls of one \
+                 batch each, or take another kind of adapter"
+                    .into(),
+            ));
+        }
         let batch = Batch::new(model, 0, config.cache());
         Ok(Self {
             generator,

@@ -8,13 +8,14 @@ mod load;
 mod merge;
 mod modules;
 mod peft;
+mod prompt;
 mod save;
 mod spec;
 mod start;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use phyla_kernels::rng::Rng;
 use phyla_nn::adapter::{Change, Slot};
@@ -23,6 +24,7 @@ use phyla_ops::Param;
 pub use combine::{Combine, Majority, RULES, Rule, combine};
 pub use eva::Eva;
 pub use merge::merge;
+pub use prompt::{Network, PTuningSpec, PrefixSpec, Prompt, PromptInit, PromptSpec};
 pub use spec::{AdapterSpec, BottleneckSpec, Ia3Spec, LoraSpec, VeraSpec};
 pub use start::LoraInit;
 
@@ -39,6 +41,8 @@ pub fn is_adapter(folder: &Path) -> bool {
 pub struct Adapter {
     spec: AdapterSpec,
     parts: Vec<Part>,
+    /// What it puts before every text.
+    prompt: Option<Arc<Prompt>>,
     /// Parameters of the model itself that belong to the adapter.
     saved: Vec<Arc<Param>>,
 }
@@ -85,7 +89,8 @@ impl Adapter {
     /// Its own parameters, each once, those that never learn included.
     pub fn params(&self) -> Vec<&Arc<Param>> {
         let mut known = HashSet::new();
-        let all = self.parts.iter().flat_map(|part| part.change.params());
+        let before = self.prompt.iter().flat_map(|prompt| prompt.params());
+        let all = self.parts.iter().flat_map(|part| part.change.params()).chain(before);
         all.filter(|param| known.insert(Arc::as_ptr(param))).collect()
     }
 
@@ -98,12 +103,12 @@ impl Adapter {
     ///
     /// # Errors
     /// One that was not saved under such settings.
-    pub fn with_spec(self, spec: AdapterSpec) -> Result<Self, LoadError> {
+    pub fn with_spec(mut self, spec: AdapterSpec) -> Result<Self, LoadError> {
         let parts = match &spec {
-            AdapterSpec::Lora(lora) => start::further(self.parts, lora)?,
-            _ => self.parts,
+            AdapterSpec::Lora(lora) => start::further(std::mem::take(&mut self.parts), lora)?,
+            _ => std::mem::take(&mut self.parts),
         };
-        Ok(Self { spec, parts, saved: self.saved })
+        Ok(Self { spec, parts, ..self })
     }
 
     /// Parameters of the model that it trains whole and keeps.
@@ -123,13 +128,15 @@ impl Adapter {
 }
 
 impl Model {
-    /// Lets these adapters change the model, and no others: what several add to one map is added up. None at all is the
-    /// model itself.
+    /// Lets these adapters change the model, and no others: what several add to one map is added up, and of prompts and
+    /// prefixes the first one counts. None at all is the model itself.
     pub fn use_adapters(&self, adapters: &[Arc<Adapter>]) {
         let mut changes: HashMap<*const Slot, Vec<Arc<Change>>> = HashMap::new();
         for part in adapters.iter().flat_map(|adapter| &adapter.parts) {
             changes.entry(Arc::as_ptr(&part.site.slot)).or_default().push(part.change.clone());
         }
+        let prompt = adapters.iter().find_map(|adapter| adapter.prompt.clone());
+        *self.prompt.write().unwrap_or_else(PoisonError::into_inner) = prompt;
         for slot in self.slots() {
             slot.set(changes.remove(&Arc::as_ptr(slot)).unwrap_or_default());
         }

@@ -1,16 +1,18 @@
 //! A model: an architecture with its parameters.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use candle_core::Result;
 use phyla_nn::adapter::Slot;
 use phyla_nn::{
-    Embedding, Emits, Head, HeadSpec, Init, Memory, Pass, Reads, Scope, Source, TokenTable, Tower, TowerSpec, Transform,
+    Embedding, Emits, Head, HeadSpec, Init, Lead, Memory, Pass, Reads, Scope, Source, TokenTable, Tower, TowerSpec,
+    Transform,
 };
 use phyla_ops::{CrossEntropy, Param, Tensor};
 use serde_json::{Map, Value};
 
+use crate::adapter::Prompt;
 use crate::family::Entry;
 use crate::{Arch, Input, Task};
 
@@ -30,6 +32,8 @@ pub struct Model {
     heads: Vec<Head>,
     params: Vec<Arc<Param>>,
     slots: Vec<Arc<Slot>>,
+    /// What adapters put before every text.
+    pub(crate) prompt: RwLock<Option<Arc<Prompt>>>,
     /// Paths of parameters that are never trained.
     fixed: HashSet<String>,
 }
@@ -98,7 +102,19 @@ impl Model {
         let heads: Vec<Head> =
             arch.heads.iter().map(|spec| Head::new(spec, main.table(), &mut root)).collect::<Result<_>>()?;
         let Remember { params, slots, fixed, .. } = remember;
-        Ok(Self { arch, family, config, source: towers.pop(), main, pooler, heads, params, slots, fixed })
+        Ok(Self {
+            arch,
+            family,
+            config,
+            source: towers.pop(),
+            main,
+            pooler,
+            heads,
+            params,
+            slots,
+            prompt: RwLock::default(),
+            fixed,
+        })
     }
 
     /// The parameters, each once, in the order of the blocks.
@@ -147,9 +163,52 @@ impl Model {
     ///
     /// With a cache in the pass, `ids` are the new tokens only.
     pub fn forward(&self, ids: &[u32], token_types: Option<&[u32]>, pass: &mut Pass) -> Result<Tensor> {
+        if let Some(prompt) = self.prompt() {
+            return self.forward_led(&prompt.lead()?, ids, token_types, pass);
+        }
         pass.begin(self.arch.position_ids.first())?;
         self.check(ids, pass)?;
         self.main.forward(ids, token_types, pass)
+    }
+
+    /// [`Model::forward`] behind what an adapter puts before every text: the states of the text alone.
+    fn forward_led(&self, lead: &Lead, ids: &[u32], token_types: Option<&[u32]>, pass: &mut Pass) -> Result<Tensor> {
+        let first = self.arch.position_ids.first();
+        if pass.has_cache() {
+            pass.lead_cache(lead, |pass| {
+                pass.begin(first)?;
+                self.check_positions(pass)?;
+                self.main.forward(&[], None, pass).map(drop)
+            })?;
+            pass.begin(first)?;
+            self.check(ids, pass)?;
+            return self.main.forward(ids, token_types, pass);
+        }
+        check(ids, self.arch.vocab(), pass)?;
+        let time = pass.time();
+        pass.led(lead.clone(), self.arch.main().causal)?;
+        self.check_positions(pass)?;
+        let text = |states: &Tensor| states.narrow(1, lead.count, time);
+        let hidden = text(&self.main.forward(ids, token_types, pass)?)?;
+        if let Some(states) = &mut pass.hidden_states {
+            *states = states.iter().map(text).collect::<Result<_>>()?;
+        }
+        Ok(hidden)
+    }
+
+    /// What adapters put before every text.
+    pub(crate) fn prompt(&self) -> Option<Arc<Prompt>> {
+        self.prompt.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The main tower's table of token vectors, `[vocab, dim]`.
+    pub fn token_table(&self) -> &Arc<Param> {
+        self.main.table()
+    }
+
+    /// How many positions of a cache an adapter takes before every text.
+    pub fn lead(&self) -> usize {
+        self.prompt().map_or(0, |prompt| prompt.count())
     }
 
     /// What the encoder of an encoder-decoder says of `source`, for [`Pass::attending`] or a cache.

@@ -3,6 +3,7 @@
 
 mod bottleneck;
 mod low_rank;
+mod network;
 mod probe;
 mod rescale;
 mod shared;
@@ -16,6 +17,7 @@ use phyla_ops::{Dropout, Param, Tensor};
 
 pub use bottleneck::Bottleneck;
 pub use low_rank::{LowRank, Magnitude};
+pub use network::network;
 pub use probe::Probe;
 pub use rescale::Rescale;
 pub use shared::Shared;

@@ -116,6 +116,7 @@ impl Attention {
             q = phyla_ops::rope(&q, &pass.rope(rope))?;
             k = pass.rope_of_new(rope).map_or(Ok(k.clone()), |rows| phyla_ops::rope(&k, &rows))?;
         }
+        let [k, v] = pass.replace_led(k, v)?;
         let seen = Seen { exactly: CacheSpec::exactly(self.precision()), window: spec.window };
         let [mut k, v] = pass.extend(k, v, seen)?; // [batch, keys, kv_heads, head_dim]
         if let Some(rope) = &spec.rope {

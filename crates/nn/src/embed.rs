@@ -144,9 +144,13 @@ impl Embed {
     /// `ids[batch · time]` to `[batch, time, hidden]`.
     pub fn forward(&self, ids: &[u32], types: Option<&[u32]>, pass: &mut Pass) -> Result<Tensor> {
         let shape = [pass.batch(), pass.time()];
-        let mut x = pass.noisy(self.tokens.forward(ids, &shape)?)?;
+        let led = pass.lead().map_or(0, |lead| lead.count);
+        let mut x = pass.noisy(self.tokens.forward(ids, &[shape[0], shape[1] - led])?)?;
         if self.spec.scale != 1. {
             x = phyla_ops::scale(&x, self.spec.scale as f64)?;
+        }
+        if let Some(lead) = pass.lead() {
+            x = lead.before(&x)?;
         }
         if let Some(types) = self.types(types, &shape)? {
             x = phyla_ops::add(&x, &types)?;

@@ -62,6 +62,40 @@ impl Mask {
         self.key_valid = holes.then(|| Arc::new(valid.to_vec()));
     }
 
+    /// Whether all tokens of each row belong to one text.
+    #[must_use]
+    pub fn is_one_text(&self, time: usize) -> bool {
+        let begins = |row: &[(u32, u32)]| row.windows(2).all(|pair| pair[0].0 == pair[1].0);
+        self.ranges.chunks(time.max(1)).all(begins)
+    }
+
+    /// The same mask behind `count` more slots at the beginning of each row, which all see and whose tokens see one another as
+    /// `causal` says.
+    #[must_use]
+    pub fn behind(&self, batch: usize, time: usize, count: usize, causal: bool) -> Self {
+        let more = count as u32;
+        let (mut ranges, mut slots) = (vec![], vec![]);
+        for row in 0..batch {
+            let own = &self.ranges[row * time..][..time];
+            let last = own.iter().map(|range| range.1 + more).max().unwrap_or(more);
+            ranges.extend((0..more).map(|at| (0, if causal { at + 1 } else { last })));
+            ranges.extend(own.iter().map(|&(_, end)| (0, end + more)));
+            slots.extend(0..more + time as u32);
+        }
+        // What is hidden before or within a text was outside its ranges, and now lies inside.
+        let hidden = |row: usize, at: usize| {
+            let first = self.ranges[row * time..][..time].iter().map(|range| range.0).min().unwrap_or(0);
+            let valid = self.key_valid.as_ref().is_none_or(|valid| valid[row * time + at] != 0);
+            u8::from(valid && at >= first as usize)
+        };
+        let rows = (0..batch).flat_map(|row| {
+            std::iter::repeat_n(1, count).chain((0..time).map(move |at| hidden(row, at))).collect::<Vec<u8>>()
+        });
+        let valid: Vec<u8> = rows.collect();
+        let key_valid = valid.contains(&0).then(|| Arc::new(valid));
+        Self { ranges, slots, key_valid }
+    }
+
     /// The mask of a layer that looks back over `window` tokens, itself counted; `None` looks back all the way.
     pub fn window(&self, window: Option<usize>) -> Visibility {
         let ranges = match window {
@@ -94,5 +128,11 @@ mod tests {
         assert!(Mask::new(1, 3, true, Some(&[1, 0, 1]), None).key_valid.is_some());
         let cached = Mask::cached(&[3, 0], 2);
         assert_eq!(*cached.window(Some(3)).ranges, [(1, 4), (2, 5), (0, 1), (0, 2)]);
+        let led = right.behind(1, 3, 2, true);
+        assert_eq!(*led.window(None).ranges, [(0, 1), (0, 2), (0, 3), (0, 4), (0, 4)]);
+        assert!(led.key_valid.is_none());
+        let led = left.behind(1, 4, 1, true);
+        assert_eq!(*led.window(None).ranges, [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)]);
+        assert_eq!(**led.key_valid.as_ref().unwrap(), [1, 0, 1, 1, 1]);
     }
 }

@@ -6,13 +6,15 @@ use candle_core::Result;
 use phyla_kernels::rng::Rng;
 use phyla_ops::{Dropout, RelativeIndex, RopeRows, Routed, Tensor, Visibility};
 
-use crate::{CacheRows, Keys, Mask, Memory, RopeSpec, Seen};
+use crate::{CacheRows, Keys, Lead, Mask, Memory, RopeSpec, Seen};
 
 /// Positions, mask, cache and randomness of one pass over `[batch, time]` tokens.
 pub struct Pass<'a> {
     tokens: Arc<Tokens>,
     cache: Option<CacheRows<'a>>,
     memory: Option<Memory>,
+    /// What stands before the text of every row, of a pass that reads that, too.
+    lead: Option<Lead>,
     randomness: Option<Randomness>,
     /// The balance losses of mixtures of experts, in training.
     pub balance: Option<Ledger>,
@@ -106,6 +108,7 @@ impl<'a> Pass<'a> {
             tokens: Arc::new(Tokens { batch, time, positions, mask, valid, windows, ropes }),
             cache: None,
             memory: None,
+            lead: None,
             balance: None,
             relative: None,
             index: None,
@@ -143,6 +146,77 @@ impl<'a> Pass<'a> {
         };
         tokens.positions.iter_mut().for_each(|position| *position += first);
         Ok(())
+    }
+
+    /// Lets `lead` stand before every row's text: the pass reads it, too, and positions count it. For passes without a
+    /// cache; see [`Pass::lead_cache`].
+    ///
+    /// # Errors
+    /// Several documents in a row.
+    pub fn led(&mut self, lead: Lead, causal: bool) -> Result<()> {
+        let Some(tokens) = Arc::get_mut(&mut self.tokens) else {
+            candle_core::bail!("a pass is led before anything has read its positions");
+        };
+        let (batch, time, count) = (tokens.batch, tokens.time, lead.count as u32);
+        if !tokens.mask.is_one_text(time) {
+            candle_core::bail!(
+                "a prompt or prefix stands before a whole row, and these rows hold several documents each"
+            );
+        }
+        let rows = tokens.positions.chunks(time.max(1)).take(batch);
+        tokens.positions = rows.flat_map(|row| (0..count).chain(row.iter().map(move |p| p + count))).collect();
+        tokens.mask = tokens.mask.behind(batch, time, lead.count, causal);
+        if let Some(valid) = &mut tokens.valid {
+            let rows = valid.chunks(time.max(1)).take(batch);
+            let wider = rows.flat_map(|row| std::iter::repeat_n(1, lead.count).chain(row.iter().copied()));
+            *valid = wider.collect();
+        }
+        tokens.time = time + lead.count;
+        self.lead = Some(lead);
+        Ok(())
+    }
+
+    /// Lets `read` read `lead` into those rows of the cache that are empty, and the pass follow it.
+    ///
+    /// # Errors
+    /// Those of `read`, and a cache that keeps the first and last tokens alone.
+    pub fn lead_cache(&mut self, lead: &Lead, read: impl Fn(&mut Pass) -> Result<()>) -> Result<()> {
+        let time = self.time();
+        let Some(cache) = &mut self.cache else { return Ok(()) };
+        let empty: Vec<usize> = cache.rows.clone().filter(|&row| cache.cache.lengths()[row] == 0).collect();
+        if empty.is_empty() {
+            return Ok(());
+        }
+        if cache.cache.spec().sink.is_some() {
+            candle_core::bail!(
+                "a sink cache turns the keys that it keeps, and those of a prompt or prefix stay as they are"
+            );
+        }
+        for row in empty {
+            let mut pass = Pass::cached(CacheRows { cache: &mut *cache.cache, rows: row..row + 1 }, lead.count);
+            pass.lead = Some(lead.clone());
+            read(&mut pass)?;
+        }
+        let lengths = cache.seen(time);
+        let Some(tokens) = Arc::get_mut(&mut self.tokens) else {
+            candle_core::bail!("a pass is led before anything has read its positions");
+        };
+        tokens.positions = lengths.iter().flat_map(|&past| past as u32..(past + time) as u32).collect();
+        tokens.mask = Mask::cached(&lengths, time);
+        Ok(())
+    }
+
+    /// What stands before every row's text, if this pass reads it.
+    pub(crate) fn lead(&self) -> Option<&Lead> {
+        self.lead.as_ref()
+    }
+
+    /// A layer's keys and values, those of a lead in their place.
+    pub(crate) fn replace_led(&self, k: Tensor, v: Tensor) -> Result<[Tensor; 2]> {
+        match &self.lead {
+            Some(lead) => lead.replace(self.layer, [k, v]),
+            None => Ok([k, v]),
+        }
     }
 
     /// Turns dropout on.
@@ -334,6 +408,7 @@ impl<'a> Pass<'a> {
             tokens: self.tokens.clone(),
             cache: None,
             memory: self.memory.clone(),
+            lead: self.lead.clone(),
             balance: self.balance.as_ref().map(Ledger::replay),
             relative: self.relative.clone(),
             index: self.index.clone(),
@@ -349,13 +424,15 @@ impl<'a> Pass<'a> {
 
     /// The tensors from outside a layer that it reads: what it is given again when computed again.
     pub(crate) fn shared(&self) -> Vec<&Tensor> {
-        self.relative.iter().chain(self.memory.as_ref().map(|memory| &memory.states)).collect()
+        let keys = self.lead.iter().flat_map(|lead| lead.keys.get(self.layer)).flatten();
+        self.relative.iter().chain(self.memory.as_ref().map(|memory| &memory.states)).chain(keys).collect()
     }
 
     /// Puts other tensors in the place of [`Pass::shared`]'s.
     pub(crate) fn share(&mut self, tensors: &[Tensor]) {
         let memory = self.memory.as_mut().map(|memory| &mut memory.states);
-        for (place, tensor) in self.relative.iter_mut().chain(memory).zip(tensors) {
+        let keys = self.lead.iter_mut().flat_map(|lead| lead.keys.get_mut(self.layer)).flatten();
+        for (place, tensor) in self.relative.iter_mut().chain(memory).chain(keys).zip(tensors) {
             *place = tensor.clone();
         }
     }
@@ -371,7 +448,8 @@ impl<'a> Pass<'a> {
         self.randomness.as_ref().map_or(0, |r| r.site)
     }
 
-    pub(crate) fn has_cache(&self) -> bool {
+    /// Whether it extends a cache.
+    pub fn has_cache(&self) -> bool {
         self.cache.is_some()
     }
 }

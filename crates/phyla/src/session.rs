@@ -26,6 +26,12 @@ pub fn adapt(model: &Model, folders: &[PathBuf]) -> Result<(), Error> {
     for folder in folders {
         adapters.push(Arc::new(Adapter::load(model, folder)?));
     }
+    if adapters.iter().filter(|adapter| adapter.is_prompt()).count() > 1 {
+        return Err(LoadError::Adapter(
+            "several prompts or prefixes cannot stand before one text: give one of them".into(),
+        )
+        .into());
+    }
     model.use_adapters(&adapters);
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::DType;
 use phyla_data::batch::{Batch, Batches, IGNORE};
+use phyla_data::tokenizer::Tokenizer;
 use phyla_models::Model;
 use phyla_models::adapter::{Adapter, AdapterSpec, Eva};
 use phyla_nn::pattern::Pattern;
@@ -22,6 +23,7 @@ pub fn adapt(
     model: &Model,
     checkpoint: Option<&Path>,
     batches: &mut dyn Batches,
+    tokenizer: &Tokenizer,
 ) -> Result<Option<Arc<Adapter>>, TrainError> {
     let Some(spec) = recipe.method.adapter() else {
         mark(recipe, model)?;
@@ -31,6 +33,9 @@ pub fn adapt(
         Some(path) => Adapter::load(model, path)?.with_spec(spec)?,
         None => {
             let fresh = Adapter::fresh(model, &with_new_head(spec, recipe, model), recipe.seed)?;
+            if let Some(text) = recipe.method.first_text() {
+                fresh.begin_with(model, &tokenizer.encode(text, true)?)?;
+            }
             if recipe.method.reads_first() { fitted(recipe, model, fresh, batches)? } else { fresh }
         }
     };
@@ -80,7 +85,7 @@ fn counted(batch: &Batch, path: &str, rows: usize) -> Option<Vec<bool>> {
 
 /// A head that the checkpoint may lack has to be learned, whatever else is adapted.
 fn with_new_head(mut spec: AdapterSpec, recipe: &Recipe, model: &Model) -> AdapterSpec {
-    let save = spec.save_mut();
+    let Some(save) = spec.save_mut() else { return spec };
     if recipe.objective.task().is_some() && save.is_empty() {
         let heads = model.arch.heads.iter().filter(|head| !head.is_lm());
         save.extend(heads.filter_map(|head| Pattern::parse(head.name).ok()));

@@ -270,6 +270,17 @@ impl Recipe {
         if adapts && !matches!(self.model, Model::Named(_)) {
             problems.push("an adapter needs a `model` that has learned already: a folder or a hub id".into());
         }
+        if self.method.adapter().is_some_and(|adapter| adapter.is_prompt()) {
+            let packed = match &self.objective {
+                Objective::Lm(_) => (self.data.packing == Packing::Packed).then_some("`data.packing` = \"padded\""),
+                Objective::Sft(sft) => sft.packing.then_some("`objective.packing` = false"),
+                _ => None,
+            };
+            if let Some(instead) = packed {
+                problems
+                    .push(format!("a prompt or prefix stands before one text, and rows hold several: set {instead}"));
+            }
+        }
         if adapts && self.train.average_last > 1 {
             problems.push("`train.average_last` is for weights, and an adapter is trained; leave it out".into());
         }

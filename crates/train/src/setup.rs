@@ -143,7 +143,7 @@ impl Setup {
         };
         supply.notes.iter().for_each(|text| note(text));
         fits(recipe, &model, supply.longest)?;
-        let adapter = adapt(recipe, &model, checkpoint, &mut *supply.train)?;
+        let adapter = adapt(recipe, &model, checkpoint, &mut *supply.train, &tokenizer)?;
         let another = |other: Option<&Path>| {
             let start = match other {
                 Some(path) => Start::Folder(resolve(&path.display().to_string())?),

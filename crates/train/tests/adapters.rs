@@ -53,12 +53,21 @@ fn learning(model: &Model, adapter: Adapter) -> (Arc<Adapter>, Vec<Arc<Param>>) 
 }
 
 fn steps(model: &Model, params: &[Arc<Param>], batch: &Batch, count: u64, lr: f64) -> Vec<f64> {
+    steps_of(model, params, batch, (count, lr), false)
+}
+
+fn steps_of(
+    model: &Model,
+    params: &[Arc<Param>],
+    batch: &Batch,
+    (count, lr): (u64, f64),
+    checkpointing: bool,
+) -> Vec<f64> {
     let rule = Rule::Adamw(AdamW::default());
     let optim = Optim { rule, lr, weight_decay: 0., clip: None, ..Optim::default() };
     let mut optimizer = Optimizer::new(&optim, params, |_| 1.).unwrap();
     let objective = Objective::Lm(Lm::default());
-    let stepper =
-        Stepper { model, objective: &objective, clip: None, rng: Rng::new(0), checkpointing: false, critic: None };
+    let stepper = Stepper { model, objective: &objective, clip: None, rng: Rng::new(0), checkpointing, critic: None };
     let batches = std::slice::from_ref(batch);
     (1..=count).map(|step| stepper.run(&mut optimizer, batches, step, lr).unwrap().loss).collect()
 }
@@ -135,6 +144,38 @@ fn what_begins_with_the_weights_or_their_inputs_learns_as_pefts() {
         let theirs = Arc::new(Adapter::load(&other, &folder).unwrap());
         other.use_adapters(&[theirs]);
         assert!((loss(&model) - loss(&other)).abs() < 5e-2, "{family} {init}");
+    }
+}
+
+#[test]
+fn prompts_learn_as_pefts() {
+    for family in ["llama", "gpt2"] {
+        for method in ["prompt", "p_tuning_mlp", "p_tuning_lstm", "prefix", "prefix_projection"] {
+            let folder = golden().join("../prompts").join(family).join(method);
+            let begun = tempfile::tempdir().unwrap();
+            for name in ["adapter_config.json", "adapter_model.safetensors"] {
+                std::fs::copy(folder.join(name), begun.path().join(name)).unwrap();
+            }
+            // What makes a prompt, as peft has drawn it.
+            if folder.join("encoder.safetensors").is_file() {
+                std::fs::copy(folder.join("encoder.safetensors"), begun.path().join("prompt_encoder.safetensors"))
+                    .unwrap();
+            }
+            let losses = |checkpointing: bool| {
+                let model = load(&golden().join(family), &LoadOptions::default()).unwrap().0;
+                let (_, params) = learning(&model, Adapter::load(&model, begun.path()).unwrap());
+                steps_of(&model, &params, &batch(family), (10, 1e-2), checkpointing)
+            };
+            let view = Checkpoint::open(folder.join("expected.safetensors")).unwrap().get("losses").unwrap();
+            let theirs: Vec<f64> =
+                view.bytes().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect();
+            let ours = losses(false);
+            for (step, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+                assert!((ours - theirs).abs() < 1e-4, "{family} {method} step {step}: {ours}, peft {theirs}");
+            }
+            assert!(ours[9] < ours[0], "{family} {method}: nothing is learned");
+            assert_eq!(losses(true), ours, "{family} {method}: computed again, otherwise");
+        }
     }
 }
 

@@ -25,6 +25,8 @@ const SHARED: usize = 8;
 /// A batch.
 pub(crate) struct Batch<'a> {
     model: &'a Model,
+    /// Positions of each row that stand before its text.
+    lead: usize,
     cache: Cache,
     /// The sequence of each row.
     sequences: Vec<usize>,
@@ -56,7 +58,8 @@ pub(crate) struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// Empty rows, one for each prompt.
     pub fn new(model: &'a Model, rows: usize, cache: CacheSpec) -> Self {
-        Self::over(model, Cache::with(rows, cache))
+        let positions = cache.positions.map(|positions| positions + model.lead());
+        Self::over(model, Cache::with(rows, CacheSpec { positions, ..cache }))
     }
 
     /// Empty rows of a decoder, one for each text that its encoder has read.
@@ -68,13 +71,14 @@ impl<'a> Batch<'a> {
     pub fn resume(model: &'a Model, session: Session, prompt: &[u32], cache: CacheSpec) -> (Self, usize) {
         let (known, spec) = (session.shared(prompt), session.cache.spec());
         let mut batch = Self::over(model, session.cache);
-        let roomy = spec.positions.is_some() == cache.positions.is_some() && spec.positions >= cache.positions;
+        let roomy = spec.positions.is_some() == cache.positions.is_some()
+            && spec.positions >= cache.positions.map(|positions| positions + model.lead());
         let same = CacheSpec { positions: None, ..spec } == CacheSpec { positions: None, ..cache };
         if known == 0 || batch.length_dependent || batch.rows() != 1 || !same || !roomy {
             return (Self::new(model, 1, cache), 0);
         }
         // Nothing, if what the next id sees has been dropped.
-        let known = batch.cache.truncate(0, known);
+        let known = batch.cache.truncate(0, batch.lead + known).saturating_sub(batch.lead);
         (batch, known)
     }
 
@@ -89,6 +93,7 @@ impl<'a> Batch<'a> {
         let length_dependent = length_dependent && cache.spec().sink.is_none();
         Self {
             model,
+            lead: model.lead(),
             cache,
             sequences: (0..rows).collect(),
             ended: vec![false; rows],
@@ -132,13 +137,18 @@ impl<'a> Batch<'a> {
     }
 
     /// Ids that each row holds.
-    pub fn lengths(&self) -> &[usize] {
-        self.cache.lengths()
+    pub fn lengths(&self) -> Vec<usize> {
+        self.cache.lengths().iter().map(|held| held.saturating_sub(self.lead)).collect()
     }
 
     /// What has been read.
     pub fn into_cache(self) -> Cache {
         self.cache
+    }
+
+    /// Texts that were read before; what stands before a text is not among what they remember.
+    fn known_texts(&self) -> Option<&'a PrefixCache> {
+        self.prefixes.filter(|_| self.lead == 0 && !self.length_dependent)
     }
 
     /// Bytes of the cache that were copied since rows took over from one another.
@@ -162,7 +172,7 @@ impl<'a> Batch<'a> {
     pub fn prefill(&mut self, row: usize, ids: &[u32], cancelled: impl Fn() -> bool) -> Result<Option<Data>> {
         let empty = self.cache.lengths()[row] == 0;
         // Where layers are looked at, all ids are.
-        let prefixes = self.prefixes.filter(|_| empty && !self.length_dependent && !self.wanted.layers());
+        let prefixes = self.known_texts().filter(|_| empty && !self.wanted.layers());
         let known = prefixes.map_or(Ok(0), |prefixes| prefixes.begin(ids, &mut self.cache, row))?;
         let logits = self.read(row, &ids[known..], &cancelled, |_| Ok(()))?;
         if let (Some(prefixes), Some(_)) = (prefixes, &logits) {
@@ -188,7 +198,7 @@ impl<'a> Batch<'a> {
     /// Remembers what a row holds, which is the beginning of these ids.
     pub fn remember(&self, row: usize, ids: &[u32]) {
         let held = self.cache.lengths()[row];
-        if let (Some(prefixes), Some(ids)) = (self.prefixes.filter(|_| !self.length_dependent), ids.get(..held)) {
+        if let (Some(prefixes), Some(ids)) = (self.known_texts(), ids.get(..held)) {
             prefixes.remember(ids, &self.cache, row);
         }
     }
@@ -298,7 +308,7 @@ impl<'a> Batch<'a> {
 
     /// Lets rows take over what others hold.
     pub fn take_over(&mut self, moves: &[Takeover]) -> Result<()> {
-        let held = self.cache.lengths().to_vec();
+        let held = self.lengths();
         if let Some(beside) = self.beside() {
             beside.take_over(moves, &held)?;
         }
@@ -403,7 +413,8 @@ impl<'a> Batch<'a> {
         if let Some(beside) = self.beside() {
             beside.forget(more)?;
         }
-        let (held, left) = (self.length(), self.cache.truncate(0, length));
+        let held = self.length();
+        let left = self.cache.truncate(0, self.lead + length).saturating_sub(self.lead);
         if left < length.min(held) {
             return Err(Error::Tensor(candle_core::Error::msg(format!(
                 "a cache of {held} tokens cannot go back to {length}: what lies before its windows has been dropped"
@@ -414,7 +425,7 @@ impl<'a> Batch<'a> {
 
     /// Ids that the only row holds.
     pub fn length(&self) -> usize {
-        self.cache.lengths().first().copied().unwrap_or(0)
+        self.cache.lengths().first().map_or(0, |held| held.saturating_sub(self.lead))
     }
 
     /// `[rows · vocab]`, contiguous f32 in host memory; no copy on the CPU. Mixed with what the same pass says elsewhere.

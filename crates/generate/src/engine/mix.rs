@@ -87,7 +87,7 @@ impl<'a> Beside<'a> {
 
     /// As [`Batch::take_over`]: what two rows share is longer or shorter here by what was read in place of the prompt.
     pub fn take_over(&mut self, moves: &[Takeover], own: &[usize]) -> Result<()> {
-        let held = self.batch.lengths().to_vec();
+        let held = self.batch.lengths();
         let here = |from: usize, shared: usize| (shared + held[from]).saturating_sub(own[from]);
         let moves: Vec<Takeover> = (moves.iter())
             .map(|m| Takeover { shared: if m.shared == 0 { 0 } else { here(m.from, m.shared) }, ..*m })

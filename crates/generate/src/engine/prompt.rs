@@ -74,7 +74,9 @@ impl Generator<'_> {
                 None => (None, ids),
             };
             let negative = self.negative(index, all, &ids, settings)?;
-            let mut limit = settings.limit(ids.len(), arch)?;
+            // A prompt of an adapter takes positions, too.
+            let led = Settings::room(ids.len() + self.model.lead(), arch)?;
+            let mut limit = settings.limit(ids.len(), arch)?.min(led);
             // What reads beside the model may come to its last position sooner.
             if !negative.is_empty() {
                 limit = limit.min(Settings::room(negative.len(), arch)?);

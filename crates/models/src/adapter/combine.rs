@@ -210,7 +210,7 @@ pub fn combine(adapters: &[(Arc<Adapter>, f32)], how: &Combine) -> Result<Adapte
     };
     let saved = adapters.iter().flat_map(|(adapter, _)| adapter.saved.iter().cloned()).collect();
     let spec = LoraSpec { rank, alpha: rank as f64, rslora: false, ..first };
-    Ok(Adapter { spec: AdapterSpec::Lora(spec), parts, saved })
+    Ok(Adapter { spec: AdapterSpec::Lora(spec), parts, prompt: None, saved })
 }
 
 /// The modules that any of the adapters changes, in order, with the maps of ours that they are.

@@ -12,7 +12,7 @@ use phyla_ops::{Data, Param, Weight};
 use super::modules::{Site, sites};
 use super::spec::{BottleneckSpec, Ia3Spec, LoraSpec, VeraSpec};
 use super::start::{self, LoraInit, Start};
-use super::{Adapter, AdapterSpec, Part};
+use super::{Adapter, AdapterSpec, Part, prompt};
 use crate::{LoadError, Model};
 
 /// Draws the parameters of one adapter; those of a module that is several maps of ours are shared as peft has them.
@@ -28,6 +28,9 @@ struct Maker<'a> {
 
 /// An adapter that leaves the model as it is, until it is trained.
 pub(super) fn fresh(model: &Model, spec: &AdapterSpec, seed: u64) -> std::result::Result<Adapter, LoadError> {
+    if spec.is_prompt() {
+        return prompt::fresh(model, spec, Rng::new(seed).split("adapter"));
+    }
     let paths: Vec<&str> = model.slots().iter().map(|slot| slot.path()).collect();
     for pattern in spec.targets().into_iter().chain(spec.exclude()) {
         pattern.require_match(paths.iter().copied()).map_err(|error| LoadError::Adapter(error.to_string()))?;
@@ -57,12 +60,14 @@ pub(super) fn fresh(model: &Model, spec: &AdapterSpec, seed: u64) -> std::result
             AdapterSpec::Vera(vera) => maker.vera(vera, &site)?,
             AdapterSpec::Ia3(ia3) => maker.ia3(ia3, &site)?,
             AdapterSpec::Bottleneck(bottleneck) => maker.bottleneck(bottleneck, &site)?,
+            // Made above.
+            AdapterSpec::Prompt(_) | AdapterSpec::PTuning(_) | AdapterSpec::Prefix(_) => continue,
         };
         parts.push(Part { site, change: Arc::new(change) });
     }
     let params = model.params().iter();
     let saved = params.filter(|param| spec.save().iter().any(|pattern| pattern.covers(param.path()))).cloned();
-    Ok(Adapter { spec: spec.clone(), parts, saved: saved.collect() })
+    Ok(Adapter { spec: spec.clone(), parts, prompt: None, saved: saved.collect() })
 }
 
 impl Maker<'_> {

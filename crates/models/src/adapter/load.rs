@@ -11,9 +11,9 @@ use phyla_ops::{Param, Weight, cpu};
 
 use super::fresh::{param, slices};
 use super::modules::{Site, paths, sites, tensor_of};
-use super::peft::{BOTTLENECK, PREFIX, PeftConfig, WEIGHTS};
+use super::peft::{BOTTLENECK, PREFIX, PROMPTS, PeftConfig, WEIGHTS};
 use super::spec::{BottleneckSpec, Ia3Spec, LoraSpec, VeraSpec, scale};
-use super::{Adapter, AdapterSpec, Part};
+use super::{Adapter, AdapterSpec, Part, prompt};
 use crate::checkpoint::{Checkpoint, nearest};
 use crate::cut::Cut;
 use crate::{LoadError, Model};
@@ -32,6 +32,9 @@ type Read<T> = Result<T, LoadError>;
 
 pub(super) fn load(model: &Model, folder: &Path) -> Read<Adapter> {
     let config = PeftConfig::read(folder)?;
+    if PROMPTS.contains(&config.method.as_str()) {
+        return prompt::load(model, folder, &config);
+    }
     let checkpoint = Checkpoint::open(folder.join(WEIGHTS))?;
     let (used, shared) = (BTreeSet::new(), HashMap::new());
     let mut reader = Reader { model, config, checkpoint, used, shared };
@@ -47,7 +50,7 @@ pub(super) fn load(model: &Model, folder: &Path) -> Read<Adapter> {
         return Err(LoadError::Adapter(format!("{}: an adapter without tensors", folder.display())));
     }
     let spec = reader.spec(&parts, &saved);
-    Ok(Adapter { spec, parts, saved })
+    Ok(Adapter { spec, parts, prompt: None, saved })
 }
 
 impl Reader<'_> {

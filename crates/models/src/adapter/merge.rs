@@ -16,6 +16,12 @@ use crate::{LoadError, Model};
 /// # Errors
 /// An adapter that is no linear change; weights in int8.
 pub fn merge(model: &Model, adapter: &Adapter) -> Result<(), LoadError> {
+    if adapter.is_prompt() {
+        return Err(LoadError::Adapter(format!(
+            "{} stands before a text and changes no weight: load it beside the model",
+            adapter.spec.name()
+        )));
+    }
     let params: HashMap<&str, &Arc<Param>> = model.params().iter().map(|param| (param.path(), param)).collect();
     let find = |path: String| params.get(path.as_str()).copied();
     for part in &adapter.parts {

@@ -19,6 +19,9 @@ pub(super) const PREFIX: &str = "base_model.model.";
 /// The name by which our own bottleneck adapters are known; peft has none.
 pub(super) const BOTTLENECK: &str = "PHYLA_BOTTLENECK";
 
+/// The methods that put something before every text.
+pub(super) const PROMPTS: [&str; 3] = ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"];
+
 /// What the file says, as far as it shapes what is computed.
 pub(super) struct PeftConfig {
     /// `LORA`, `ADALORA`, `VERA`, `IA3`, …
@@ -53,8 +56,12 @@ impl PeftConfig {
             Some(method) => method.to_string(),
             None => return Err(wrong("expected peft_type, the method's name, and found none".into())),
         };
-        if !["LORA", "ADALORA", "VERA", "IA3", BOTTLENECK].contains(&method.as_str()) {
-            return Err(wrong(format!("peft_type {method} is not supported; expected LORA, ADALORA, VERA or IA3")));
+        let known = ["LORA", "ADALORA", "VERA", "IA3", BOTTLENECK];
+        if !known.iter().chain(&PROMPTS).any(|known| *known == method) {
+            return Err(wrong(format!(
+                "peft_type {method} is not supported; expected LORA, ADALORA, VERA, IA3, {}",
+                PROMPTS.join(" or ")
+            )));
         }
         let means_something = |value: &Value| match value {
             Value::Null | Value::Bool(false) => false,
@@ -73,6 +80,11 @@ impl PeftConfig {
     /// A number.
     pub fn number(&self, key: &str) -> Option<f64> {
         self.fields.get(key).and_then(Value::as_f64)
+    }
+
+    /// A word.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.fields.get(key).and_then(Value::as_str)
     }
 
     /// A switch; off where it is not there.
@@ -112,6 +124,11 @@ pub(super) fn config(
         ("target_modules".into(), json!(short(modules, all))),
         ("task_type".into(), json!(task(model.arch.task))),
     ]);
+    if let Some(prompt) = &adapter.prompt {
+        fields.remove("target_modules");
+        fields.extend(super::prompt::config(adapter, prompt));
+        return fields;
+    }
     let mut set = |key: &str, value: Value| fields.insert(key.into(), value);
     if !adapter.saved.is_empty() {
         let paths = paths(model);
@@ -177,6 +194,8 @@ pub(super) fn config(
             set("peft_type", json!(BOTTLENECK));
             set("inner", json!(bottleneck.inner));
         }
+        // Said above.
+        AdapterSpec::Prompt(_) | AdapterSpec::PTuning(_) | AdapterSpec::Prefix(_) => {}
     }
     fields
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::modules::{paths, sites, tensor_of};
 use super::peft::{CONFIG, PREFIX, WEIGHTS, config};
 use super::spec::scale;
-use super::{Adapter, Part};
+use super::{Adapter, Part, prompt};
 use crate::checkpoint::{Dtype, SafetensorsWriter, TensorSpec, Values, atomic_write};
 use crate::cut::Cut;
 use crate::{LoadError, Model};
@@ -36,14 +36,13 @@ pub(super) fn save(adapter: &Adapter, model: &Model, folder: &Path, base: Option
         };
         tensors.insert(format!("{PREFIX}{name}"), (param.dims().to_vec(), param.numbers()?));
     }
-    let specs: Vec<TensorSpec> = (tensors.iter())
-        .map(|(name, (shape, _))| TensorSpec { name: name.clone(), dtype: Dtype::F32, shape: shape.clone() })
-        .collect();
-    let mut writer = SafetensorsWriter::create_file(folder.join(WEIGHTS), &specs)?;
-    for (name, (_, values)) in &tensors {
-        writer.write(name, Values::F32(values))?;
+    match &adapter.prompt {
+        Some(prompt) => prompt::save(prompt, folder)?,
+        None => write(
+            &folder.join(WEIGHTS),
+            tensors.iter().map(|(name, (shape, values))| (name.as_str(), &shape[..], &values[..])),
+        )?,
     }
-    writer.finish()?;
     let all = sites(model);
     let all: HashSet<&str> = all.iter().flatten().map(|site| site.module.as_str()).collect();
     let all: Vec<&str> = all.into_iter().collect();
@@ -53,6 +52,22 @@ pub(super) fn save(adapter: &Adapter, model: &Model, folder: &Path, base: Option
     let text = serde_json::to_vec_pretty(&Value::Object(fields))
         .map_err(|error| LoadError::Adapter(format!("{CONFIG}: {error}")))?;
     Ok(atomic_write(folder.join(CONFIG), &text)?)
+}
+
+/// Writes tensors: their names, shapes and numbers.
+pub(super) fn write<'a>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'a str, &'a [usize], &'a [f32])> + Clone,
+) -> Result<(), LoadError> {
+    let specs: Vec<TensorSpec> = (tensors.clone())
+        .map(|(name, shape, _)| TensorSpec { name: name.into(), dtype: Dtype::F32, shape: shape.to_vec() })
+        .collect();
+    let mut writer = SafetensorsWriter::create_file(path, &specs)?;
+    for (name, _, values) in tensors {
+        writer.write(name, Values::F32(values))?;
+    }
+    writer.finish()?;
+    Ok(())
 }
 
 impl Part {

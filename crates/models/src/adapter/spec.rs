@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use phyla_nn::pattern::Pattern;
 use serde::{Deserialize, Serialize};
 
+use super::prompt::{self, PTuningSpec, PrefixSpec, PromptSpec};
 use super::start::LoraInit;
 
 /// Which method, with its settings.
@@ -19,6 +20,12 @@ pub enum AdapterSpec {
     Ia3(Ia3Spec),
     /// Houlsby's and Pfeiffer's adapters.
     Bottleneck(BottleneckSpec),
+    /// Prompt tuning.
+    Prompt(PromptSpec),
+    /// P-tuning.
+    PTuning(PTuningSpec),
+    /// Prefix tuning.
+    Prefix(PrefixSpec),
 }
 
 /// Linear maps that are adapted where nothing is said: queries and values, as in LoRA's paper (section 7.1).
@@ -177,6 +184,9 @@ impl AdapterSpec {
             Self::Vera(_) => "vera",
             Self::Ia3(_) => "ia3",
             Self::Bottleneck(_) => "bottleneck",
+            Self::Prompt(_) => "prompt",
+            Self::PTuning(_) => "p_tuning",
+            Self::Prefix(_) => "prefix",
         }
     }
 
@@ -187,6 +197,7 @@ impl AdapterSpec {
             Self::Vera(vera) => vera.targets.iter().collect(),
             Self::Ia3(ia3) => ia3.targets.iter().chain(&ia3.feedforward).collect(),
             Self::Bottleneck(bottleneck) => bottleneck.targets.iter().collect(),
+            Self::Prompt(_) | Self::PTuning(_) | Self::Prefix(_) => vec![],
         }
     }
 
@@ -196,7 +207,7 @@ impl AdapterSpec {
             Self::Lora(lora) => &lora.exclude,
             Self::Vera(vera) => &vera.exclude,
             Self::Ia3(ia3) => &ia3.exclude,
-            Self::Bottleneck(_) => &[],
+            Self::Bottleneck(_) | Self::Prompt(_) | Self::PTuning(_) | Self::Prefix(_) => &[],
         }
     }
 
@@ -207,21 +218,31 @@ impl AdapterSpec {
             Self::Vera(vera) => &vera.save,
             Self::Ia3(ia3) => &ia3.save,
             Self::Bottleneck(bottleneck) => &bottleneck.save,
+            Self::Prompt(_) | Self::PTuning(_) | Self::Prefix(_) => &[],
         }
     }
 
-    /// The same, to be added to.
-    pub fn save_mut(&mut self) -> &mut Vec<Pattern> {
-        match self {
+    /// The same, to be added to; none of what stands before a text.
+    pub fn save_mut(&mut self) -> Option<&mut Vec<Pattern>> {
+        Some(match self {
             Self::Lora(lora) => &mut lora.save,
             Self::Vera(vera) => &mut vera.save,
             Self::Ia3(ia3) => &mut ia3.save,
             Self::Bottleneck(bottleneck) => &mut bottleneck.save,
-        }
+            Self::Prompt(_) | Self::PTuning(_) | Self::Prefix(_) => return None,
+        })
+    }
+
+    /// Whether it stands before every text, and changes no linear map.
+    pub fn is_prompt(&self) -> bool {
+        matches!(self, Self::Prompt(_) | Self::PTuning(_) | Self::Prefix(_))
     }
 
     /// Adds a sentence for each setting that no model could be adapted with.
     pub fn check(&self, problems: &mut Vec<String>) {
+        if self.is_prompt() {
+            return prompt::check(self, problems);
+        }
         let mut size = |key: &str, size: usize| {
             if !(1..=1 << 16).contains(&size) {
                 problems.push(format!("`method.{key}` is {size}; expected 1 to 65536"));
@@ -237,7 +258,7 @@ impl AdapterSpec {
                 size("rank", vera.rank);
                 vera.dropout
             }
-            Self::Ia3(_) => 0.,
+            Self::Ia3(_) | Self::Prompt(_) | Self::PTuning(_) | Self::Prefix(_) => 0.,
             Self::Bottleneck(bottleneck) => {
                 size("inner", bottleneck.inner);
                 0.

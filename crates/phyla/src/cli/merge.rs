@@ -39,6 +39,8 @@ become one, by peft's names: cat (the weighted sum of what they add, exactly; th
 dare_ties and magnitude_prune, which leave numbers out (--density), and each of these with _svd: of the
 products rather than of the matrices. --as-adapter writes the one adapter instead of merging it.
 
+The tokenizer is the adapter's, where its folder has one, with the chat template that it was trained with.
+
 An adapter says which weights it was trained beside, by their hash. Others are refused; --force merges
 all the same.")]
 pub struct Args {
@@ -160,7 +162,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
-    let tokenizer = Tokenizer::load(&folder).ok();
+    // What an adapter was trained with, a chat template say, goes before what the model came with.
+    let taught = args.adapter.iter().rev().map(PathBuf::as_path).find(|path| fits(path, &model));
+    let tokenizer = Tokenizer::load(taught.unwrap_or(&folder)).ok();
     let mut adapters = vec![];
     for path in &args.adapter {
         adapters.push(Arc::new(Adapter::load(&model, path)?));
@@ -186,8 +190,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(tokenizer) = &tokenizer {
         tokenizer.save_into(written.path())?;
     }
-    let generation = folder.join("generation_config.json");
-    if folder.is_dir() && generation.is_file() {
+    let own = [taught, Some(folder.as_path())].into_iter().flatten().map(|path| path.join("generation_config.json"));
+    if let Some(generation) = own.into_iter().find(|path| path.is_file()) {
         std::fs::copy(&generation, written.path().join("generation_config.json"))?;
     }
     lineage(args, "merge", parent, quantize.map(|kind| kind.to_string()))?.write(written.path())?;
@@ -248,6 +252,11 @@ fn write_adapter(
     output::stdout(|out| {
         writeln!(out, "written to {}: an adapter of {} numbers", args.output.display(), adapter.count())
     })
+}
+
+/// Whether a folder has a tokenizer for this model.
+fn fits(folder: &Path, model: &Model) -> bool {
+    Tokenizer::load(folder).is_ok_and(|tokenizer| tokenizer.vocab_size() <= model.arch.vocab())
 }
 
 impl Stored {

@@ -2,7 +2,9 @@
 
 mod full;
 
-use phyla_models::adapter::{AdapterSpec, BottleneckSpec, Ia3Spec, LoraInit, LoraSpec, VeraSpec};
+use phyla_models::adapter::{
+    AdapterSpec, BottleneckSpec, Ia3Spec, LoraInit, LoraSpec, PTuningSpec, PrefixSpec, PromptSpec, VeraSpec,
+};
 use serde::{Deserialize, Serialize};
 
 pub use full::{Full, Only};
@@ -27,6 +29,12 @@ pub enum Method {
     Ia3(Ia3Spec),
     /// Train small blocks behind the sublayers (Houlsby et al. 2019, Pfeiffer et al. 2021).
     Bottleneck(BottleneckSpec),
+    /// Train vectors that stand before every text (Lester et al. 2021).
+    Prompt(PromptSpec),
+    /// The same, made by a small network (Liu et al. 2021).
+    PTuning(PTuningSpec),
+    /// Train keys and values that every layer begins with (Li and Liang 2021; P-tuning v2).
+    Prefix(PrefixSpec),
 }
 
 impl Method {
@@ -41,6 +49,9 @@ impl Method {
             Self::Vera(_) => "vera",
             Self::Ia3(_) => "ia3",
             Self::Bottleneck(_) => "bottleneck",
+            Self::Prompt(_) => "prompt",
+            Self::PTuning(_) => "p_tuning",
+            Self::Prefix(_) => "prefix",
         }
     }
 
@@ -53,6 +64,9 @@ impl Method {
             Self::Vera(vera) => AdapterSpec::Vera(vera.clone()),
             Self::Ia3(ia3) => AdapterSpec::Ia3(ia3.clone()),
             Self::Bottleneck(bottleneck) => AdapterSpec::Bottleneck(bottleneck.clone()),
+            Self::Prompt(prompt) => AdapterSpec::Prompt(prompt.clone()),
+            Self::PTuning(prompt) => AdapterSpec::PTuning(prompt.clone()),
+            Self::Prefix(prefix) => AdapterSpec::Prefix(prefix.clone()),
         })
     }
 
@@ -60,6 +74,15 @@ impl Method {
     #[must_use]
     pub fn reads_first(&self) -> bool {
         matches!(self, Self::Lora(LoraSpec { init: LoraInit::Eva, .. }))
+    }
+
+    /// The text that its prompt begins with.
+    #[must_use]
+    pub fn first_text(&self) -> Option<&str> {
+        match self {
+            Self::Prompt(prompt) => prompt.init_text.as_deref(),
+            _ => None,
+        }
     }
 
     /// How many times as fast as other parameters the one at this path learns (LoRA+, Hayou et al. 2024).

@@ -116,11 +116,17 @@ fn a_resumed_run_of_any_adapter_ends_bit_for_bit_as_an_undisturbed_one() {
         ("pissa", "kind = 'lora'\nrank = 3\nalpha = 7.0\nrslora = true\ninit = 'pissa'\ndropout = 0.1"),
         ("olora", "kind = 'lora'\nrank = 3\nalpha = 5.0\ndora = true\ninit = 'olora'"),
         ("eva", "kind = 'lora'\nrank = 3\nalpha = 5.0\ninit = 'eva'"),
+        ("prompt", "kind = 'prompt'\ntokens = 4\ninit = 'text'\ninit_text = 'Once upon'"),
+        ("p_tuning", "kind = 'p_tuning'\ntokens = 4\nencoder = 'lstm'\nhidden = 5"),
+        ("prefix", "kind = 'prefix'\ntokens = 4\nprojection = true"),
         ("vera", "kind = 'vera'\nrank = 4"),
         ("ia3", "kind = 'ia3'"),
         ("bottleneck", "kind = 'bottleneck'\ninner = 3"),
     ] {
-        let text = text("", "", data, lm, "").replace("[tokenizer]\n\n", "").replace("[model]\n\n", "");
+        // A prompt stands before one text.
+        let packing = if method.contains("tokens") { "\npacking = 'padded'" } else { "" };
+        let text =
+            text("", "", &format!("{data}{packing}"), lm, "").replace("[tokenizer]\n\n", "").replace("[model]\n\n", "");
         let quantize = if name == "lora" { "quantize = 'q8_0'\n" } else { "" };
         let head = format!("model = '{}'\n{quantize}", model.display());
         ends_alike(name, &format!("{head}{text}[method]\n{method}\n"));

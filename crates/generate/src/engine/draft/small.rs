@@ -39,7 +39,8 @@ impl<'a> Small<'a> {
             return Ok(vec![]);
         }
         let known = self.ids.iter().zip(text).take_while(|(a, b)| a == b).count().min(text.len() - 1);
-        let known = self.cache.truncate(0, known);
+        let lead = self.model.lead();
+        let known = self.cache.truncate(0, lead + known).saturating_sub(lead);
         self.ids.truncate(known);
         let (mut new, mut guessed) = (text[known..].to_vec(), vec![]);
         while guessed.len() < most {

@@ -1,0 +1,92 @@
+"""Fixtures of prompts and prefixes: what peft 0.21 computes behind random ones, and ten losses of training them.
+
+    python prompts.py            # writes prompts/; the models are those of adapters/
+    python prompts.py FOLDER     # opens what Phyla wrote into FOLDER in peft, and compares the answers
+"""
+
+import json
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from adapters import answer, tidy_config
+from common import HERE, load, seed_of
+from peft import PeftModel, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+warnings.filterwarnings("ignore")
+
+COMMON = dict(task_type="CAUSAL_LM", num_virtual_tokens=3)
+METHODS = {
+    "prompt": lambda: PromptTuningConfig(**COMMON),
+    "p_tuning_mlp": lambda: PromptEncoderConfig(encoder_hidden_size=5, **COMMON),
+    "p_tuning_lstm": lambda: PromptEncoderConfig(
+        encoder_hidden_size=5, encoder_reparameterization_type="LSTM", encoder_num_layers=2, **COMMON
+    ),
+    "prefix": lambda: PrefixTuningConfig(**COMMON),
+    "prefix_projection": lambda: PrefixTuningConfig(prefix_projection=True, encoder_hidden_size=6, **COMMON),
+}
+
+
+def losses(model, ids: torch.Tensor) -> list[float]:
+    """As those of adapters; nothing is learned of a text's first token, which the prompt alone would have to tell."""
+    labels = ids.clone()
+    labels[:, 0] = -100
+    learned = [param for param in model.parameters() if param.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=1e-2, weight_decay=0.0)
+    found = []
+    for _ in range(10):
+        loss = model(input_ids=ids, labels=labels).loss
+        found.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return found
+
+
+def write(family: str, name: str):
+    base, out = HERE / "adapters" / family, HERE / "prompts" / family / name
+    torch.manual_seed(seed_of(f"prompts {family} {name}"))
+    model = get_peft_model(load(base), METHODS[name]()).eval()
+    encoder = model.prompt_encoder["default"]
+    if name == "prefix":  # as large as keys are
+        encoder.embedding.weight.data *= 0.5
+    model.save_pretrained(out)
+    (out / "README.md").unlink(missing_ok=True)
+    tidy_config(out)
+    if len(list(encoder.parameters())) > 1:
+        tensors = {key: value.detach().clone() for key, value in encoder.named_parameters()}
+        save_file(tensors, out / "encoder.safetensors")
+    inputs = json.loads((base / "inputs.json").read_text())
+    logits = answer(model, inputs)
+    text = len(inputs["input_ids"][0])
+    expected = {"logits": logits[:, -text:].contiguous()}
+    ids = torch.tensor(inputs["input_ids"])
+    with torch.no_grad():
+        written = model.generate(input_ids=ids, max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None)
+    expected["written"] = written[:, -6:].contiguous()
+    expected["losses"] = torch.tensor(losses(model.train(), ids), dtype=torch.float64)
+    save_file(expected, out / "expected.safetensors")
+
+
+def compare(written: Path):
+    for folder in sorted(written.glob("*/*/adapter_config.json")):
+        family, name = folder.parent.parts[-2:]
+        base = HERE / "adapters" / family
+        model = PeftModel.from_pretrained(load(base), folder.parent).eval()
+        inputs = json.loads((base / "inputs.json").read_text())
+        expected = load_file(HERE / "prompts" / family / name / "expected.safetensors")["logits"]
+        found = answer(model, inputs)[:, -expected.shape[1] :]
+        print(f"{family} {name}: {(found - expected).abs().max() / expected.abs().max():.1e}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        compare(Path(sys.argv[1]))
+    else:
+        shutil.rmtree(HERE / "prompts", ignore_errors=True)
+        for family in ("llama", "gpt2"):
+            for name in METHODS:
+                write(family, name)
