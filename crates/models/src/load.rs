@@ -241,7 +241,9 @@ impl<'a> FromCheckpoint<'a> {
             return self.quantised(view, kind, shape, &cut, keep);
         }
         let run = cut.run().and_then(|run| view.part(run, shape));
-        if let Some(run) = &run
+        // A vector used in place would keep a whole file in memory of which nothing else is used.
+        let in_place = shape.len() > 1 || self.options.dtype.is_none() && self.quantizer.is_none();
+        if let Some(run) = run.as_ref().filter(|_| in_place)
             && self.options.device.is_cpu()
             && stored == Some(wanted)
             && let Some(mapped) = Mapped::new(run.slice.clone(), wanted, shape.to_vec())

@@ -19,6 +19,18 @@ struct Gradient {
     written: bool,
 }
 
+impl Gradient {
+    /// Where the sum stands; until something is written it holds whatever.
+    fn room(&mut self, of: &Param) -> Result<Data> {
+        if let Some(sum) = &self.sum {
+            return Ok(sum.clone());
+        }
+        let sum = cpu::tensor(memory::alloc::<f32>(of.count()), of.shape.clone())?;
+        self.sum = Some(sum.clone());
+        Ok(sum)
+    }
+}
+
 /// A named weight. Shared by `Arc` where two blocks use one (tied embeddings).
 pub struct Param {
     path: String,
@@ -176,13 +188,19 @@ impl Param {
     /// otherwise adds to nothing. That saves filling it with zeros and reading them back.
     pub fn accumulate_or_set(&self, add: impl FnOnce(&mut [f32], bool) -> Result<()>) -> Result<()> {
         self.with_gradient(|gradient| {
-            if gradient.sum.is_none() {
-                gradient.sum = Some(cpu::tensor(memory::alloc::<f32>(self.count()), self.shape.clone())?);
-            }
-            let Some(sum) = &gradient.sum else { return Ok(()) };
+            let sum = gradient.room(self)?;
             let holds = std::mem::replace(&mut gradient.written, true);
-            cpu::mutate(sum, |sum: &mut [f32]| add(sum, holds))
+            cpu::mutate(&sum, |sum: &mut [f32]| add(sum, holds))
         })
+    }
+
+    /// Takes the memory of the gradient now, on the CPU: among what stays and not among a step's activations, whose place would
+    /// then be too small for the next step's. It costs nothing until it is written.
+    pub fn make_room(&self) -> Result<()> {
+        if !self.weight().device().is_cpu() {
+            return Ok(());
+        }
+        self.with_gradient(|gradient| gradient.room(self).map(drop))
     }
 
     /// Adds a gradient of the weight's shape, on any device.

@@ -65,6 +65,16 @@ fn shape(name: &str, param: &Param) -> Vec<usize> {
     }
 }
 
+/// Bytes of a parameter's state.
+pub(crate) fn state_bytes(rule: &Rule, param: &Param) -> usize {
+    names(rule, param.dims().len()).iter().map(|name| 4 * shape(name, param).iter().product::<usize>()).sum()
+}
+
+/// What the state of a rule is, for people.
+pub(crate) fn describe(rule: &Rule) -> String {
+    format!("f32: {}", names(rule, 2).join(", "))
+}
+
 fn zeros(shape: Vec<usize>, device: &Device) -> Result<Data> {
     match device {
         Device::Cpu => cpu::tensor(phyla_kernels::memory::zeros::<f32>(shape.iter().product()), shape),
@@ -93,6 +103,7 @@ impl Optimizer {
                     .collect::<Result<_>>()?;
                 let mut settings = optim.settings(param.path(), param.dims().len());
                 settings.lr_scale *= lr_scale(param.path());
+                param.make_room()?;
                 Ok(Item { param: param.clone(), settings, state })
             })
             .collect::<Result<_>>()?;
