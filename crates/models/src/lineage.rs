@@ -1,6 +1,8 @@
 //! Where a model or an adapter comes from: `lineage.json` beside its weights names its parent, data and recipe, by hashes
 //! that nobody can mistake.
 
+pub mod chain;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};

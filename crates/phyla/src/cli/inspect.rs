@@ -1,6 +1,7 @@
 //! `phyla inspect`: what a model is made of and what its files hold, from configuration and headers alone.
 
 mod describe;
+mod lineage;
 mod summary;
 mod tensors;
 mod tree;
@@ -19,12 +20,15 @@ use summary::Inspected;
 #[command(after_help = "Examples:
   phyla inspect models/small
   phyla inspect models/small --tensors
+  phyla inspect runs/dpo/model --lineage
   phyla inspect config.json
   phyla inspect model.safetensors --json | jq .bytes_by_dtype
 
 Nothing is loaded: configuration and headers are enough, whatever the size. A folder whose weights
 do not fit its configuration is shown too, with what is missing, misshapen or unused. Without a
-configuration the tensors are listed.")]
+configuration the tensors are listed.
+
+--lineage reads the weights of the model and of its parents, to compare their hashes.")]
 pub struct Args {
     /// A folder, a hub id, a `config.json`, a `.safetensors` file or a shard index
     #[arg(value_name = "DIR|HUB_ID|FILE")]
@@ -34,6 +38,10 @@ pub struct Args {
     #[arg(long)]
     tensors: bool,
 
+    /// Show what it came of, parent by parent, and which of them are gone or changed
+    #[arg(long, conflicts_with = "tensors")]
+    lineage: bool,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -42,6 +50,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
     let path = model::folder(&args.model)?;
+    if args.lineage {
+        return lineage::show(&args.model, &path, args.json);
+    }
     let Some(file) = config_file(&path) else {
         return tensors::list(&Checkpoint::open(&path)?, args.json);
     };
