@@ -319,6 +319,11 @@ impl Quantizer {
     }
 }
 
+/// Bytes that a parameter of a model of `arch` takes when it is quantised so; `None` for one that stays as it is.
+pub fn quantised_bytes(how: Quantize, arch: &Arch, family: &Entry, path: &str, shape: &[usize]) -> Option<usize> {
+    Quantizer { how, facts: Facts::of(arch, family), tally: Tally::default() }.bytes(path, shape)
+}
+
 /// What [`Quantizer::weight`] makes of a weight.
 pub(crate) enum Made {
     /// Nothing: it is read as if nothing were to be quantised.

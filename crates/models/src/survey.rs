@@ -13,7 +13,7 @@ use crate::checkpoint::{Checkpoint, Dtype, nearest};
 use crate::family::Entry;
 use crate::names::{Place, place};
 use crate::naming::{Naming, TiedHead};
-use crate::{Arch, LoadError, Model, registry};
+use crate::{Arch, LoadError, Model, NewHead, registry};
 
 /// A model that need not be there.
 #[derive(Debug)]
@@ -83,7 +83,22 @@ const EXPLAINED: usize = 50;
 /// # Errors
 /// A configuration that describes no model; what is wrong with the checkpoint is in the result.
 pub fn survey(config: &Map<String, Value>, checkpoint: Option<&Checkpoint>) -> Result<Survey, LoadError> {
-    let (family, parsed) = registry::parse(config)?;
+    Ok(hollow(config, checkpoint, None)?.1)
+}
+
+/// As [`survey`], under another head if one is given, and the model itself: all its blocks over parameters that have sizes
+/// and no numbers, for those to whom sizes are enough.
+///
+/// # Errors
+/// As [`survey`].
+pub fn hollow(
+    config: &Map<String, Value>,
+    checkpoint: Option<&Checkpoint>,
+    head: Option<&NewHead>,
+) -> Result<(Model, Survey), LoadError> {
+    let mut config = config.clone();
+    config.extend(head.map(|head| head.config.clone()).unwrap_or_default());
+    let (family, parsed) = registry::parse_as(&config, head.map(|head| head.task))?;
     let mut arch = parsed.arch;
     let unknown =
         |field: &String| format!("config.json: {field} is not a field of {} and has no effect", family.model_type);
@@ -101,7 +116,7 @@ pub fn survey(config: &Map<String, Value>, checkpoint: Option<&Checkpoint>) -> R
             arch.untie();
         }
     }
-    Model::build(arch.clone(), family, Map::new(), &mut source).map_err(|error| {
+    let model = Model::build(arch.clone(), family, config, &mut source).map_err(|error| {
         // Nothing is computed here: what fails is what the configuration asks for.
         LoadError::Weights(match error {
             candle_core::Error::WithBacktrace { inner, .. } => inner.to_string(),
@@ -114,7 +129,7 @@ pub fn survey(config: &Map<String, Value>, checkpoint: Option<&Checkpoint>) -> R
     for slot in source.slots.iter_mut().filter(|slot| matches!(slot.found, Found::Missing(_))).take(EXPLAINED) {
         slot.found = Found::Missing(nearest(&slot.place.tensor, unused.iter().map(String::as_str)));
     }
-    Ok(Survey { family, arch, slots: source.slots, unused, warnings })
+    Ok((model, Survey { family, arch, slots: source.slots, unused, warnings }))
 }
 
 /// Parameters without numbers, which remembers what was asked of it.

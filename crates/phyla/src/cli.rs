@@ -24,6 +24,7 @@ mod model;
 mod ngrams;
 mod output;
 mod outputs;
+pub mod plan;
 pub mod predict;
 mod progress;
 pub mod quantize;

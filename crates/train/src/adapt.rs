@@ -7,7 +7,7 @@ use candle_core::DType;
 use phyla_data::batch::{Batch, Batches, IGNORE};
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::Model;
-use phyla_models::adapter::{Adapter, AdapterSpec, Eva};
+use phyla_models::adapter::{Adapter, AdapterSpec, Eva, LoraInit};
 use phyla_nn::pattern::Pattern;
 use phyla_ops::Param;
 
@@ -39,6 +39,24 @@ pub fn adapt(
             if recipe.method.reads_first() { fitted(recipe, model, fresh, batches)? } else { fresh }
         }
     };
+    put_to_use(recipe, model, adapter).map(Some)
+}
+
+/// As [`adapt`] for a model without numbers: parameters of the sizes that they would have, begun anyhow.
+pub fn adapt_sizes(recipe: &Recipe, model: &Model) -> Result<Option<Arc<Adapter>>, TrainError> {
+    let Some(mut spec) = recipe.method.adapter() else {
+        mark(recipe, model)?;
+        return Ok(None);
+    };
+    if let AdapterSpec::Lora(lora) = &mut spec {
+        lora.init = LoraInit::Default;
+    }
+    let fresh = Adapter::fresh(model, &with_new_head(spec, recipe, model), recipe.seed)?;
+    put_to_use(recipe, model, fresh).map(Some)
+}
+
+/// Marks what learns beside a model, gives it its compute type, and lets it change the model.
+fn put_to_use(recipe: &Recipe, model: &Model, adapter: Adapter) -> Result<Arc<Adapter>, TrainError> {
     for param in model.params() {
         let whole = adapter.saved().iter().any(|saved| Arc::ptr_eq(saved, param));
         param.set_trainable(whole && !model.is_fixed(param))?;
@@ -49,7 +67,7 @@ pub fn adapt(
     }
     let adapter = Arc::new(adapter);
     model.use_adapters(std::slice::from_ref(&adapter));
-    Ok(Some(adapter))
+    Ok(adapter)
 }
 
 /// An adapter that begins with what the training data is like: batches are read until its directions stay as they are, or

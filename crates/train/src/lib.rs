@@ -12,6 +12,7 @@ mod lessons;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;
+pub mod plan;
 pub mod progress;
 pub mod recipe;
 mod records;

@@ -50,13 +50,16 @@ pub struct Setup {
 }
 
 /// Where the weights come from.
-enum Start {
+pub enum Start {
+    /// A checkpoint.
     Folder(std::path::PathBuf),
+    /// A configuration.
     Scratch(Map<String, Value>),
 }
 
 impl Start {
-    fn config(&self) -> Result<Map<String, Value>, TrainError> {
+    /// What the model is.
+    pub fn config(&self) -> Result<Map<String, Value>, TrainError> {
         Ok(match self {
             Self::Folder(path) => read_config(path)?.0,
             Self::Scratch(config) => config.clone(),
@@ -289,7 +292,8 @@ fn parent(recipe: &Recipe, start: &Start, checkpoint: Option<&Path>) -> Result<O
     })
 }
 
-fn start(recipe: &Recipe) -> Result<Start, TrainError> {
+/// What a recipe's model begins as.
+pub fn start(recipe: &Recipe) -> Result<Start, TrainError> {
     Ok(match &recipe.model {
         recipe::Model::Config(config) => Start::Scratch(config.clone()),
         recipe::Model::Named(name) if name.ends_with(".json") => Start::Scratch(read_config(Path::new(name))?.0),
