@@ -173,6 +173,11 @@ impl Setup {
         }
         let Supply { train, validation, judge, shown, prompts, .. } = supply;
         let rollouts = match (recipe.objective.play(), prompts) {
+            (Some(_), Some(_)) if model.arch.source().is_some() => {
+                let what =
+                    "learns from continuations, and this model has an encoder: take a model that is a decoder alone";
+                return Err(TrainError::Settings(format!("`objective.kind` \"{}\" {what}", recipe.objective.name())));
+            }
             (Some(play), Some(prompts)) => {
                 let reference = frozen(&play, adapter.as_ref(), another)?;
                 let ends = ends(&generation, &tokenizer);
@@ -273,6 +278,9 @@ fn fits(recipe: &Recipe, model: &Model, longest: (usize, usize)) -> Result<(), T
         Objective::Lm(_) => "data.max_len",
         Objective::Seq2Seq(_) => "objective.max_source_len and objective.max_target_len",
         Objective::T5Span(_) => "objective.inputs_length",
+        objective if objective.play().is_some() => {
+            "objective.rollout.max_prompt_length and objective.rollout.max_completion_length (both count)"
+        }
         _ => "objective.max_len",
     };
     Err(TrainError::Settings(format!(

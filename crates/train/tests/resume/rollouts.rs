@@ -65,6 +65,27 @@ fn a_resumed_run_over_roll_outs_ends_bit_for_bit_as_an_undisturbed_one() {
 }
 
 #[test]
+fn an_adapter_that_learns_from_roll_outs_resumes_too_and_leaves_its_reference_alone() {
+    let lm = "[model]\nmodel_type = 'llama'\nhidden_size = 16\nintermediate_size = 24\nnum_hidden_layers = 1\n\
+        num_attention_heads = 2\nmax_position_embeddings = 512\n[tokenizer]\nkind = 'characters'\n\
+        [data]\nkind = 'stories'\nbytes = 20000\nvalidation_fraction = 0.1\nmax_len = 24\n\
+        [optim]\nlr = 1e-3\n[train]\nsteps = 2\nbatch = 2\n";
+    let base = Run::new(&format!("output = 'ROOT/run'\n{lm}"));
+    base.finish(false);
+    let objective = format!("kind = 'ppo'\nnum_ppo_epochs = 2\n{ROLLOUT}generation_batch_size = 8\n{LENGTH}");
+    let text = text(&objective, "");
+    let (_, rest) = text.split_once("[data]").unwrap();
+    let head = format!("output = 'ROOT/run'\nseed = 5\nmodel = '{}'\n", base.root().join("model").display());
+    let text = format!("{head}[data]{rest}[method]\nkind = 'lora'\nrank = 2\n");
+    ends_alike("ppo over lora", &text);
+    // The reference is the model without the adapter: at first both are the same, later they are not.
+    let run = Run::new(&text);
+    run.finish(false);
+    let kl: Vec<f64> = run.rows().iter().filter_map(|row| row.scores.get("objective/kl").copied()).collect();
+    assert!(kl[0].abs() < 1e-6 && kl.iter().skip(1).any(|kl| kl.abs() > 1e-6), "{kl:?}");
+}
+
+#[test]
 fn a_reward_that_fails_is_told_and_what_was_learned_is_kept() {
     let answers = "n=0; while read line; do n=$((n+1)); if [ $n -gt 21 ]; then FAIL; fi; echo 0.$((n % 7)); done";
     for (fail, told) in [
