@@ -88,6 +88,7 @@ fn of_matrix(m: &DMatrix<f64>, rank: usize) -> Leading {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

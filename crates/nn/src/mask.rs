@@ -133,6 +133,6 @@ mod tests {
         assert!(led.key_valid.is_none());
         let led = left.behind(1, 4, 1, true);
         assert_eq!(*led.window(None).ranges, [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)]);
-        assert_eq!(**led.key_valid.as_ref().unwrap(), [1, 0, 1, 1, 1]);
+        assert_eq!(led.key_valid.as_deref(), Some(&vec![1, 0, 1, 1, 1]));
     }
 }

@@ -28,6 +28,7 @@ pub fn prepend(lead: &Tensor, x: &Tensor) -> Result<Tensor> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use candle_core::Device;
 
