@@ -83,11 +83,12 @@ impl Reader<'_> {
         };
         let mut factor = scale(alpha, rank, config.on("use_rslora"));
         let dropout = config.number("lora_dropout").unwrap_or(0.) as f32;
+        let initial = config.number("init_r").unwrap_or(12.) as f32;
         let mut importance = None;
         if adaptive {
             importance = Some(self.common(&format!("{module}.lora_E"), "lora_E", path, &[rank, 1])?);
-            let ranknum = self.numbers(&format!("{module}.ranknum"), &[]).map_or(rank as f32, |found| found[0]);
-            // As peft divides, by the rank that its allocator has left.
+            // As peft divides: by the rank that training began with, of which the allocator may have left less.
+            let ranknum = self.numbers(&format!("{module}.ranknum"), &[]).map_or(initial, |found| found[0]);
             factor = alpha as f32 / (ranknum + 1e-5);
         }
         let magnitude = match self.config.on("use_dora") {
