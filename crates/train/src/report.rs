@@ -141,7 +141,11 @@ impl Report<'_> {
             // An error is best where it is lowest.
             let best =
                 if matches!(&*name, "mse" | "calibration_error") { all().fold(f64::MAX, f64::min) } else { best };
-            card(&spelled(&name), format!("{last:.4}"), format!("best {best:.4}"));
+            // What describes completions is neither good nor bad by itself.
+            let described =
+                name == "reward_std" || ["objective/", "completions/"].iter().any(|of| name.starts_with(of));
+            let note = if described { "validation".into() } else { format!("best {best:.4}") };
+            card(&spelled(&name), format!("{last:.4}"), note);
         }
         if let Some(peak) = last_of(|row| row.peak_rss_mb) {
             card("Peak memory", format!("{} MiB", grouped(peak.round() as u64)), String::new());
