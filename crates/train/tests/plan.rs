@@ -28,6 +28,7 @@ fn both(recipe: &Path) -> (f64, Plan) {
     let made = plan(&Recipe::read(recipe, &[]).unwrap(), KnownRows::default()).unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--test-threads=1", "--nocapture"])
+        .env("RAYON_NUM_THREADS", "2")
         .env(RUN, recipe)
         .output()
         .unwrap();
