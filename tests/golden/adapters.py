@@ -92,14 +92,16 @@ def answer(model, inputs: dict) -> torch.Tensor:
         return model(**tensors).logits.contiguous().clone()
 
 
-def losses(model, inputs: dict) -> list[float]:
-    """Next-token losses of ten steps of AdamW on all targets."""
+def losses(model, inputs: dict, first: int = 0) -> list[float]:
+    """Next-token losses of ten steps of AdamW on all targets from the text's token `first` on."""
     ids = torch.tensor(inputs["input_ids"])
+    labels = ids.clone()
+    labels[:, :first] = -100
     learned = [param for param in model.parameters() if param.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=1e-2, weight_decay=0.0)
     found = []
     for _ in range(10):
-        loss = model(input_ids=ids, labels=ids).loss
+        loss = model(input_ids=ids, labels=labels).loss
         found.append(loss.item())
         optimizer.zero_grad()
         loss.backward()

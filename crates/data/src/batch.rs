@@ -314,6 +314,18 @@ impl Batch {
         }
     }
 
+    /// Rows that nothing is to be predicted of yet, filled up on the right with `pad` to the longest of them.
+    pub fn of_rows<'r>(rows: impl Iterator<Item = &'r [u32]> + Clone, pad: u32) -> Self {
+        let time = rows.clone().map(<[u32]>::len).max().unwrap_or(0).max(1);
+        let mut batch = Self::with_room(rows.clone().count(), time, false);
+        for row in rows {
+            batch.push(row, std::iter::empty(), 0);
+            batch.end_row(row.len(), pad, 0);
+        }
+        batch.targets.clear();
+        batch
+    }
+
     /// Adds consecutive tokens of one document and what each is to predict.
     pub(crate) fn push(&mut self, ids: &[u32], targets: impl Iterator<Item = i32>, segment: u32) {
         self.ids.extend_from_slice(ids);

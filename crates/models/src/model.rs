@@ -6,8 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use candle_core::Result;
 use phyla_nn::adapter::Slot;
 use phyla_nn::{
-    Embedding, Emits, Head, HeadSpec, Init, Lead, Memory, Pass, Reads, Scope, Source, TokenTable, Tower, TowerSpec,
-    Transform,
+    Embedding, Emits, Head, HeadSpec, Init, Memory, Pass, Reads, Scope, Source, TokenTable, Tower, TowerSpec, Transform,
 };
 use phyla_ops::{CrossEntropy, Param, Tensor};
 use serde_json::{Map, Value};
@@ -164,7 +163,7 @@ impl Model {
     /// With a cache in the pass, `ids` are the new tokens only.
     pub fn forward(&self, ids: &[u32], token_types: Option<&[u32]>, pass: &mut Pass) -> Result<Tensor> {
         if let Some(prompt) = self.prompt() {
-            return self.forward_led(&prompt.lead()?, ids, token_types, pass);
+            return self.forward_led(&prompt, ids, token_types, pass);
         }
         pass.begin(self.arch.position_ids.first())?;
         self.check(ids, pass)?;
@@ -172,23 +171,31 @@ impl Model {
     }
 
     /// [`Model::forward`] behind what an adapter puts before every text: the states of the text alone.
-    fn forward_led(&self, lead: &Lead, ids: &[u32], token_types: Option<&[u32]>, pass: &mut Pass) -> Result<Tensor> {
+    fn forward_led(
+        &self,
+        prompt: &Prompt,
+        ids: &[u32],
+        token_types: Option<&[u32]>,
+        pass: &mut Pass,
+    ) -> Result<Tensor> {
         let first = self.arch.position_ids.first();
         if pass.has_cache() {
-            pass.lead_cache(lead, |pass| {
+            let read = |pass: &mut Pass| {
                 pass.begin(first)?;
                 self.check_positions(pass)?;
                 self.main.forward(&[], None, pass).map(drop)
-            })?;
+            };
+            pass.lead_cache(|| prompt.lead(), read)?;
             pass.begin(first)?;
             self.check(ids, pass)?;
             return self.main.forward(ids, token_types, pass);
         }
         check(ids, self.arch.vocab(), pass)?;
-        let time = pass.time();
-        pass.led(lead.clone(), self.arch.main().causal)?;
+        let (time, lead) = (pass.time(), prompt.lead()?);
+        let count = lead.count;
+        pass.led(lead, self.arch.main().causal)?;
         self.check_positions(pass)?;
-        let text = |states: &Tensor| states.narrow(1, lead.count, time);
+        let text = |states: &Tensor| states.narrow(1, count, time);
         let hidden = text(&self.main.forward(ids, token_types, pass)?)?;
         if let Some(states) = &mut pass.hidden_states {
             *states = states.iter().map(text).collect::<Result<_>>()?;
@@ -305,7 +312,9 @@ impl Model {
     /// # Errors
     /// A model without a language-model head, and targets outside its vocabulary.
     pub fn log_probs(&self, hidden: &Tensor, targets: &[i32], pass: &mut Pass) -> Result<Tensor> {
-        self.lm_head()?.log_probs(hidden, targets, pass)
+        let choices = self.choices(hidden, targets, 1., pass)?;
+        let counted = choices.dims()[0];
+        choices.narrow(1, 0, 1)?.reshape(counted)
     }
 
     /// Log-probabilities of those `targets` that are not ignored, and the entropies of the distributions that they come

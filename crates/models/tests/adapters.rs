@@ -1,9 +1,12 @@
 //! Adapters against peft, from the fixtures that `tests/golden/adapters.py` wrote.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use common::{apart, logits_of, with};
 use phyla_models::adapter::{Adapter, AdapterSpec, Combine, Majority, RULES, combine, merge};
 use phyla_models::checkpoint::Checkpoint;
 use phyla_models::{Input, LoadOptions, Model, load};
@@ -60,25 +63,11 @@ fn input(family: &Path) -> Input {
 }
 
 fn logits(model: &Model, family: &Path) -> Vec<f32> {
-    let found = phyla_ops::no_grad(|| model.run(&input(family), false)).unwrap();
-    let (_, logits) = found.into_iter().find(|(name, _)| name == "logits").unwrap();
-    logits.data().flatten_all().unwrap().to_vec1().unwrap()
+    logits_of(model, &input(family))
 }
 
 fn expected(folder: &Path) -> Vec<f32> {
     Checkpoint::open(folder.join("expected.safetensors")).unwrap().get("logits").unwrap().to_f32().unwrap()
-}
-
-fn apart(a: &[f32], b: &[f32]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let top = b.iter().fold(0f64, |top, &x| top.max(x.abs() as f64));
-    a.iter().zip(b).map(|(&a, &b)| (a - b).abs() as f64).fold(0., f64::max) / top
-}
-
-fn with(model: &Model, folder: &Path) -> Arc<Adapter> {
-    let adapter = Arc::new(Adapter::load(model, folder).unwrap());
-    model.use_adapters(std::slice::from_ref(&adapter));
-    adapter
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Prompts and prefixes against peft, from the fixtures that `tests/golden/prompts.py` wrote.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use common::{apart, logits_of, with};
 use phyla_models::adapter::{Adapter, AdapterSpec};
 use phyla_models::checkpoint::Checkpoint;
 use phyla_models::{Input, LoadOptions, Model, load};
@@ -28,27 +31,9 @@ fn ids(family: &str) -> Vec<Vec<u32>> {
     serde_json::from_value(serde_json::from_str::<Value>(&text).unwrap()["input_ids"].clone()).unwrap()
 }
 
-fn run(model: &Model, input: &Input) -> Vec<f32> {
-    let found = phyla_ops::no_grad(|| model.run(input, false)).unwrap();
-    let (_, logits) = found.into_iter().find(|(name, _)| name == "logits").unwrap();
-    logits.data().flatten_all().unwrap().to_vec1().unwrap()
-}
-
 fn logits(model: &Model, family: &str) -> Vec<f32> {
     let rows = ids(family);
-    run(model, &Input { batch: rows.len(), time: rows[0].len(), ids: rows.concat(), ..Input::default() })
-}
-
-fn apart(a: &[f32], b: &[f32]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let top = b.iter().fold(0f64, |top, &x| top.max(x.abs() as f64));
-    a.iter().zip(b).map(|(&a, &b)| (a - b).abs() as f64).fold(0., f64::max) / top
-}
-
-fn with(model: &Model, folder: &Path) -> Arc<Adapter> {
-    let adapter = Arc::new(Adapter::load(model, folder).unwrap());
-    model.use_adapters(std::slice::from_ref(&adapter));
-    adapter
+    logits_of(model, &Input { batch: rows.len(), time: rows[0].len(), ids: rows.concat(), ..Input::default() })
 }
 
 #[test]
@@ -85,7 +70,7 @@ fn a_cache_begins_with_the_prompt() {
             let model = open(family);
             with(&model, &golden("prompts", family).join(method));
             let text = &ids(family)[0];
-            let whole = run(&model, &Input::row(text));
+            let whole = logits_of(&model, &Input::row(text));
             let mut cache = Cache::new(2);
             let mut found = vec![];
             let pieces: Vec<&[u32]> = vec![&text[..2], &text[2..3], &text[3..]];
@@ -109,9 +94,9 @@ fn padding_changes_nothing_behind_a_prompt() {
     for method in METHODS {
         with(&model, &golden("prompts", "llama").join(method));
         let text = &ids("llama")[0][..5];
-        let alone = run(&model, &Input::row(text));
+        let alone = logits_of(&model, &Input::row(text));
         let padded = Input { attention_mask: Some(vec![1, 1, 1, 1, 1, 0, 0]), ..Input::row(&[text, &[0, 0]].concat()) };
-        let found = run(&model, &padded);
+        let found = logits_of(&model, &padded);
         assert!(apart(&found[..alone.len()], &alone) < NEAR, "{method}");
     }
 }
@@ -129,10 +114,10 @@ fn a_prompt_that_begins_with_a_text_reads_as_that_text_before() {
     let adapter =
         Arc::new(fresh(&model, json!({ "prompt": { "tokens": 3, "init": "text", "init_text": "x" } })).unwrap());
     adapter.begin_with(&model, &before).unwrap();
-    let whole = run(&model, &Input::row(&[&before[..], text].concat()));
+    let whole = logits_of(&model, &Input::row(&[&before[..], text].concat()));
     model.use_adapters(&[adapter]);
     let vocab = model.arch.vocab();
-    assert!(apart(&run(&model, &Input::row(text)), &whole[3 * vocab..]) < NEAR);
+    assert!(apart(&logits_of(&model, &Input::row(text)), &whole[3 * vocab..]) < NEAR);
 }
 
 #[test]

@@ -179,14 +179,6 @@ impl Head {
         self.output.forward(&self.features(x, pass)?)
     }
 
-    /// Log-probabilities of those `targets` that are not ignored, in their order, for `x[.., hidden]` with a target a row;
-    /// see [`phyla_ops::linear_log_probs`].
-    pub fn log_probs(&self, x: &Tensor, targets: &[i32], pass: &mut Pass) -> Result<Tensor> {
-        let (rows, targets): (Vec<u32>, Vec<i32>) = (0u32..).zip(targets).filter(|(_, t)| **t >= 0).unzip();
-        let x = phyla_ops::gather_rows(x, &rows)?;
-        self.output.log_probs(&self.features(&x, pass)?, &targets)
-    }
-
     /// Log-probabilities of those `targets` that are not ignored with the entropies where they stand, `[counted, 2]`, at a
     /// temperature; see [`phyla_ops::linear_choices`].
     pub fn choices(&self, x: &Tensor, targets: &[i32], temperature: f32, pass: &mut Pass) -> Result<Tensor> {

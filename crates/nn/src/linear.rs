@@ -104,13 +104,6 @@ impl Linear {
         phyla_ops::linear_cross_entropy(x, &self.weight, self.bias.as_ref(), targets, args)
     }
 
-    /// Log-probabilities of `targets` under `x wᵀ + b`, one for each row, without keeping the logits.
-    pub fn log_probs(&self, x: &Tensor, targets: &[i32]) -> Result<Tensor> {
-        if self.is_changed() {
-            return phyla_ops::log_probs(&self.slot.forward(x, self)?, targets);
-        }
-        phyla_ops::linear_log_probs(x, &self.weight, self.bias.as_ref(), targets)
-    }
     /// Log-probabilities of `targets` under `(x wᵀ + b) / temperature` with the entropies of the rows, `[rows, 2]`, without
     /// keeping the logits.
     pub fn choices(&self, x: &Tensor, targets: &[u32], temperature: f32) -> Result<Tensor> {

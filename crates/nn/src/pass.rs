@@ -176,11 +176,16 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Lets `read` read `lead` into those rows of the cache that are empty, and the pass follow it.
+    /// Lets `read` read a lead into those rows of the cache that are empty, and the pass follow it; it is made where there are
+    /// such rows, and so once for a text, not for each of its tokens.
     ///
     /// # Errors
-    /// Those of `read`, and a cache that keeps the first and last tokens alone.
-    pub fn lead_cache(&mut self, lead: &Lead, read: impl Fn(&mut Pass) -> Result<()>) -> Result<()> {
+    /// Those of both, and a cache that keeps the first and last tokens alone.
+    pub fn lead_cache(
+        &mut self,
+        lead: impl FnOnce() -> Result<Lead>,
+        read: impl Fn(&mut Pass) -> Result<()>,
+    ) -> Result<()> {
         let time = self.time();
         let Some(cache) = &mut self.cache else { return Ok(()) };
         let empty: Vec<usize> = cache.rows.clone().filter(|&row| cache.cache.lengths()[row] == 0).collect();
@@ -192,6 +197,7 @@ impl<'a> Pass<'a> {
                 "a sink cache turns the keys that it keeps, and those of a prompt or prefix stay as they are"
             );
         }
+        let lead = lead()?;
         for row in empty {
             let mut pass = Pass::cached(CacheRows { cache: &mut *cache.cache, rows: row..row + 1 }, lead.count);
             pass.lead = Some(lead.clone());

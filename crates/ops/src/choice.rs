@@ -1,5 +1,5 @@
-//! Log-probabilities of single classes and the entropies of their rows, from the product that makes the logits: what a
-//! policy's loss is made of, where `log_probs` leaves the entropies out.
+//! Log-probabilities of single classes and the entropies of their rows, from the product that makes the logits: numbers with
+//! a gradient of their own for each row, where `loss` sums rows up to one.
 
 use std::sync::Arc;
 

@@ -281,6 +281,13 @@ impl Recipe {
                     .push(format!("a prompt or prefix stands before one text, and rows hold several: set {instead}"));
             }
         }
+        if self.method.reads_first() && self.objective.play().is_some() {
+            problems.push(format!(
+                "`method.init` \"eva\" begins with what training data are like, and \"{}\" has none before it has written: \
+                 take another init",
+                self.objective.name()
+            ));
+        }
         if adapts && self.train.average_last > 1 {
             problems.push("`train.average_last` is for weights, and an adapter is trained; leave it out".into());
         }

@@ -27,13 +27,13 @@ pub struct Item<'a> {
 /// All judges of a recipe.
 #[derive(Debug)]
 pub struct Rewards {
-    judges: Vec<Judge>,
+    graders: Vec<Grader>,
     names: Vec<String>,
     weights: Vec<f64>,
 }
 
 #[derive(Debug)]
-enum Judge {
+enum Grader {
     Model(Box<Scorer>),
     Check(check::Check),
     Command(Program),
@@ -54,18 +54,18 @@ impl Rewards {
     /// # Errors
     /// A model that is none of rewards, and a program that cannot be started.
     pub fn open(recipe: &Recipe, play: &Play) -> Result<Self, TrainError> {
-        let judge = |reward: &RewardFunction| -> Result<Judge, TrainError> {
+        let grader = |reward: &RewardFunction| -> Result<Grader, TrainError> {
             Ok(match reward {
                 RewardFunction::Model { path, max_len } => {
-                    Judge::Model(Box::new(Scorer::open(recipe, path, *max_len)?))
+                    Grader::Model(Box::new(Scorer::open(recipe, path, *max_len)?))
                 }
-                RewardFunction::Command { command, timeout } => Judge::Command(Program::start(command, *timeout)?),
-                other => Judge::Check(check::Check::new(other)?),
+                RewardFunction::Command { command, timeout } => Grader::Command(Program::start(command, *timeout)?),
+                other => Grader::Check(check::Check::new(other)?),
             })
         };
-        let judges = play.rewards.iter().map(judge).collect::<Result<_, _>>()?;
+        let graders = play.rewards.iter().map(grader).collect::<Result<_, _>>()?;
         let weights = play.weights.map_or_else(|| vec![1.; play.rewards.len()], <[f64]>::to_vec);
-        Ok(Self { judges, names: names(play.rewards), weights })
+        Ok(Self { graders, names: names(play.rewards), weights })
     }
 
     /// What the judges are called, in their order.
@@ -79,11 +79,11 @@ impl Rewards {
     /// [`TrainError::Reward`]: a judge that fails, or says what is no number.
     pub fn judge(&mut self, items: &[Item], batch: usize) -> Result<Verdict, TrainError> {
         let mut each = vec![vec![]; items.len()];
-        for (judge, name) in self.judges.iter_mut().zip(&self.names) {
-            let said = match judge {
-                Judge::Model(scorer) => scorer.scores(items, batch)?.into_iter().map(Some).collect(),
-                Judge::Check(check) => check.scores(items)?,
-                Judge::Command(program) => program.scores(items)?,
+        for (grader, name) in self.graders.iter_mut().zip(&self.names) {
+            let said = match grader {
+                Grader::Model(scorer) => scorer.scores(items, batch)?.into_iter().map(Some).collect(),
+                Grader::Check(check) => check.scores(items)?,
+                Grader::Command(program) => program.scores(items)?,
             };
             for ((item, said), each) in items.iter().zip(said).zip(&mut each) {
                 if said.is_some_and(|said: f64| !said.is_finite()) {

@@ -8,6 +8,7 @@ pub(crate) mod experience;
 mod write;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -19,12 +20,13 @@ use phyla_data::tokenizer::Tokenizer;
 use phyla_kernels::rng::Rng;
 use phyla_models::Model;
 use phyla_models::adapter::Adapter;
+use phyla_models::checkpoint::atomic_write;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::critic::Critic;
 use crate::metrics::Means;
-use crate::objective::policy::{self, Asked};
+use crate::objective::policy::{self, Estimates};
 use crate::recipe::{Objective, Play, Recipe};
 use crate::report::SampleText;
 use crate::reward::{Item, Rewards};
@@ -47,6 +49,9 @@ pub struct Rollouts {
     seed: u64,
     state: State,
 }
+
+/// Its file in a checkpoint.
+const STATE: &str = "rollouts.json";
 
 /// Held-out prompts in a sample.
 const SHOWN: usize = 3;
@@ -124,14 +129,25 @@ impl Rollouts {
         self.critic.as_ref()
     }
 
-    /// Where it stands.
-    pub fn state(&self) -> &State {
-        &self.state
+    /// Writes where it stands, completions and value head included, into a checkpoint.
+    pub fn save(&self, folder: &Path) -> Result<(), TrainError> {
+        if let Some(critic) = &self.critic {
+            critic.save(folder)?;
+        }
+        let text = serde_json::to_vec(&self.state).map_err(|e| TrainError::Settings(format!("{STATE}: {e}")))?;
+        Ok(atomic_write(folder.join(STATE), &text)?)
     }
 
     /// Goes on from there.
-    pub fn restore(&mut self, state: State) {
-        self.state = state;
+    pub fn load(&mut self, folder: &Path) -> Result<(), TrainError> {
+        if let Some(critic) = &self.critic {
+            critic.load(folder)?;
+        }
+        let error =
+            |reason: String| TrainError::Resume { path: folder.to_owned(), reason: format!("{STATE}: {reason}") };
+        let text = std::fs::read(folder.join(STATE)).map_err(|e| error(e.to_string()))?;
+        self.state = serde_json::from_slice(&text).map_err(|e| error(e.to_string()))?;
+        Ok(())
     }
 
     /// The examples of one update, and how many completions each is.
@@ -319,9 +335,9 @@ impl Rollouts {
         Ok(())
     }
 
-    fn ask_reference(&self, model: &Model, batch: &Batch) -> Result<Asked, TrainError> {
+    fn ask_reference(&self, model: &Model, batch: &Batch) -> Result<Estimates, TrainError> {
         Ok(match &self.reference {
-            Reference::None => Asked::default(),
+            Reference::None => Estimates::default(),
             Reference::Model(reference) => policy::ask(reference, batch, self.temperature(), None)?,
             Reference::Without(adapter) => {
                 model.use_adapters(&[]);

@@ -176,9 +176,6 @@ impl Trainer<'_> {
         let recipe = self.recipe;
         let interrupt = Interrupt::listen().map_err(|source| TrainError::Write { path: "signals".into(), source })?;
         setup.train.restore(self.state.batches)?;
-        if let Some(rollouts) = &mut setup.rollouts {
-            rollouts.restore(self.state.rollouts.clone());
-        }
         let schedule = Schedule::new(&recipe.schedule, recipe.optim.lr);
         let per_epoch = match &setup.rollouts {
             Some(rollouts) => rollouts.updates_per_epoch(),
@@ -267,7 +264,6 @@ impl Trainer<'_> {
         self.state.step += 1;
         self.state.tokens += result.tokens;
         self.state.batches = setup.train.state();
-        self.state.rollouts = setup.rollouts.as_ref().map(|rollouts| rollouts.state().clone()).unwrap_or_default();
         self.loss = result.loss;
         Ok(Some(result))
     }

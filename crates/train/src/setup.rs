@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 use phyla_data::batch::Batches;
 use phyla_data::tokenizer::Tokenizer;
+use phyla_generate::GenerationConfig;
 use phyla_models::adapter::Adapter;
 use phyla_models::hub::Hub;
 use phyla_models::lineage::{Lineage, Parent};
@@ -180,12 +181,11 @@ impl Setup {
             }
             (Some(play), Some(prompts)) => {
                 let reference = frozen(&play, adapter.as_ref(), another)?;
-                let ends = ends(&generation, &tokenizer);
+                // As it will generate, once it is trained.
+                let ends = GenerationConfig::from_map(&generation)?.0.eos_token_id.unwrap_or_default();
                 let tokenizer = (tokenizer.clone(), ends);
-                let made = Rollouts::new(recipe, &play, &model, tokenizer, prompts, reference)?;
-                if let (Some(critic), Some(path)) = (made.critic(), checkpoint) {
-                    critic.load(path)?;
-                }
+                let mut made = Rollouts::new(recipe, &play, &model, tokenizer, prompts, reference)?;
+                checkpoint.map(|path| made.load(path)).transpose()?;
                 Some(made)
             }
             _ => None,
@@ -219,20 +219,6 @@ fn frozen(
         (Some(None), Some(adapter)) if adapter.saved().is_empty() => Reference::Without(adapter.clone()),
         (Some(other), _) => Reference::Model(Box::new(another(other)?)),
     })
-}
-
-/// The tokens at which a completion ends.
-fn ends(generation: &Map<String, Value>, tokenizer: &Tokenizer) -> Vec<u32> {
-    let named = match generation.get("eos_token_id") {
-        Some(Value::Array(ids)) => ids.as_slice(),
-        Some(one) => std::slice::from_ref(one),
-        None => &[],
-    };
-    let mut ends: Vec<u32> = named.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect();
-    ends.extend(tokenizer.eos());
-    ends.sort_unstable();
-    ends.dedup();
-    ends
 }
 
 /// The tokenizer of the model that a recipe begins with.

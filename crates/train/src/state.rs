@@ -18,7 +18,6 @@ use crate::TrainError;
 use crate::metrics::Means;
 use crate::optimizer::Optimizer;
 use crate::report::SampleText;
-use crate::rollout;
 use crate::rundir::{self, RunDir};
 use crate::setup::Setup;
 
@@ -46,9 +45,6 @@ pub struct State {
     /// What the model has written so far.
     #[serde(default)]
     pub samples: Vec<SampleText>,
-    /// Where it stands in its roll-outs.
-    #[serde(default)]
-    pub rollouts: rollout::State,
 }
 
 /// What the next row of metrics sums up.
@@ -81,8 +77,8 @@ pub fn write(
     let pending = run.begin_checkpoint(state.step)?;
     let folder = pending.path();
     write_model(folder, setup, DType::F32, lineage)?;
-    if let Some(critic) = setup.critic() {
-        critic.save(folder)?;
+    if let Some(rollouts) = &setup.rollouts {
+        rollouts.save(folder)?;
     }
     let tensors: Vec<_> = optimizer.state().collect();
     let specs: Vec<TensorSpec> = tensors

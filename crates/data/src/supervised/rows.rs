@@ -72,25 +72,15 @@ impl TokenRows {
 
     /// These rows, filled up on the right to the longest of them.
     pub(super) fn batch(&self, rows: impl Iterator<Item = usize> + Clone) -> Batch {
-        let time = rows.clone().map(|row| self.ids.length(row)).max().unwrap_or(0).max(1);
-        let count = rows.clone().count();
-        let mut batch = Batch { time, batch: count, ..Batch::default() };
-        batch.ids.reserve(count * time);
-        batch.positions.reserve(count * time);
-        let mut types = self.typed.then(|| Vec::with_capacity(count * time));
-        for row in rows {
-            let ids = self.ids.get(row);
-            batch.ids.extend_from_slice(ids);
-            batch.ids.resize(batch.ids.len() + time - ids.len(), self.pad);
-            batch.positions.extend(0..ids.len() as u32);
-            batch.positions.extend(0..(time - ids.len()) as u32);
-            batch.lengths.push(ids.len());
-            if let Some(types) = &mut types {
+        let mut batch = Batch::of_rows(rows.clone().map(|row| self.ids.get(row)), self.pad);
+        batch.token_types = self.typed.then(|| {
+            let mut types = Vec::with_capacity(batch.ids.len());
+            for (at, row) in rows.enumerate() {
                 types.extend(self.types.get(row).iter().map(|&token_type| u32::from(token_type)));
-                types.resize(batch.ids.len(), 0);
+                types.resize((at + 1) * batch.time, 0);
             }
-        }
-        batch.token_types = types;
+            types
+        });
         batch
     }
 

@@ -1,8 +1,8 @@
-//! Log-probabilities with entropies.
+//! Log-probabilities with entropies, and what is made of few numbers.
 
 use std::sync::Arc;
 
-use phyla_ops::{Param, Tensor, linear_choices};
+use phyla_ops::{Param, Tensor, linear_choices, reduced};
 
 use crate::check::{Case, data, param};
 
@@ -35,4 +35,14 @@ fn in_several_chunks() {
     // As for cross-entropy.
     (case.numeric, case.tolerance) = (false, 1e-4);
     case.check();
+}
+
+#[test]
+fn a_number_sends_back_the_gradient_it_was_given() {
+    let x = Tensor::leaf(data(1, &[2, 3]));
+    let twice = phyla_ops::scale(&reduced(&x, 7., (0..6).map(|at| at as f32).collect()).unwrap(), 2.).unwrap();
+    assert_eq!(twice.data().to_scalar::<f32>().unwrap(), 14.);
+    twice.backward().unwrap();
+    assert_eq!(x.grad().unwrap().to_vec2::<f32>().unwrap(), [[0., 2., 4.], [6., 8., 10.]]);
+    assert!(reduced(&x, 7., vec![1.]).is_err());
 }

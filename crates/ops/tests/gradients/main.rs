@@ -12,7 +12,6 @@ mod elementwise;
 mod experts;
 mod heads;
 mod linear;
-mod log_probs;
 mod loss;
 mod moves;
 mod regression;

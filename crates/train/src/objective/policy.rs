@@ -134,7 +134,7 @@ fn rows_of(batch: &Batch) -> Vec<Range<usize>> {
 
 /// What a model says of completions, outside training; `[counted]` each.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct Estimates {
     pub log_probs: Vec<f32>,
     pub entropies: Vec<f32>,
     /// Empty without a value head.
@@ -142,13 +142,13 @@ pub(crate) struct Asked {
 }
 
 /// Asks a model, and a value head, about the completions of a batch.
-pub(crate) fn ask(model: &Model, batch: &Batch, temperature: f32, critic: Option<&Critic>) -> Result<Asked> {
+pub(crate) fn ask(model: &Model, batch: &Batch, temperature: f32, critic: Option<&Critic>) -> Result<Estimates> {
     phyla_ops::no_grad(|| {
         let one = Counts { tokens: 1, rows: 1 };
         let mut seen = see(model, batch, one, &Mode::default(), None)?;
         let choices = values(&model.choices(&seen.hidden, &batch.targets, temperature, &mut seen.pass)?)?;
         let expected = critic.map(|critic| values(&critic.values(&seen.hidden, &batch.targets)?)).transpose()?;
-        Ok(Asked {
+        Ok(Estimates {
             log_probs: choices.iter().step_by(2).copied().collect(),
             entropies: choices.iter().skip(1).step_by(2).copied().collect(),
             values: expected.unwrap_or_default(),

@@ -222,7 +222,7 @@ impl Tape {
     }
 
     /// Log-probabilities: the backward pass makes the logits again.
-    pub fn linear_log_probs(&self, x: &Tensor, w: Matrix) -> Tensor {
+    pub fn linear_choices(&self, x: &Tensor, w: Matrix) -> Tensor {
         let rows = x.count() / w.input.max(1);
         if w.bias_learns && self.recording() {
             let logits = self.linear_as(Kind::Logits, x, w);

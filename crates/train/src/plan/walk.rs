@@ -202,7 +202,7 @@ impl Walk {
         let x = self.tape.gather(hidden, hidden.count() / pass.tokens().max(1) * counted);
         let x = self.features(head, &x, pass);
         let (w, _) = self.known.output(head.name);
-        self.tape.linear_log_probs(&x, w)
+        self.tape.linear_choices(&x, w)
     }
 
     /// The loss of a head that answers for `rows` rows of `hidden`, through the pooler if there is one.

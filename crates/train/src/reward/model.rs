@@ -51,7 +51,8 @@ impl Scorer {
         let mut scores = vec![0.; rows.len()];
         for part in order.chunks(batch.max(1)) {
             let objective = Objective::Reward(Reward::default());
-            let said = objective.answers(&self.model, &self.batch(part.iter().map(|&at| rows[at].as_slice())))?;
+            let batch = Batch::of_rows(part.iter().map(|&at| rows[at].as_slice()), self.pad());
+            let said = objective.answers(&self.model, &batch)?;
             let Some(said) = said.rows.first().filter(|said| said.width == 1) else {
                 let width = said.rows.first().map_or(0, |said| said.width);
                 let what = format!("a reward model answers with one number, this one with {width}");
@@ -83,18 +84,9 @@ impl Scorer {
         Ok(ids)
     }
 
-    fn batch<'r>(&self, rows: impl Iterator<Item = &'r [u32]> + Clone) -> Batch {
-        // Where a text ends a head of decoders tells by this.
-        let pad = self.model.config.get("pad_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
-        let pad = pad.or(self.tokenizer.pad()).unwrap_or(0);
-        let time = rows.clone().map(<[u32]>::len).max().unwrap_or(1);
-        let mut batch = Batch { time, ..Batch::default() };
-        for row in rows {
-            batch.ids.extend(row.iter().copied().chain(std::iter::repeat_n(pad, time - row.len())));
-            batch.positions.extend(0..time as u32);
-            batch.lengths.push(row.len());
-            batch.batch += 1;
-        }
-        batch
+    /// What fills rows up: where a text ends a head of decoders tells by this.
+    fn pad(&self) -> u32 {
+        let named = self.model.config.get("pad_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        named.or(self.tokenizer.pad()).unwrap_or(0)
     }
 }

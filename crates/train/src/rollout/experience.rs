@@ -183,20 +183,14 @@ pub fn told(made: &[Completion], group: usize, alone: bool) -> Means {
 
 /// Completions behind their prompts, with their tokens for targets.
 pub fn rows<'c>(made: impl Iterator<Item = &'c Completion> + Clone, pad: u32) -> Batch {
-    let time = made.clone().map(|one| one.ids.len()).max().unwrap_or(1);
-    let mut batch = Batch { time, ..Batch::default() };
+    let mut batch = Batch::of_rows(made.clone().map(|one| one.ids.as_slice()), pad);
     for one in made {
-        let filling = time - one.ids.len();
-        batch.ids.extend(one.ids.iter().copied().chain(std::iter::repeat_n(pad, filling)));
-        batch.positions.extend(0..time as u32);
-        batch.lengths.push(one.ids.len());
         // What stands at a place predicts the token behind it.
         let before = std::iter::repeat_n(IGNORE, one.given - 1);
-        let written = one.ids[one.given..].iter().map(|&id| id as i32);
-        batch.targets.extend(before.chain(written).chain(std::iter::repeat_n(IGNORE, filling + 1)));
-        batch.batch += 1;
+        let filling = std::iter::repeat_n(IGNORE, batch.time - one.ids.len() + 1);
+        batch.targets.extend(before.chain(one.ids[one.given..].iter().map(|&id| id as i32)).chain(filling));
+        batch.tokens += one.tokens();
     }
-    batch.tokens = batch.targets.iter().filter(|&&target| target != IGNORE).count();
     batch
 }
 

@@ -58,50 +58,41 @@ impl Play<'_> {
     }
 }
 
+/// One completion of each prompt, learned from once, without a reference.
+fn plain<'a>(rollout: &'a Rollout, rewards: &'a [RewardFunction], weights: Option<&'a [f64]>) -> Play<'a> {
+    let (generations, together, passes, reference, missing_eos_penalty) = (1, 1, 1, None, 0.);
+    Play { rollout, rewards, weights, generations, together, passes, reference, missing_eos_penalty }
+}
+
 impl Objective {
     /// How completions come to be, for objectives that learn from their own.
     #[must_use]
     pub fn play(&self) -> Option<Play<'_>> {
         Some(match self {
             Self::Ppo(ppo) => Play {
-                rollout: &ppo.rollout,
-                rewards: &ppo.rewards,
-                weights: ppo.reward_weights.as_deref(),
-                generations: 1,
-                together: 1,
                 passes: ppo.num_ppo_epochs,
                 reference: Some(ppo.reference_model.as_deref()),
                 missing_eos_penalty: ppo.missing_eos_penalty.unwrap_or(0.),
+                ..plain(&ppo.rollout, &ppo.rewards, ppo.reward_weights.as_deref())
             },
             Self::Grpo(grpo) => Play {
-                rollout: &grpo.rollout,
-                rewards: &grpo.rewards,
-                weights: grpo.reward_weights.as_deref(),
                 generations: grpo.num_generations,
-                together: 1,
                 passes: grpo.num_iterations,
                 reference: (grpo.beta > 0.).then_some(grpo.reference_model.as_deref()),
-                missing_eos_penalty: 0.,
+                ..plain(&grpo.rollout, &grpo.rewards, grpo.reward_weights.as_deref())
             },
             Self::Rloo(rloo) => Play {
-                rollout: &rloo.rollout,
-                rewards: &rloo.rewards,
-                weights: rloo.reward_weights.as_deref(),
                 generations: rloo.num_generations,
-                together: 1,
                 passes: rloo.num_iterations,
                 reference: (rloo.beta > 0.).then_some(rloo.reference_model.as_deref()),
-                missing_eos_penalty: 0.,
+                ..plain(&rloo.rollout, &rloo.rewards, rloo.reward_weights.as_deref())
             },
             Self::OnlineDpo(online) => Play {
-                rollout: &online.rollout,
-                rewards: &online.rewards,
-                weights: online.reward_weights.as_deref(),
                 generations: 2,
                 together: 2,
-                passes: 1,
                 reference: Some(online.reference_model.as_deref()),
                 missing_eos_penalty: online.missing_eos_penalty.unwrap_or(0.),
+                ..plain(&online.rollout, &online.rewards, online.reward_weights.as_deref())
             },
             _ => return None,
         })
