@@ -191,8 +191,17 @@ impl Slot {
     }
 }
 
-/// `weight[output, input] += factor · b[output, rank] a[rank, input]`.
-fn add_product(weight: &mut [f32], b: &[f32], a: &[f32], factor: f32, [output, input, rank]: [usize; 3]) -> Result<()> {
+/// `weight[output, input] += factor · b[output, rank] a[rank, input]`, in place.
+///
+/// # Errors
+/// Numbers that are not as many as the sizes say.
+pub fn add_product(
+    weight: &mut [f32],
+    b: &[f32],
+    a: &[f32],
+    factor: f32,
+    [output, input, rank]: [usize; 3],
+) -> Result<()> {
     if weight.len() != output * input || b.len() != output * rank || a.len() != rank * input {
         candle_core::bail!("a change of [{output}, {input}] by rank {rank} does not fit a weight of {}", weight.len());
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use phyla_kernels::decompose::leading;
 use phyla_kernels::rng::Rng;
-use phyla_nn::adapter::{Change, LowRank};
+use phyla_nn::adapter::{Change, LowRank, add_product};
 
 use super::fresh::param;
 use super::modules::Site;
@@ -241,9 +241,9 @@ fn together(
         factors.extend(adapter.factors(sites, *weight)?);
     }
     let input = sites[0].slot.sizes()[1];
-    let (a, b) = match how {
+    let [a, b] = match how {
         Combine { rule: Rule::Cat, .. } => side_by_side(&factors),
-        Combine { svd: true, .. } => of_products(&factors, how, module, [input, rank]),
+        Combine { svd: true, .. } => of_products(&factors, how, module, [input, rank])?,
         _ => {
             if factors.iter().any(|part| part.rank != factors[0].rank) {
                 let ranks: Vec<usize> = factors.iter().map(|part| part.rank).collect();
@@ -268,39 +268,41 @@ fn together(
 }
 
 /// Ranks add up; weights go into the first matrices.
-fn side_by_side(factors: &[Factors]) -> (Vec<f32>, Vec<f32>) {
+fn side_by_side(factors: &[Factors]) -> [Vec<f32>; 2] {
     let a = factors.iter().flat_map(|part| part.a.iter().map(|x| x * part.weight * part.scale)).collect();
     let rows = factors.first().map_or(0, |part| part.b.len() / part.rank.max(1));
     let row = |at: usize| factors.iter().flat_map(move |part| &part.b[at * part.rank..][..part.rank]).copied();
-    (a, (0..rows).flat_map(row).collect())
+    [a, (0..rows).flat_map(row).collect()]
 }
 
 /// Each of the two matrices for itself, under the roots of the weights; the sign goes into the first.
-fn apart(factors: Vec<Factors>, how: &Combine, module: &str) -> (Vec<f32>, Vec<f32>) {
+fn apart(factors: Vec<Factors>, how: &Combine, module: &str) -> [Vec<f32>; 2] {
     let roots: Vec<f32> = factors.iter().map(|part| (part.weight * part.scale).abs().sqrt()).collect();
     let signed: Vec<f32> = factors.iter().zip(&roots).map(|(part, root)| root * part.weight.signum()).collect();
     let (a, b) = factors.into_iter().map(|part| (part.a, part.b)).unzip();
-    (how.mix(a, &signed, &format!("{module}.a")), how.mix(b, &roots, &format!("{module}.b")))
+    [how.mix(a, &signed, &format!("{module}.a")), how.mix(b, &roots, &format!("{module}.b"))]
 }
 
 /// The products, of which the leading directions make two matrices again.
-fn of_products(factors: &[Factors], how: &Combine, module: &str, [input, rank]: [usize; 2]) -> (Vec<f32>, Vec<f32>) {
+fn of_products(
+    factors: &[Factors],
+    how: &Combine,
+    module: &str,
+    [input, rank]: [usize; 2],
+) -> candle_core::Result<[Vec<f32>; 2]> {
     let product = |part: &Factors| {
-        let mut sum = vec![0f32; part.b.len() / part.rank.max(1) * input];
-        for (row, b) in sum.chunks_exact_mut(input).zip(part.b.chunks_exact(part.rank)) {
-            for (b, a) in b.iter().zip(part.a.chunks_exact(input)) {
-                row.iter_mut().zip(a).for_each(|(x, a)| *x += part.scale * b * a);
-            }
-        }
-        sum
+        let output = part.b.len() / part.rank.max(1);
+        let mut sum = vec![0f32; output * input];
+        add_product(&mut sum, &part.b, &part.a, part.scale, [output, input, part.rank])?;
+        Ok(sum)
     };
     // The scale belongs to the product, before anything is left out.
     let weights: Vec<f32> = factors.iter().map(|part| part.weight).collect();
-    let mixed = how.mix(factors.iter().map(product).collect(), &weights, module);
+    let mixed = how.mix(factors.iter().map(product).collect::<candle_core::Result<_>>()?, &weights, module);
     let found = leading(&mixed, [mixed.len() / input, input], rank);
     let rank = found.values.len();
     let b = found.left.iter().enumerate().map(|(at, x)| x * found.values[at % rank.max(1)]).collect();
-    (found.right, b)
+    Ok([found.right, b])
 }
 
 impl Adapter {

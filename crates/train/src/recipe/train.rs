@@ -72,9 +72,9 @@ pub struct Sample {
     pub every: u64,
     /// What the model is given. An empty prompt begins a document; for all objectives but `lm` it takes a held-out text.
     pub prompts: Vec<String>,
-    /// Length of each text in tokens.
+    /// Objective `lm`: length of each text in tokens; the others write as their own tables say.
     pub max_new_tokens: usize,
-    /// Sampling temperature; 0 is greedy.
+    /// Objective `lm`: sampling temperature; 0 is greedy.
     pub temperature: f64,
 }
 
