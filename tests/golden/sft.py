@@ -6,6 +6,8 @@
     cases.json                               for each case: `rows`, the settings in our spelling, `input_ids` and `labels`
                                              (-100 is ignored) of the examples that trl keeps, and the `loss` of all of
                                              them as one padded batch
+    dialogues.parquet, dialogues.jsonl       the same conversations as a table of nested lists, where every call has the
+                                             arguments of all functions, and line by line, where each has its own
 
     python sft.py
 """
@@ -94,6 +96,26 @@ CASES = {
 }
 
 
+def called(name, **arguments):
+    return dict(type="function", function=dict(name=name, arguments=arguments))
+
+
+LOOK = [
+    dict(role="user", content="Oslo, \"now\"?"),
+    dict(role="assistant", content=None, tool_calls=[called("look", at="Oslo"), called("clock", zone=1, exact=True)]),
+    dict(role="tool", content="-3", name="look"),
+    dict(role="assistant", content="Cold."),
+]
+OTHER = dict(type="function", function=dict(name="clock", parameters=dict(type="object", properties=dict(zone=dict(type="integer")))))
+DIALOGUES = [dict(messages=LOOK, tools=[TOOL, OTHER])] + [dict(messages=chat) for chat in CHATS]
+
+
+def dialogues():
+    Dataset.from_list(DIALOGUES).to_parquet(OUT / "dialogues.parquet")
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in DIALOGUES]
+    (OUT / "dialogues.jsonl").write_text("".join(lines))
+
+
 def case(name, tok, model):
     ours, rows, theirs = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
@@ -118,6 +140,7 @@ def main():
     (OUT / "tokenizer_config.json").write_text(
         json.dumps(dict(tokenizer_class="PreTrainedTokenizerFast", bos_token="<s>", eos_token="</s>", pad_token="<pad>", chat_template=TEMPLATE), indent=1) + "\n"
     )
+    dialogues()
     cases = [case(name, tok, model) for name in CASES]
     (OUT / "cases.json").write_text(json.dumps(cases, ensure_ascii=False) + "\n")
     for made in cases:

@@ -12,7 +12,7 @@ use crate::records::{Records, Stream};
 use crate::setup::{named_tokenizer, with_template};
 use crate::supply::Material;
 
-/// Training examples, and how they become rows.
+/// Examples, and how they become rows.
 #[derive(Debug)]
 pub struct Lessons {
     /// Masks, lengths, packing.
@@ -43,5 +43,10 @@ impl Lessons {
     /// The training examples, from the first one on.
     pub fn dialogues(&self) -> Stream<'_, Dialogue> {
         self.records.train.records()
+    }
+
+    /// The held-out ones, where the recipe has any.
+    pub fn held_out(&self) -> Option<Stream<'_, Dialogue>> {
+        self.records.validation.as_ref().map(crate::records::Part::records)
     }
 }

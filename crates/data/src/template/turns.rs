@@ -165,17 +165,27 @@ impl Finder<'_> {
         {
             tails.push((here, &prompt[in_prompt..], &closed[in_closed..]));
         }
-        for (here, prompt, closed) in tails {
+        for &(here, prompt, closed) in &tails {
             let shared = shared(prompt, &text[here..]);
             if shared == prompt.len() && here + shared <= content.end.unwrap_or(next) {
                 return Some(here + shared);
             }
             // The prompt opens more than the conversation holds, such as a block of reasoning.
             if shared > closed.len() && prompt.starts_with(closed) {
+                let shared = self::closed(prompt, &text[here..]);
                 return Some((here + shared).min(latest)).filter(|&start| start >= here + closed.len());
             }
         }
-        self.search(prompt.strip_prefix(closed.as_str())?, before, latest)
+        let found = prompt.strip_prefix(closed.as_str()).and_then(|opening| self.search(opening, before, latest));
+        found.or_else(|| self.unopened(&tails, latest))
+    }
+
+    /// Where a template opens no turn, as for a second call in some: behind what closes the message before, here as there.
+    fn unopened(&self, tails: &[(usize, &str, &str)], latest: usize) -> Option<usize> {
+        let &(here, _, closing) = tails.last()?;
+        let shared = closed(closing, &self.text[here..]);
+        let whole = shared == closing.len() || self.special.iter().any(|token| closing[..shared].ends_with(token));
+        Some(here + shared).filter(|&start| whole && start <= latest)
     }
 
     /// The end of the last generation prompt, or of its beginning up to a special token, between two places.
@@ -271,23 +281,13 @@ fn once(text: &str, part: &str) -> Option<Place> {
     found.next().is_none().then(|| Place { start: Some(at), end: Some(at + part.len()) })
 }
 
-/// The message with the ends of its content marked, inside of the white space around it, which templates may trim.
+/// The message with the ends of what it says marked, inside of the white space around it, which templates may trim: of its
+/// content and of its calls of tools.
 fn mark(message: &Value, index: usize) -> Value {
     let mut message = message.clone();
     let digits: String =
         (0..DIGITS).rev().filter_map(|digit| char::from_u32(DIGIT + (index >> (4 * digit) & 15) as u32)).collect();
-    let texts = match message.get_mut("content") {
-        Some(Value::String(text)) => vec![text],
-        Some(Value::Array(parts)) => {
-            let texts = parts.iter_mut().filter_map(|part| match part.get_mut("text") {
-                Some(Value::String(text)) => Some(text),
-                _ => None,
-            });
-            texts.collect()
-        }
-        _ => vec![],
-    };
-    let mut texts: Vec<&mut String> = texts.into_iter().filter(|text| !text.trim().is_empty()).collect();
+    let mut texts = texts_of(&mut message);
     if let Some(last) = texts.last_mut() {
         last.insert_str(last.trim_end().len(), &format!("{CLOSE}{digits}"));
     }
@@ -295,6 +295,52 @@ fn mark(message: &Value, index: usize) -> Value {
         first.insert_str(first.len() - first.trim_start().len(), &format!("{OPEN}{digits}"));
     }
     message
+}
+
+/// Every text of a message that is not blank, in the usual order of writing: contents, then names and arguments of calls.
+fn texts_of(message: &mut Value) -> Vec<&mut String> {
+    fn strings<'v>(value: &'v mut Value, found: &mut Vec<&'v mut String>) {
+        match value {
+            Value::String(text) => found.push(text),
+            Value::Array(list) => list.iter_mut().for_each(|value| strings(value, found)),
+            Value::Object(map) => map.values_mut().for_each(|value| strings(value, found)),
+            _ => {}
+        }
+    }
+    let mut texts = vec![];
+    let Value::Object(message) = message else { return texts };
+    let (mut content, mut calls) = (None, None);
+    for (key, value) in message {
+        match key.as_str() {
+            "content" => content = Some(value),
+            "tool_calls" => calls = Some(value),
+            _ => {}
+        }
+    }
+    match content {
+        Some(Value::String(text)) => texts.push(text),
+        Some(Value::Array(parts)) => {
+            texts.extend(parts.iter_mut().filter_map(|part| match part.get_mut("text") {
+                Some(Value::String(text)) => Some(text),
+                _ => None,
+            }));
+        }
+        _ => {}
+    }
+    for call in calls.and_then(Value::as_array_mut).into_iter().flatten() {
+        let Some(Value::Object(function)) = call.get_mut("function") else { continue };
+        let (mut name, mut arguments) = (None, None);
+        for (key, value) in function {
+            match key.as_str() {
+                "name" => name = Some(value),
+                "arguments" => arguments = Some(value),
+                _ => {}
+            }
+        }
+        name.into_iter().chain(arguments).for_each(|value| strings(value, &mut texts));
+    }
+    texts.retain(|text| !text.trim().is_empty());
+    texts
 }
 
 /// Takes the marks out; a content that is written twice has no place.

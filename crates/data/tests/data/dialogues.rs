@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use phyla_data::supervised::records::{Content, Dialogue};
+use phyla_data::supervised::table::Table;
 use phyla_data::template::{Chat, Templates};
 use phyla_data::tokenizer::{SpecialToken, SpecialTokens};
 use serde_json::{Value, json};
@@ -124,7 +126,92 @@ fn turns_are_found_under_templates_of_many_styles() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn special_of(source: &str) -> Vec<String> {
+/// Calls of tools: where the tools stand beside the last question alone, a call replaces the content, a second one opens no
+/// turn, and calls end otherwise than answers do.
+const CALLING: [(&str, &str, &[&str], [&str; 4]); 3] = [
+    (
+        "tools beside the last question",
+        "{{ bos_token }}{% set asked = messages | selectattr('role', 'equalto', 'user') | list %}{% for m in messages %}\
+         {% if m.role == 'user' %}{% if m == asked[-1] %}[TOOLS]{{ tools | tojson }}[/TOOLS]{% endif %}[INST]{{ m.content }}[/INST]\
+         {% elif m.tool_calls %}[CALLS]{{ m.tool_calls | map(attribute='function') | list | tojson }}</s>\
+         {% elif m.role == 'tool' %}[RESULT]{{ m.content }}[/RESULT]{% else %}{{ m.content }}</s>{% endif %}{% endfor %}",
+        &["<s>", "</s>", "[INST]", "[/INST]"],
+        [
+            "[CALLS][{\"name\": \"look\", \"arguments\": {\"at\": \"Oslo\"}}]</s>",
+            "Cold.</s>",
+            "[CALLS][{\"name\": \"look\", \"arguments\": {\"at\": \"Rome\"}}]</s>",
+            "Warm.</s>",
+        ],
+    ),
+    (
+        "a prompt that opens reasoning, and calls that open with the same sign",
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% if not m.tool_calls or loop.index < 5 %}<|me|>{% endif %}\
+         {% if m.tool_calls %}<|call|>{{ m.tool_calls[0].function.name }}:\
+         {{ m.tool_calls[0].function.arguments.at }}<|called|>{% else %}{{ m.content }}{% endif %}<|end|>\
+         {% else %}<|{{ m.role }}|>{{ m.content }}<|over|>{% endif %}{% endfor %}\
+         {% if add_generation_prompt %}<|me|><think>\n{% endif %}",
+        &["<|me|>", "<|call|>", "<|called|>", "<|end|>", "<|over|>"],
+        ["<|call|>look:Oslo<|called|><|end|>", "Cold.<|end|>", "<|call|>look:Rome<|called|><|end|>", "Warm.<|end|>"],
+    ),
+    (
+        "content before the call, and an end of its own",
+        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% if m.tool_calls %}<f>{{ m.tool_calls[0].function | tojson }}\
+         </f><|eom|>{% else %}<|eot|>{% endif %}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
+        &["<|eom|>", "<|eot|>", "<|user|>", "<|assistant|>"],
+        [
+            "<f>{\"name\": \"look\", \"arguments\": {\"at\": \"Oslo\"}}</f><|eom|>",
+            "Cold.<|eot|>",
+            "<f>{\"name\": \"look\", \"arguments\": {\"at\": \"Rome\"}}</f><|eom|>",
+            "Warm.<|eot|>",
+        ],
+    ),
+];
+
+#[test]
+fn calls_are_turns_and_their_results_are_not() {
+    let call = |at: &str| json!({"type": "function", "function": {"name": "look", "arguments": {"at": at}}});
+    let calls = |at: &str| json!({"role": "assistant", "content": "", "tool_calls": [call(at)]});
+    let said = |role: &str, content: &str| json!({"role": role, "content": content});
+    let messages = [
+        said("user", "Oslo?"),
+        calls("Oslo"),
+        said("tool", "-3"),
+        said("assistant", "Cold."),
+        said("user", "Rome?"),
+        calls("Rome"),
+        said("tool", "20"),
+        said("assistant", "Warm."),
+    ];
+    let tools = [json!({"type": "function", "function": {"name": "look"}})];
+    for (style, source, special, expected) in CALLING {
+        let special: Vec<String> = special.iter().map(|token| (*token).to_owned()).collect();
+        let chat = Chat { messages: &messages, tools: Some(&tools), ..Chat::default() };
+        let turns = templates(source).turns(None, &chat, &special).unwrap();
+        let found: Vec<&str> = turns.spans.iter().map(|span| &turns.rendered.text[span.clone()]).collect();
+        assert_eq!((found.as_slice(), &turns.doubts), (&expected[..], &vec![]), "{style}: {}", turns.rendered.text);
+    }
+}
+
+/// What trl's `datasets` make of conversations: each struct has the fields of all.
+#[test]
+fn nested_parquet_reads_as_the_same_lines_of_json() {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/sft");
+    let read = |name: &str| -> Vec<Dialogue> {
+        Table::open(golden.join(name)).unwrap().records().collect::<phyla_data::Result<_>>().unwrap()
+    };
+    let (table, lines) = (read("dialogues.parquet"), read("dialogues.jsonl"));
+    assert_eq!(lines.len(), 4);
+    // The order of an object's fields is the table's, and templates write arguments in it.
+    assert_eq!(table, lines);
+    let Content::Messages(messages) = &table[0].content else { unreachable!() };
+    let calls = &messages[1]["tool_calls"];
+    assert_eq!(calls[0]["function"]["arguments"].to_string(), r#"{"at":"Oslo"}"#);
+    assert_eq!(calls[1]["function"]["arguments"].to_string(), r#"{"zone":1,"exact":true}"#);
+    assert!(messages[1]["content"].is_null() && messages[1].get("content").is_some());
+    assert!(messages[0].get("tool_calls").is_none());
+}
+
+pub fn special_of(source: &str) -> Vec<String> {
     let mut found: Vec<String> = vec!["<s>".into(), "</s>".into()];
     for (open, close) in
         [("<|", "|>"), ("<｜", "｜>"), ("<end_of", ">"), ("<start_of", ">"), ("[INST", "]"), ("[/INST", "]")]

@@ -1,6 +1,7 @@
 //! The crate through its public face: files in, ids and text out.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod calls;
 mod corpora;
 mod dialogues;
 mod gguf;

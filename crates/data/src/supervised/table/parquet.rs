@@ -53,6 +53,13 @@ fn object(row: ParquetRow) -> Map<String, Value> {
     row.into_columns().into_iter().map(|(name, field)| (name, value(field))).collect()
 }
 
+/// What a struct of a list has: all rows share its fields, so that an argument of one function is a null in the calls of
+/// others. A message without content says so.
+fn without_absent(mut fields: Map<String, Value>) -> Map<String, Value> {
+    fields.retain(|name, value| name == "content" || !value.is_null());
+    fields
+}
+
 /// The JSON value that a reader of the same table as JSON lines would find.
 fn value(field: Field) -> Value {
     let float = |number: f64| Number::from_f64(number).map_or(Value::Null, Value::Number);
@@ -76,7 +83,7 @@ fn value(field: Field) -> Value {
         Field::Str(value) => Value::String(value),
         // Written without the annotation that makes bytes a string.
         Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).map_or(Value::Null, Value::from),
-        Field::Group(row) => Value::Object(object(row)),
+        Field::Group(row) => Value::Object(without_absent(object(row))),
         Field::ListInternal(list) => list.elements().iter().cloned().map(value).collect(),
         // No labelled set keeps texts or labels in decimals or maps.
         Field::Null | Field::Decimal(_) | Field::MapInternal(_) => Value::Null,

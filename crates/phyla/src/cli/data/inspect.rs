@@ -26,13 +26,14 @@ use crate::cli::{output, shared, tokenize};
   phyla data inspect chats.jsonl --model models/instruct
   phyla data inspect alpaca.json --model models/small --chat-template alpaca --limit 10
   phyla data inspect --recipe recipes/sft.toml --html sft.html
+  phyla data inspect --recipe recipes/sft.toml --part validation --limit 20
   phyla data inspect pairs.parquet --model models/small --column prompt=question --column completion=answer --json
 
 Learned text is coloured, or stands in ⟦ ⟧ where standard output is not a terminal. Statistics are of the whole
 data, and of data of which nothing would be learned the status is 2. Rows are conversations (`messages` or
 `conversations`), prompts with completions, instructions with outputs, or texts.")]
 pub struct Args {
-    /// JSONL, JSON or Parquet; of a recipe its training data when absent
+    /// JSONL, JSON or Parquet; of a recipe its own data when absent
     #[arg(value_name = "FILE", required_unless_present = "recipe")]
     file: Option<PathBuf>,
 
@@ -43,6 +44,17 @@ pub struct Args {
     /// Override a key of the recipe; repeatable, the last one wins
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
     overrides: Vec<String>,
+
+    /// Which of a recipe's data
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PART",
+        default_value = "train",
+        conflicts_with = "file",
+        requires = "recipe"
+    )]
+    part: Part,
 
     /// Whose tokenizer and chat template: a folder, a `tokenizer.json`, or a hub id such as org/name
     #[arg(long, alias = "tokenizer", value_name = "DIR|HUB_ID", required_unless_present = "recipe")]
@@ -98,6 +110,15 @@ enum Loss {
     Assistant,
     /// Everything
     All,
+}
+
+/// Data of a recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// What is learned from
+    Train,
+    /// What is held out
+    Validation,
 }
 
 /// What is cut.
@@ -182,7 +203,19 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let table = table.map(Table::new).transpose()?;
     let inspection = match (&table, &lessons) {
         (Some(table), _) => inspect(table.records(), &tokenizer, &settings, args.limit)?,
-        (None, Some(lessons)) => inspect(lessons.dialogues(), &tokenizer, &settings, args.limit)?,
+        (None, Some(lessons)) => {
+            let dialogues = match args.part {
+                Part::Train => Some(lessons.dialogues()),
+                Part::Validation => lessons.held_out(),
+            };
+            let Some(dialogues) = dialogues else {
+                return Err(usage(
+                    "--part validation: the recipe holds nothing out",
+                    "set `data.validation`, `data.validation_fraction` or `data.validation_items`",
+                ));
+            };
+            inspect(dialogues, &tokenizer, &settings, args.limit)?
+        }
         (None, None) => return Err(usage("no data", "give a FILE or --recipe")),
     };
     if let Some(path) = &args.html {
