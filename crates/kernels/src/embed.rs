@@ -51,7 +51,7 @@ pub fn gather(y: &mut [f32], table: MatRef, ids: &[u32], dim: usize) -> Result<(
                 MatRef::F32(table) => y.copy_from_slice(&table[row]),
                 MatRef::Bf16(table) => bf16_to_f32_isa(y, &table[row]),
                 MatRef::F16(table) => f16_to_f32_isa(y, &table[row]),
-                MatRef::Blocks(table) => table.widen(row, y),
+                MatRef::Blocks(table) => table.slice(row).widen(y),
                 MatRef::Bytes(table) => table.widen(row, y),
             }
         }
@@ -90,7 +90,7 @@ pub fn widen(y: &mut [f32], table: MatRef) {
         MatRef::F32(table) => y.copy_from_slice(table),
         MatRef::Bf16(table) => elementwise::bf16_to_f32(y, table),
         MatRef::F16(table) => elementwise::f16_to_f32(y, table),
-        MatRef::Blocks(table) => table.kind().dequantize_rows(table.bytes(), y),
+        MatRef::Blocks(table) => table.widen_rows(y),
         MatRef::Bytes(table) => table.widen(0..table.sizes().iter().product(), y),
     }
 }

@@ -171,7 +171,7 @@ impl Kernel for Few<'_> {
                 MatRef::F16(w) => few::<S, f16>(y, x, w, [n, size, rank]),
                 MatRef::Blocks(w) => {
                     let mut wide = vec![0f32; size * rank];
-                    w.widen(0..size * rank, &mut wide);
+                    w.widen(&mut wide);
                     few::<S, f32>(y, x, &wide, [n, size, rank]);
                 }
                 MatRef::Bytes(w) => {

@@ -23,7 +23,7 @@ use dot::Dot;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use blocks::to_bf16;
 pub use bytes::{ByteMatrix, Bytes};
-pub use matrix::{Blocks, MatRef};
+pub use matrix::{Blocks, Gguf, MatRef};
 
 /// How exactly the factors enter a product; sums are in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

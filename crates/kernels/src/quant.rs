@@ -1,5 +1,5 @@
 //! Weights in blocks of few bits, as GGUF files hold them: which kinds there are, how large their blocks are, and the
-//! way from blocks to f32 and back.
+//! way from blocks to f32 and back. `nf4` is another way, which is in no file.
 //!
 //! Blocks become f32 with the bits that llama.cpp's plain code gives. Values become blocks as its tool for quantising
 //! makes them without an importance matrix, so a file written here holds the bytes that one written there would.
@@ -9,12 +9,15 @@ mod fit;
 pub(crate) mod iq4;
 mod k;
 mod legacy;
+pub(crate) mod nf4;
 #[cfg(test)]
 mod tests;
 
 use half::f16;
 
 use crate::threads;
+
+pub use nf4::{NF4, Nf4, Nf4Ref, Nf4Writer};
 
 /// A kind of blocks, by llama.cpp's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

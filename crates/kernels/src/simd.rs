@@ -27,6 +27,8 @@ pub(crate) trait Simd: Copy + 'static {
     type F: Copy;
     /// Its elements.
     const LANES: usize;
+    /// Sixteen numbers to look up.
+    type Table: Copy;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -35,6 +37,10 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn store_n(p: *mut f32, x: Self::F, n: usize);
     unsafe fn load_bf16(p: *const bf16) -> Self::F;
     unsafe fn load_f16(p: *const f16) -> Self::F;
+    /// `values`, each times `by`.
+    unsafe fn table(values: &[f32; 16], by: f32) -> Self::Table;
+    /// What a table has at the low halves of `LANES` bytes, and at their high halves.
+    unsafe fn look_up(table: Self::Table, bytes: *const u8) -> [Self::F; 2];
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;

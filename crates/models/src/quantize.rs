@@ -1,5 +1,5 @@
 //! Which matrices are put into fewer bits when a model is loaded or written, and into which, decided by a parameter's path:
-//! llama.cpp's mixtures of kinds.
+//! llama.cpp's mixtures of kinds; int8 and NF4, which are made on loading alone.
 
 mod mix;
 
@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use phyla_kernels::quant::Quant;
+use phyla_kernels::quant::{NF4, Nf4, Nf4Writer, Quant};
 use phyla_nn::SublayerSpec;
 use phyla_ops::{INT8, Quantised, Weight, cpu};
 
@@ -25,6 +25,9 @@ use crate::{Arch, LoadError, LoadOptions};
 pub enum Quantize {
     /// Blocks of few bits, as GGUF files hold them.
     Gguf(Mix),
+    /// NF4 with doubly quantised scales, as QLoRA and bitsandbytes have it; in no file. The linear maps of the layers alone,
+    /// as there.
+    Nf4,
     /// Bytes with a scale for each row, products of which take activations in bytes, too. The linear maps of the layers
     /// alone: tables are looked up rather than multiplied, and heads answer better in their own type.
     Int8,
@@ -33,7 +36,16 @@ pub enum Quantize {
 impl Quantize {
     /// All of them, as they are spelled.
     pub fn names() -> Vec<&'static str> {
-        std::iter::once(INT8).chain(Mix::ALL.into_iter().map(Mix::name)).collect()
+        [INT8, NF4].into_iter().chain(Mix::ALL.into_iter().map(Mix::name)).collect()
+    }
+
+    /// What rows must be a multiple of, or their matrix stays as it is.
+    fn least(self) -> usize {
+        match self {
+            Quantize::Gguf(_) => 32,
+            Quantize::Nf4 => Nf4::BLOCK,
+            Quantize::Int8 => 1,
+        }
     }
 }
 
@@ -41,6 +53,7 @@ impl fmt::Display for Quantize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Quantize::Gguf(mix) => f.write_str(mix.name()),
+            Quantize::Nf4 => f.write_str(NF4),
             Quantize::Int8 => f.write_str(INT8),
         }
     }
@@ -53,6 +66,9 @@ impl FromStr for Quantize {
     fn from_str(name: &str) -> Result<Self, String> {
         if name.eq_ignore_ascii_case(INT8) {
             return Ok(Self::Int8);
+        }
+        if name.eq_ignore_ascii_case(NF4) {
+            return Ok(Self::Nf4);
         }
         if let Some(mix) = Mix::from_name(name) {
             return Ok(Self::Gguf(mix));
@@ -145,10 +161,15 @@ impl Role {
     }
 }
 
-/// Whether the parameter at `path` is one that [`Quantize::Int8`] puts into bytes: a linear map of a layer, but for that
-/// of latent keys and values, which is folded into attention.
+/// Whether the parameter at `path` is a linear map of a layer.
+fn of_layer(path: &str, shape: &[usize]) -> bool {
+    shape.len() == 2 && path.contains(".layers.") && Role::of(path).is_some()
+}
+
+/// Whether it is one that [`Quantize::Int8`] puts into bytes: not that of latent keys and values, which is folded into
+/// attention.
 fn int8(path: &str, shape: &[usize]) -> bool {
-    shape.len() == 2 && path.contains(".layers.") && Role::of(path).is_some() && !path.ends_with(".kv_up.weight")
+    of_layer(path, shape) && !path.ends_with(".kv_up.weight")
 }
 
 /// The kind that holds rows of `columns` numbers in place of `kind`, as llama.cpp chooses it; `None` if no block fits.
@@ -198,6 +219,12 @@ impl Tally {
         self.again += usize::from(blocks);
     }
 
+    /// A matrix has rows that no block divides.
+    pub fn kept(&mut self) {
+        self.matrices += 1;
+        self.kept += 1;
+    }
+
     /// A matrix was in other blocks before.
     pub fn again(&mut self) {
         self.again += 1;
@@ -215,7 +242,7 @@ impl Tally {
             ));
         }
         if self.kept > 0 {
-            odd.push(format!("{} have rows that are no multiple of 32 and {kept}", self.kept));
+            odd.push(format!("{} have rows that are no multiple of {} and {kept}", self.kept, how.least()));
         }
         if self.again > 0 {
             odd.push(format!("{} were in other blocks before, and what they lost then stays lost", self.again));
@@ -261,6 +288,10 @@ impl Quantizer {
         if self.how == Quantize::Int8 && int8(path, shape) {
             return phyla_ops::int8_room(shape[0], shape[1]);
         }
+        if self.how == Quantize::Nf4 && of_layer(path, shape) {
+            let fits = shape[1].is_multiple_of(Nf4::BLOCK);
+            return fits.then(|| shape[0].checked_mul(shape[1]).and_then(Nf4::room)).flatten();
+        }
         let kind = self.clone().blocks(path, shape)?;
         shape
             .iter()
@@ -291,6 +322,9 @@ impl Quantizer {
                 Err(error) => Err(LoadError::Weights(format!("{path}: {error}"))),
             };
         }
+        if self.how == Quantize::Nf4 && of_layer(path, shape) {
+            return self.nf4(path, shape, stored.is_some(), open);
+        }
         let Some(kind) = self.blocks(path, shape) else { return Ok(Made::AsItWas) };
         if stored == Some(kind) {
             return Ok(Made::AsItIs);
@@ -310,6 +344,32 @@ impl Quantizer {
         match Quantised::owned(blocks, kind, shape.to_vec()) {
             Some(made) => Ok(Made::Weight(Weight::Blocks(Arc::new(made)))),
             None => Err(LoadError::Weights(format!("{path}: {shape:?} is not whole blocks of {}", kind.name()))),
+        }
+    }
+
+    /// [`Quantizer::weight`] in NF4.
+    fn nf4<R: FnMut(Range<usize>) -> Result<Vec<f32>, LoadError>>(
+        &mut self,
+        path: &str,
+        shape: &[usize],
+        blocks: bool,
+        open: impl FnOnce() -> Result<R, LoadError>,
+    ) -> Result<Made, LoadError> {
+        if !shape[1].is_multiple_of(Nf4::BLOCK) {
+            self.tally.kept();
+            return Ok(Made::AsItWas);
+        }
+        self.tally.counted(blocks);
+        let Some(mut writer) = Nf4Writer::with_room(shape.iter().product()) else {
+            return Err(LoadError::Weights(format!("{path}: no memory for {shape:?} in {NF4}")));
+        };
+        in_pieces(path, shape, PIECE, open()?, |values| {
+            writer.push(values);
+            Ok(())
+        })?;
+        match Quantised::nf4(writer.finish(), shape.to_vec()) {
+            Some(made) => Ok(Made::Weight(Weight::Blocks(Arc::new(made)))),
+            None => Err(LoadError::Weights(format!("{path}: {shape:?} is not whole blocks of {NF4}"))),
         }
     }
 
@@ -346,18 +406,31 @@ pub(crate) fn in_blocks(
     shape: &[usize],
     kind: Quant,
     piece: usize,
-    mut rows: impl FnMut(Range<usize>) -> Result<Vec<f32>, LoadError>,
+    rows: impl FnMut(Range<usize>) -> Result<Vec<f32>, LoadError>,
     mut write: impl FnMut(&[u8]) -> Result<(), LoadError>,
+) -> Result<(), LoadError> {
+    let mut blocks = vec![];
+    in_pieces(name, shape, piece, rows, |values| {
+        blocks.resize(values.len() / kind.block() * kind.bytes(), 0);
+        kind.quantize_rows(values, &mut blocks);
+        write(&blocks)
+    })
+}
+
+/// The rows of a matrix, about `piece` numbers at a time, from `rows` to `take`.
+fn in_pieces(
+    name: &str,
+    shape: &[usize],
+    piece: usize,
+    mut rows: impl FnMut(Range<usize>) -> Result<Vec<f32>, LoadError>,
+    mut take: impl FnMut(&[f32]) -> Result<(), LoadError>,
 ) -> Result<(), LoadError> {
     let (count, columns) = (shape.first().copied().unwrap_or(0), shape.iter().skip(1).product::<usize>().max(1));
     let step = (piece / columns).max(1);
-    let mut blocks = vec![];
     for first in (0..count).step_by(step) {
         let values = rows(first..count.min(first + step))?;
         finite(name, &values, first, columns)?;
-        blocks.resize(values.len() / kind.block() * kind.bytes(), 0);
-        kind.quantize_rows(&values, &mut blocks);
-        write(&blocks)?;
+        take(&values)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device};
 use phyla_kernels::quant::Quant;
-use phyla_models::{Input, LoadOptions, Mix, Model, Quantize, fresh, fresh_with, load, save};
+use phyla_models::{Input, LoadOptions, Mix, Model, Quantize, fresh, fresh_with, load, quantised_bytes, save};
 use phyla_ops::{Param, Weight};
 use serde_json::{Map, Value, json};
 
@@ -23,7 +23,7 @@ fn decoder(layers: usize) -> Map<String, Value> {
 
 fn kind(param: &Param) -> Option<Quant> {
     match param.weight() {
-        Weight::Blocks(blocks) => Some(blocks.kind()),
+        Weight::Blocks(blocks) => blocks.kind(),
         _ => None,
     }
 }
@@ -188,6 +188,74 @@ fn a_broken_number_is_named_and_a_quantised_weight_does_not_learn() {
     let (model, _) = fresh_with(&decoder(1), 0, &options(Mix::Q4_0)).unwrap();
     let message = param(&model, "tokens.weight").set_trainable(true).unwrap_err().to_string();
     assert!(message.contains("tokens.weight: a quantised weight (q4_0) cannot be trained"), "{message}");
+}
+
+/// The linear maps of layers are in NF4, all of them but those whose rows are no whole blocks.
+#[test]
+fn nf4_is_for_the_maps_of_layers_alone() {
+    for (more, maps, kept) in [
+        (json!({"model_type": "llama", "num_key_value_heads": 2}), 2 * 6, 2),
+        (
+            json!({"model_type": "deepseek_v2", "kv_lora_rank": 64, "q_lora_rank": null, "qk_rope_head_dim": 16,
+            "qk_nope_head_dim": 16, "v_head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 4,
+            "n_shared_experts": 1, "moe_intermediate_size": 64, "first_k_dense_replace": 1}),
+            // q, kv_down, kv_up and o; gate and up; three maps of four experts and of what they share.
+            2 * 4 + 2 + 5 * 3,
+            1,
+        ),
+    ] {
+        let mut config = config(json!({"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64, "initializer_range": 0.2}));
+        config.extend(more.as_object().unwrap().clone());
+        let plain = fresh(&config, 3, &Device::Cpu).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        save(&plain, folder.path(), DType::F32).unwrap();
+        let options = LoadOptions { quantize: Some(Quantize::Nf4), ..LoadOptions::default() };
+        let (model, report) = load(folder.path(), &options).unwrap();
+        let said = format!(
+            "nf4: of {} matrices {kept} have rows that are no multiple of 64 and stay as they are",
+            maps + kept
+        );
+        assert_eq!(report.warnings, [said]);
+        let mut found = 0;
+        for (ours, plain) in model.params().iter().zip(plain.params()) {
+            let path = ours.path();
+            if ours.weight().stored() == "nf4" {
+                found += 1;
+                // The widest gap between two values of the table is 0.304, and a scale is that of its 64 numbers nearly.
+                let (ours, plain) = (values(ours), values(plain));
+                for (ours, plain) in ours.chunks(64).zip(plain.chunks(64)) {
+                    let largest = plain.iter().fold(0f32, |most, x| most.max(x.abs()));
+                    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= (0.152 + 0.03) * largest;
+                    assert!(ours.iter().zip(plain).all(near), "{path}");
+                }
+            } else {
+                assert_eq!(values(ours), values(plain), "{path}");
+            }
+            let bytes = quantised_bytes(Quantize::Nf4, &model.arch, model.family, path, ours.dims());
+            assert_eq!(bytes.is_some(), ours.weight().stored() == "nf4", "{path}");
+            assert!(bytes.is_none_or(|bytes| bytes == ours.weight().bytes()), "{path}: {bytes:?}");
+        }
+        assert_eq!(found, maps, "{more}");
+        let message = param(&model, "decoder.layers.0.attn.o.weight").set_trainable(true).unwrap_err().to_string();
+        assert!(message.contains("a quantised weight (nf4) cannot be trained"), "{message}");
+        // What is saved are the numbers that it stands for.
+        let again = tempfile::tempdir().unwrap();
+        save(&model, again.path(), DType::F32).unwrap();
+        let (read, _) = load(again.path(), &LoadOptions::default()).unwrap();
+        assert!(read.params().iter().zip(model.params()).all(|(read, ours)| values(read) == values(ours)), "{more}");
+        let ids: Vec<u32> = (0..24).map(|at| at * 7 % 96).collect();
+        let input = Input { ids, batch: 2, time: 12, ..Input::default() };
+        let numbers = |model: &Model| -> Vec<f32> {
+            let results = phyla_ops::no_grad(|| model.run(&input, false)).unwrap();
+            results[0].1.data().flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let worst = numbers(&model).iter().zip(numbers(&read)).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+        // 24 rows are multiplied in f32; what is folded into attention, as well.
+        assert!(worst < 1e-4, "{more}: {worst}");
+    }
+    let message = "nf4".parse::<phyla_models::gguf::FileType>().unwrap_err();
+    assert!(message.contains("nf4 is no type of GGUF files"), "{message}");
 }
 
 /// The linear maps of layers are in int8, but for the one that is folded into attention; all else is as it was.

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result};
 use half::{bf16, f16};
 use phyla_kernels::map::{MappedFile, MappedSlice, bytes_of};
 use phyla_kernels::product::{Blocks, ByteMatrix, MatRef};
-use phyla_kernels::quant::Quant;
+use phyla_kernels::quant::{NF4, Nf4, Quant};
 
 use crate::{Data, cpu};
 
@@ -23,49 +23,69 @@ pub enum Weight {
     Bytes(Arc<ByteMatrix>),
 }
 
-/// Numbers in blocks of few bits, as GGUF files have them.
+/// Numbers in blocks of few bits.
 pub struct Quantised {
-    bytes: Bytes,
-    kind: Quant,
+    numbers: Numbers,
     shape: Vec<usize>,
 }
 
-enum Bytes {
-    Mapped(MappedSlice),
-    Owned(Vec<u8>),
+enum Numbers {
+    /// Blocks of a kind of GGUF's, in a mapped file.
+    Mapped(MappedSlice, Quant),
+    /// The same, of our own.
+    Owned(Vec<u8>, Quant),
+    /// In NF4.
+    Nf4(Nf4),
 }
 
 impl Quantised {
     /// Blocks in a mapped file, used in place. `None` if they do not fit the shape, whose rows must be whole blocks.
     pub fn mapped(slice: MappedSlice, kind: Quant, shape: Vec<usize>) -> Option<Self> {
-        Self { bytes: Bytes::Mapped(slice), kind, shape }.checked()
+        Self { numbers: Numbers::Mapped(slice, kind), shape }.checked()
     }
 
     /// Blocks of our own, likewise.
     pub fn owned(bytes: Vec<u8>, kind: Quant, shape: Vec<usize>) -> Option<Self> {
-        Self { bytes: Bytes::Owned(bytes), kind, shape }.checked()
+        Self { numbers: Numbers::Owned(bytes, kind), shape }.checked()
+    }
+
+    /// Numbers in NF4, likewise.
+    pub fn nf4(numbers: Nf4, shape: Vec<usize>) -> Option<Self> {
+        Self { numbers: Numbers::Nf4(numbers), shape }.checked()
     }
 
     fn checked(self) -> Option<Self> {
-        let columns = *self.shape.last()?;
-        let fits = columns.is_multiple_of(self.kind.block())
-            && self.blocks().is_some_and(|blocks| MatRef::Blocks(blocks).len() == self.shape.iter().product::<usize>());
+        let (columns, blocks) = (*self.shape.last()?, self.blocks()?);
+        let fits = columns.is_multiple_of(blocks.block()) && blocks.len() == self.shape.iter().product::<usize>();
         fits.then_some(self)
     }
 
     fn blocks(&self) -> Option<Blocks<'_>> {
-        Blocks::new(
-            self.kind,
-            match &self.bytes {
-                Bytes::Mapped(slice) => slice.bytes(),
-                Bytes::Owned(bytes) => bytes,
-            },
-        )
+        match &self.numbers {
+            Numbers::Mapped(slice, kind) => Blocks::new(*kind, slice.bytes()),
+            Numbers::Owned(bytes, kind) => Blocks::new(*kind, bytes),
+            Numbers::Nf4(numbers) => Some(Blocks::Nf4(numbers.view())),
+        }
     }
 
-    /// How its blocks are made.
-    pub fn kind(&self) -> Quant {
-        self.kind
+    /// Which of GGUF's kinds its blocks are; `None` in NF4, which is none of them.
+    pub fn kind(&self) -> Option<Quant> {
+        match &self.numbers {
+            Numbers::Mapped(_, kind) | Numbers::Owned(_, kind) => Some(*kind),
+            Numbers::Nf4(_) => None,
+        }
+    }
+
+    /// The name of its kind.
+    pub fn name(&self) -> &'static str {
+        self.kind().map_or(NF4, Quant::name)
+    }
+
+    fn file(&self) -> Option<&Arc<MappedFile>> {
+        match &self.numbers {
+            Numbers::Mapped(slice, _) => Some(slice.file()),
+            Numbers::Owned(..) | Numbers::Nf4(_) => None,
+        }
     }
 }
 
@@ -129,7 +149,7 @@ impl Weight {
     /// The name of the type in which they are stored.
     pub fn stored(&self) -> &'static str {
         match self {
-            Weight::Blocks(blocks) => blocks.kind.name(),
+            Weight::Blocks(blocks) => blocks.name(),
             Weight::Bytes(_) => INT8,
             other => other.dtype().as_str(),
         }
@@ -139,7 +159,7 @@ impl Weight {
     pub fn bytes(&self) -> usize {
         let count: usize = self.dims().iter().product();
         match self {
-            Weight::Blocks(blocks) => count / blocks.kind.block() * blocks.kind.bytes(),
+            Weight::Blocks(blocks) => blocks.blocks().map_or(0, |blocks| blocks.room()),
             Weight::Bytes(matrix) => matrix.view().bytes(),
             other => count * other.dtype().size_in_bytes(),
         }
@@ -149,10 +169,7 @@ impl Weight {
     pub fn file(&self) -> Option<&Arc<MappedFile>> {
         match self {
             Weight::Mapped(mapped) => Some(mapped.slice.file()),
-            Weight::Blocks(blocks) => match &blocks.bytes {
-                Bytes::Mapped(slice) => Some(slice.file()),
-                Bytes::Owned(_) => None,
-            },
+            Weight::Blocks(blocks) => blocks.file(),
             _ => None,
         }
     }
@@ -162,7 +179,7 @@ impl Weight {
         match self {
             Weight::Dense(_) | Weight::Bytes(_) => false,
             Weight::Mapped(_) => true,
-            Weight::Blocks(blocks) => matches!(blocks.bytes, Bytes::Mapped(_)),
+            Weight::Blocks(blocks) => blocks.file().is_some(),
         }
     }
 
@@ -193,7 +210,7 @@ impl Weight {
             },
             Weight::Blocks(weight) => match weight.blocks() {
                 Some(blocks) => f(MatRef::Blocks(blocks)),
-                None => candle_core::bail!("a weight in {} is not whole blocks", weight.kind.name()),
+                None => candle_core::bail!("a weight in {} is not whole blocks", weight.name()),
             },
             Weight::Bytes(matrix) => f(MatRef::Bytes(matrix.view())),
             Weight::Dense(data) => match data.dtype() {
@@ -206,7 +223,7 @@ impl Weight {
     }
 
     /// A few bytes of the numbers as they are stored, spread over them: what tells one weight from another without reading
-    /// all of it. None of those in int8, whose layout follows the machine.
+    /// all of it: of NF4 the codes. None of those in int8, whose layout follows the machine.
     pub fn sample(&self, words: usize) -> Result<Vec<u8>> {
         self.with(|numbers| {
             let bytes = match numbers {

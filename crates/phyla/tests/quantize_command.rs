@@ -103,6 +103,7 @@ fn mistakes_are_named_with_the_way_out() {
     let said: Vec<String> = [
         &["quantize", "model", "out.bin", "--type", "q8_0"][..],
         &["quantize", "model", "out.gguf", "--type", "q4_k_n"],
+        &["quantize", "model", "out.gguf", "--type", "nf4"],
         &["quantize", "model", "out.gguf", "--type", "q8_0", "--max-ram", "3"],
         &["quantize", "model", "out.gguf", "--type", "q8_0", "--perplexity", "none.txt"],
         &["quantize", "model", "none/out.gguf", "--type", "q8_0"],

@@ -145,3 +145,31 @@ fn an_answering_model_takes_its_weights_and_its_cache() {
     assert!(bytes(&small, "weights") * 100 < bytes(&made, "weights") * 27, "34 bytes for 128");
     assert_eq!(bytes(&small, "cache"), bytes(&made, "cache") / 2, "bf16 beside quantised weights");
 }
+
+/// 4 bits for a number, 8 for every 64 and 32 for every 16,384; what rows of 704 and of 256 have alike is that 64 divides them.
+#[test]
+fn nf4_is_counted_with_its_scales() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = r#"{"model_type": "llama", "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "vocab_size": 16000}"#;
+    let config: serde_json::Value = serde_json::from_str(config).unwrap();
+    let model = phyla_models::fresh(config.as_object().unwrap(), 1, &Device::Cpu).unwrap();
+    phyla_models::save(&model, folder.path(), candle_core::DType::F32).unwrap();
+    let options = phyla_models::LoadOptions {
+        quantize: Some(phyla_models::Quantize::Nf4),
+        ..phyla_models::LoadOptions::default()
+    };
+    let (loaded, _) = phyla_models::load(folder.path(), &options).unwrap();
+    let held: usize = loaded.params().iter().map(|param| param.weight().bytes()).sum();
+    let spans = |count: usize| 4 * ((count / 64).div_ceil(256) + 1);
+    let (square, narrow, wide) = (256 * 256, 128 * 256, 256 * 704);
+    let layer = 2 * square + 2 * narrow + 3 * wide;
+    let scales = 2 * spans(square) + 2 * spans(narrow) + 3 * spans(wide);
+    assert_eq!(held, 4 * (layer / 2 + layer / 64 + scales) + 4 * (2 * 16_000 * 256 + 9 * 256));
+    let path = recipe(
+        folder.path(),
+        &format!("model = '{}'\nquantize = 'nf4'", folder.path().display()),
+        "[train]\nsteps = 1\nbatch = 2\n[method]\nkind = 'lora'\nrank = 4",
+    );
+    assert_eq!(bytes(&planned(&path, &[]), "weights"), held);
+}

@@ -59,7 +59,7 @@ impl Paged<'_> {
                     page.len() >= POSITIONS * time,
                     "attention: query {row} sees a page of {name} that is not there"
                 );
-                let block = if let MatRef::Blocks(blocks) = page { blocks.kind().block() } else { 1 };
+                let block = if let MatRef::Blocks(blocks) = page { blocks.block() } else { 1 };
                 assert!(
                     [time, head, dim].iter().all(|size| size.is_multiple_of(block)),
                     "attention: heads of {name} are not whole blocks of {block}: {dim} elements, {head} apart"
@@ -114,7 +114,7 @@ impl Rows<'_> {
                     for i in 0..nk {
                         let to = std::slice::from_raw_parts_mut(room.add(i * dim), dim);
                         let from = first + i * p.time;
-                        blocks.widen(from..from + dim, to);
+                        blocks.slice(from..from + dim).widen(to);
                     }
                 }
                 MatRef::Bytes(_) => {} // no page is

@@ -139,7 +139,7 @@ impl Factor<'_> {
         let depth = (steps * DEPTH).min(self.depth.saturating_sub(d));
         let (line, lines, at, elements, width) =
             if self.transposed { (d, depth, row, rows, self.rows) } else { (row, rows, d, depth, self.depth) };
-        let bytes = |elements: usize| elements * blocks.kind().bytes() / blocks.kind().block();
+        let bytes = |elements: usize| blocks.bytes_of(elements);
         let first = blocks.bytes().as_ptr().wrapping_add(bytes(line * width + at));
         Lines { first, pieces: lines, apart: bytes(width), bytes: bytes(elements) }
     }

@@ -166,7 +166,7 @@ impl<'a> Source<'a> {
         let (rows, columns, width) = if transposed { (columns, depth, p.k) } else { (depth, columns, p.n) };
         match p.b {
             MatRef::Blocks(blocks) => {
-                let widen = |blocks: Blocks, to: &mut [f32]| blocks.kind().dequantize(blocks.bytes(), to);
+                let widen = |blocks: Blocks, to: &mut [f32]| blocks.widen(to);
                 let (at, row) = blocks.window(width, rows, columns, wide, widen);
                 Source { b: MatRef::F32(wide), transposed, at, row }
             }
@@ -275,7 +275,7 @@ unsafe fn convert<S: Simd>(b: MatRef, at: usize, to: &mut [f32]) {
             }
         }
         // `Source` has turned them to f32.
-        MatRef::Blocks(b) => b.widen(at..at + n, to),
+        MatRef::Blocks(b) => b.slice(at..at + n).widen(to),
         MatRef::Bytes(b) => b.widen(at..at + n, to),
     }
 }

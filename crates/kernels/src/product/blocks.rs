@@ -3,7 +3,7 @@
 //!
 //! Where the machine multiplies bytes (`lanes` with AVX-512 VNNI, `halves` with AVX2), `x` is brought to bytes, with a scale
 //! for every 32, and multiplied with the codes as they are. Elsewhere a row of the weight becomes f32 in the first-level
-//! cache.
+//! cache. The codes of `nf4` are no whole numbers: they are looked up in registers, and `x` stays as it is.
 //!
 //! Floor: the bytes of the blocks over the read bandwidth. A row's result has the same bits alone and in company.
 
@@ -13,6 +13,7 @@ pub(super) mod codes;
 mod halves;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
+mod nf4;
 #[cfg(target_arch = "x86_64")]
 mod widen;
 
@@ -50,6 +51,15 @@ pub(super) fn run(isa: Isa, y: &mut [f32], p: &Dot, blocks: Blocks) {
     let columns = p.n.div_ceil(4 * threads::threads()).next_multiple_of(8).max(16);
     let work = blocks.bytes().len().max(2 * p.m * p.n * p.k / 16);
     let out = Shared(y.as_mut_ptr());
+    let blocks = match blocks {
+        Blocks::Gguf(blocks) => blocks,
+        Blocks::Nf4(blocks) => {
+            return threads::for_each(p.n.div_ceil(columns), work, |task| {
+                let rows = task * columns..p.n.min((task + 1) * columns);
+                dispatch(isa, nf4::Columns { p, w: blocks, y: out, rows });
+            });
+        }
+    };
     #[cfg(target_arch = "x86_64")]
     if isa.has_int8() {
         // SAFETY: the instruction set is there; rows of blocks are multiples of 32 long.
@@ -76,7 +86,9 @@ pub(super) fn run(isa: Isa, y: &mut [f32], p: &Dot, blocks: Blocks) {
         ROW.with_borrow_mut(|row| {
             row.resize(p.k, 0.0);
             for j in task * columns..p.n.min((task + 1) * columns) {
-                blocks.widen(j * p.k..(j + 1) * p.k, row);
+                let (kind, bytes) = (blocks.kind(), blocks.bytes());
+                let bytes_of = p.k / kind.block() * kind.bytes();
+                kind.dequantize(&bytes[j * bytes_of..(j + 1) * bytes_of], row);
                 dispatch(isa, Column { p, w: row, y: out, j });
             }
         });

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
-use crate::quant::Quant;
+use crate::quant::{Nf4, Nf4Writer, Quant};
 use half::{bf16, f16};
 
 /// Values in -1..1 from a fixed generator.
@@ -227,12 +227,52 @@ fn bias_gradient_is_the_sum_of_the_rows() {
     }
 }
 
-/// A weight `[n, k]` in blocks.
-fn quantised(kind: Quant, n: usize, k: usize) -> Vec<u8> {
-    let w = values(n * k, 7);
-    let mut bytes = vec![0; n * k / kind.block() * kind.bytes()];
-    kind.quantize(&w, &mut bytes);
-    bytes
+/// A weight in blocks, and the values that they stand for.
+struct Kept {
+    kind: Option<Quant>,
+    blocks: Vec<u8>,
+    nf4: Nf4,
+    wide: Vec<f32>,
+}
+
+impl Kept {
+    /// Of `[n, k]` numbers, in a kind of GGUF's or in NF4.
+    fn new(kind: Option<Quant>, n: usize, k: usize) -> Kept {
+        let (w, mut nf4) = (values(n * k, 7), Nf4Writer::default());
+        let mut blocks = vec![];
+        match kind {
+            Some(kind) => {
+                blocks.resize(n * k / kind.block() * kind.bytes(), 0);
+                kind.quantize(&w, &mut blocks);
+            }
+            // In two pieces, as they come on loading.
+            None => {
+                let (first, second) = w.split_at(n / 2 * k);
+                nf4.push(first);
+                nf4.push(second);
+            }
+        }
+        let mut made = Kept { kind, blocks, nf4: nf4.finish(), wide: vec![0f32; n * k] };
+        let mut wide = std::mem::take(&mut made.wide);
+        made.blocks().widen(&mut wide);
+        Kept { wide, ..made }
+    }
+
+    fn blocks(&self) -> Blocks<'_> {
+        match self.kind {
+            Some(kind) => Blocks::new(kind, &self.blocks).unwrap(),
+            None => Blocks::Nf4(self.nf4.view()),
+        }
+    }
+
+    fn mat(&self) -> MatRef<'_> {
+        MatRef::Blocks(self.blocks())
+    }
+}
+
+/// All kinds of blocks with the length of one.
+fn kinds() -> impl Iterator<Item = (Option<Quant>, usize)> {
+    Quant::ALL.into_iter().map(|kind| (Some(kind), kind.block())).chain([(None, Nf4::BLOCK)])
 }
 
 /// Largest difference, in parts of what a sum of so many products of values in -1..1 is like.
@@ -244,32 +284,30 @@ fn apart(got: &[f32], want: &[f32], terms: usize) -> f32 {
 
 #[test]
 fn products_with_quantised_weights_are_those_of_their_values() {
-    for kind in Quant::ALL {
+    for (kind, block) in kinds() {
         for (m, n, blocks) in [(1, 1, 1), (1, 70, 3), (3, 17, 2), (8, 33, 5), (9, 40, 3), (33, 300, 4), (70, 19, 1)] {
-            let k = blocks * kind.block();
-            let (x, dy, b, bytes) = (values(m * k, 1), values(m * n, 2), values(n, 3), quantised(kind, n, k));
-            let w = MatRef::Blocks(Blocks::new(kind, &bytes).unwrap());
-            assert_eq!(
-                (w.len(), w.get(n * k - 1)),
-                (n * k, w.slice((n * k - kind.block())..n * k).get(kind.block() - 1))
-            );
+            let k = blocks * block;
+            let (x, dy, b, kept) = (values(m * k, 1), values(m * n, 2), values(n, 3), Kept::new(kind, n, k));
+            let (w, wide, name) = (kept.mat(), MatRef::F32(&kept.wide), kept.blocks().name());
+            assert_eq!((w.len(), w.get(n * k - 1)), (n * k, w.slice((n * k - block)..n * k).get(block - 1)));
             let (mut want, mut want_dx) = (vec![0f32; m * n], vec![0f32; m * k]);
-            let mut wide = vec![0f32; n * k];
-            kind.dequantize(&bytes, &mut wide);
-            reference::linear(&mut want, &x, MatRef::F32(&wide), Some(&b), m, n, k);
-            reference::linear_dx(&mut want_dx, &dy, MatRef::F32(&wide), m, n, k, false);
+            reference::linear(&mut want, &x, wide, Some(&b), m, n, k);
+            reference::linear_dx(&mut want_dx, &dy, wide, m, n, k, false);
             for isa in Isa::all_available() {
                 for precision in [Precision::F32, Precision::Bf16] {
                     let (mut got, mut dx) = (vec![f32::NAN; m * n], vec![f32::NAN; m * k]);
                     linear_on(isa, &mut got, &x, w, Some(&b), [m, n, k], precision);
                     linear_dx_on(isa, &mut dx, &dy, w, [m, n, k], false, precision);
-                    // Few rows are multiplied in bytes (a step is 1/127 of the largest in 32, half of it the error),
-                    // many in bf16 (2^-9 of either factor); errors of a sum grow with its root, as the sum does.
-                    let rounds = isa.has_int8() || isa == Isa::Avx2 || precision == Precision::Bf16;
-                    let most = if rounds { 2e-2 } else { 2e-5 };
-                    let what = format!("{} {isa:?} {precision:?} {m} {n} {k}", kind.name());
-                    assert!(apart(&got, &want, k) < most, "{what}: {}", apart(&got, &want, k));
-                    assert!(apart(&dx, &want_dx, n) < most, "dx {what}: {}", apart(&dx, &want_dx, n));
+                    // Few rows are multiplied in bytes (a step is 1/127 of the largest in 32, half of it the error), but not
+                    // with NF4; many in bf16 (2^-9 of either factor). Errors of a sum grow with its root, as the sum does.
+                    let bytes = kind.is_some() && (isa.has_int8() || isa == Isa::Avx2);
+                    let most = |rounds: bool| if rounds { 2e-2 } else { 2e-5 };
+                    let bf16 = precision == Precision::Bf16;
+                    let few = m <= rows_invariant_limit(precision);
+                    let what = format!("{name} {isa:?} {precision:?} {m} {n} {k}");
+                    let (y_apart, dx_apart) = (apart(&got, &want, k), apart(&dx, &want_dx, n));
+                    assert!(y_apart < most(if few { bytes } else { bf16 }), "{what}: {y_apart}");
+                    assert!(dx_apart < most(bf16), "dx {what}: {dx_apart}");
                 }
             }
         }
@@ -278,10 +316,10 @@ fn products_with_quantised_weights_are_those_of_their_values() {
 
 #[test]
 fn a_row_has_the_same_bits_alone_and_in_company_over_quantised_weights() {
-    for kind in Quant::ALL {
-        let (n, k) = (37, 3 * kind.block());
-        let bytes = quantised(kind, n, k);
-        let w = MatRef::Blocks(Blocks::new(kind, &bytes).unwrap());
+    for (kind, block) in kinds() {
+        let (n, k) = (37, 3 * block);
+        let kept = Kept::new(kind, n, k);
+        let (w, name) = (kept.mat(), kept.blocks().name());
         for precision in [Precision::F32, Precision::Bf16] {
             let m = rows_invariant_limit(precision);
             let x = values(m * k, 1);
@@ -291,7 +329,7 @@ fn a_row_has_the_same_bits_alone_and_in_company_over_quantised_weights() {
                 for (x, together) in x.chunks_exact(k).zip(together.chunks_exact(n)) {
                     let mut alone = vec![0f32; n];
                     linear_on(isa, &mut alone, x, w, None, [1, n, k], precision);
-                    assert!(alone == together, "{} {isa:?}", kind.name());
+                    assert!(alone == together, "{name} {isa:?}");
                 }
             }
         }
@@ -301,11 +339,11 @@ fn a_row_has_the_same_bits_alone_and_in_company_over_quantised_weights() {
 /// Where a row need not have the bits that it has alone, it has those that it has among many.
 #[test]
 fn a_few_rows_over_quantised_weights_have_the_bits_of_many() {
-    for kind in Quant::ALL {
-        for (n, blocks) in [(70, 3), (16, 1), (5, 33), (33, 600 / kind.block())] {
-            let k = blocks * kind.block();
-            let bytes = quantised(kind, n, k);
-            let w = MatRef::Blocks(Blocks::new(kind, &bytes).unwrap());
+    for (kind, block) in kinds() {
+        for (n, blocks) in [(70, 3), (16, 1), (5, 33), (33, 600 / block)] {
+            let k = blocks * block;
+            let kept = Kept::new(kind, n, k);
+            let (w, name) = (kept.mat(), kept.blocks().name());
             let (x, b) = (values(40 * k, 1), values(n, 2));
             for isa in Isa::all_available().into_iter().filter(|isa| *isa == Isa::Amx) {
                 let mut many = vec![0f32; 40 * n];
@@ -313,7 +351,7 @@ fn a_few_rows_over_quantised_weights_have_the_bits_of_many() {
                 for m in [5, 16, 17, 32] {
                     let mut few = vec![f32::NAN; m * n];
                     linear_free(isa, &mut few, &x[..m * k], w, Some(&b), [m, n, k], Precision::Bf16);
-                    assert!(few == many[..m * n], "{} {m} {n} {k}", kind.name());
+                    assert!(few == many[..m * n], "{name} {m} {n} {k}");
                 }
             }
         }

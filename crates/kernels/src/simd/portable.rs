@@ -17,6 +17,7 @@ fn zip(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
 impl Simd for Portable {
     type F = F;
     const LANES: usize = 8;
+    type Table = [f32; 16];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
@@ -53,6 +54,16 @@ impl Simd for Portable {
     unsafe fn load_f16(p: *const f16) -> F {
         // SAFETY: the caller's promise of eight elements.
         std::array::from_fn(|i| unsafe { *p.add(i) }.to_f32_const())
+    }
+    #[inline(always)]
+    unsafe fn table(values: &[f32; 16], by: f32) -> [f32; 16] {
+        values.map(|value| value * by)
+    }
+    #[inline(always)]
+    unsafe fn look_up(table: [f32; 16], bytes: *const u8) -> [F; 2] {
+        // SAFETY: the caller's promise of eight bytes.
+        let bytes = unsafe { bytes.cast::<[u8; 8]>().read() };
+        [bytes.map(|byte| table[usize::from(byte & 15)]), bytes.map(|byte| table[usize::from(byte >> 4)])]
     }
     #[inline(always)]
     unsafe fn add(a: F, b: F) -> F {

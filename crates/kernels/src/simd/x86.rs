@@ -15,6 +15,7 @@ pub(crate) struct Avx2;
 impl Simd for Avx512 {
     type F = __m512;
     const LANES: usize = 16;
+    type Table = __m512;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -46,6 +47,19 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_f16(p: *const f16) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn table(values: &[f32; 16], by: f32) -> __m512 {
+        unsafe { _mm512_mul_ps(_mm512_loadu_ps(values.as_ptr()), _mm512_set1_ps(by)) }
+    }
+    #[inline(always)]
+    unsafe fn look_up(table: __m512, bytes: *const u8) -> [__m512; 2] {
+        // Of a place the lowest four bits count.
+        unsafe {
+            let low = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.cast()));
+            let high = _mm512_srli_epi32::<4>(low);
+            [_mm512_permutexvar_ps(low, table), _mm512_permutexvar_ps(high, table)]
+        }
     }
     #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
@@ -167,6 +181,7 @@ fn first(n: usize) -> __mmask16 {
 impl Simd for Avx2 {
     type F = __m256;
     const LANES: usize = 8;
+    type Table = [__m256; 2];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
@@ -198,6 +213,29 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_f16(p: *const f16) -> __m256 {
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn table(values: &[f32; 16], by: f32) -> [__m256; 2] {
+        unsafe {
+            let by = _mm256_set1_ps(by);
+            let (low, high) = (_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8)));
+            [_mm256_mul_ps(low, by), _mm256_mul_ps(high, by)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn look_up([first, second]: [__m256; 2], bytes: *const u8) -> [__m256; 2] {
+        // Of a place the lowest three bits count; the fourth chooses between the halves of the table.
+        unsafe {
+            let low = _mm256_cvtepu8_epi32(_mm_loadl_epi64(bytes.cast()));
+            let places = [low, _mm256_srli_epi32::<4>(low)];
+            let mut found = [_mm256_setzero_ps(); 2];
+            for (found, place) in found.iter_mut().zip(places) {
+                let upper = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(place));
+                let (first, second) = (_mm256_permutevar8x32_ps(first, place), _mm256_permutevar8x32_ps(second, place));
+                *found = _mm256_blendv_ps(first, second, upper);
+            }
+            found
+        }
     }
     #[inline(always)]
     unsafe fn add(a: __m256, b: __m256) -> __m256 {

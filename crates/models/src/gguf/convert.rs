@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use phyla_kernels::quant::NF4;
 use serde_json::{Map, Value as Json};
 
 use super::plan::{self, Origin, Planned};
@@ -67,6 +68,10 @@ impl FromStr for FileType {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
             "bf16" => Ok(Self::Bf16),
+            NF4 => Err(format!(
+                "{NF4} is no type of GGUF files, which have no place for its scales: take iq4_nl or q4_k_m, or leave the \
+                 model as it is and load it with --quantize {NF4}"
+            )),
             lower => Mix::from_name(lower).map(Self::Mix).ok_or_else(|| {
                 let known = Self::names();
                 let near = nearest(lower, known.iter().copied());

@@ -154,10 +154,8 @@ fn held(mat: MatRef<'_>, range: Range<usize>, columns: usize) -> candle_core::Re
         MatRef::F16(values) => values[range].iter().map(|x| x.to_f32()).collect(),
         MatRef::Bytes(_) => candle_core::bail!("weights in bytes are not written"),
         MatRef::Blocks(blocks) => {
-            let kind = blocks.kind();
             let mut values = vec![0f32; range.len()];
-            let bytes = range.start / kind.block() * kind.bytes()..range.end / kind.block() * kind.bytes();
-            kind.dequantize_rows(&blocks.bytes()[bytes], &mut values);
+            phyla_kernels::embed::widen(&mut values, MatRef::Blocks(blocks.slice(range)));
             values
         }
     })

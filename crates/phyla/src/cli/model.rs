@@ -48,8 +48,8 @@ pub struct AdapterArgs {
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub struct QuantizeArgs {
     /// Quantise the matrices on loading: int8 (as --dtype int8) for the linear maps of the layers, with activations in
-    /// bytes; embeddings too in llama.cpp's kinds and mixtures: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, iq4_xs, q3_k_m,
-    /// q2_k, … (a wrong name lists all)
+    /// bytes; nf4 (of QLoRA) for the same maps; embeddings too in llama.cpp's kinds and mixtures: q8_0, q6_k, q5_k_m,
+    /// q4_k_m, q4_0, iq4_xs, q3_k_m, q2_k, … (a wrong name lists all)
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantize>,
 }

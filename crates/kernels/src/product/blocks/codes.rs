@@ -105,7 +105,7 @@ unsafe fn nibbles16(a: *const u8, b: *const u8) -> __m512i {
 
 /// 16 bytes of nibbles as words: the low ones, then the high ones.
 #[inline(always)]
-unsafe fn words16(p: *const u8) -> __m512i {
+pub(super) unsafe fn words16(p: *const u8) -> __m512i {
     // SAFETY: the caller's pointer is good for 16 bytes.
     unsafe {
         let low = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));

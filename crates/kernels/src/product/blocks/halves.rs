@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::codes::{self, Codes, with_codes};
 use super::lanes::{AHEAD, Bytes};
-use crate::product::Blocks;
+use crate::product::Gguf;
 use crate::product::dot::Dot;
 use crate::quant::{Quant, iq4};
 use crate::threads::Shared;
@@ -136,7 +136,7 @@ const ROWS: usize = 4;
 /// # Safety
 /// The machine has AVX2; nobody else writes these columns.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn run(p: &Dot, blocks: Blocks, x: &Bytes, columns: Range<usize>, y: Shared<f32>) {
+pub(super) unsafe fn run(p: &Dot, blocks: Gguf, x: &Bytes, columns: Range<usize>, y: Shared<f32>) {
     SCALES.with_borrow_mut(|scales| {
         // SAFETY: the caller's promise.
         unsafe { with_codes!(blocks.kind(), of_kind(p, blocks, x, columns, y, scales)) }
@@ -146,7 +146,7 @@ pub(super) unsafe fn run(p: &Dot, blocks: Blocks, x: &Bytes, columns: Range<usiz
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn of_kind<K: Half>(
     p: &Dot,
-    blocks: Blocks,
+    blocks: Gguf,
     x: &Bytes,
     columns: Range<usize>,
     y: Shared<f32>,

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::codes::{Codes, each_64, row_scales, with_codes};
-use crate::product::Blocks;
+use crate::product::Gguf;
 use crate::product::dot::Dot;
 use crate::quant::Quant;
 use crate::threads::Shared;
@@ -120,7 +120,7 @@ pub(super) const AHEAD: usize = 2048;
 /// # Safety
 /// The machine has AVX-512 VNNI; nobody else writes these columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2")]
-pub(super) unsafe fn run(p: &Dot, blocks: Blocks, x: &Bytes, columns: Range<usize>, y: Shared<f32>) {
+pub(super) unsafe fn run(p: &Dot, blocks: Gguf, x: &Bytes, columns: Range<usize>, y: Shared<f32>) {
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: the caller's promise.
         unsafe { with_codes!(blocks.kind(), kind(p, blocks, x, columns, y, scratch)) }
@@ -130,7 +130,7 @@ pub(super) unsafe fn run(p: &Dot, blocks: Blocks, x: &Bytes, columns: Range<usiz
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2")]
 unsafe fn kind<K: Codes>(
     p: &Dot,
-    blocks: Blocks,
+    blocks: Gguf,
     x: &Bytes,
     columns: Range<usize>,
     y: Shared<f32>,

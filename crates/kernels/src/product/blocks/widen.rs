@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::codes::{Codes, each_64, row_scales, with_codes};
+use super::codes::{Codes, each_64, row_scales, with_codes, words16};
 use crate::product::Blocks;
+use crate::quant::{Nf4Ref, nf4};
 
 /// Elements that are brought to bf16 at once: whole blocks of every kind, whose scales stay in the first-level cache.
 pub(crate) const STRETCH: usize = 256;
@@ -22,7 +23,15 @@ const PIECE: usize = 32;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi1,bmi2")]
 pub(crate) unsafe fn to_bf16(blocks: Blocks, to: &mut [bf16]) {
     // SAFETY: the caller's promise.
-    unsafe { with_codes!(blocks.kind(), row(blocks.bytes(), to)) }
+    unsafe {
+        match blocks {
+            Blocks::Gguf(blocks) => with_codes!(blocks.kind(), row(blocks.bytes(), to)),
+            Blocks::Nf4(blocks) => {
+                assert!(blocks.len() == to.len(), "{} numbers in NF4 are not {}", blocks.len(), to.len());
+                nf4_stretch(blocks, to.as_mut_ptr(), PIECE);
+            }
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi1,bmi2")]
@@ -52,7 +61,12 @@ pub(crate) unsafe fn rows_to_bf16(
     each: impl FnMut(),
 ) {
     // SAFETY: the caller's promise.
-    unsafe { with_codes!(blocks.kind(), rows_of(blocks.bytes(), k, rows, at, to, apart, each)) }
+    unsafe {
+        match blocks {
+            Blocks::Gguf(blocks) => with_codes!(blocks.kind(), rows_of(blocks.bytes(), k, rows, at, to, apart, each)),
+            Blocks::Nf4(blocks) => nf4_rows(blocks, k, rows, at, to, apart, each),
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi1,bmi2")]
@@ -133,6 +147,42 @@ unsafe fn stretch<K: Codes>(row: *const u8, k: usize, to: *mut bf16, apart: usiz
                 _mm512_storeu_si512(at.add(apart).cast(), pairs(values[3], values[2]));
             }
         });
+    }
+}
+
+/// As [`rows_of`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi1,bmi2")]
+unsafe fn nf4_rows(
+    blocks: Nf4Ref,
+    k: usize,
+    rows: Range<usize>,
+    at: Range<usize>,
+    to: *mut bf16,
+    apart: usize,
+    mut each: impl FnMut(),
+) {
+    for (i, row) in rows.enumerate() {
+        let here = (row * k + at.start) / nf4::BLOCK..(row * k + at.end) / nf4::BLOCK;
+        // SAFETY: the caller's promise.
+        unsafe { nf4_stretch(blocks.slice(here), to.add(i * PIECE), apart * PIECE) };
+        each();
+    }
+}
+
+/// As [`stretch`]: the table is brought to bf16 with each scale, and the codes' places are looked up there.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi1,bmi2")]
+unsafe fn nf4_stretch(blocks: Nf4Ref, to: *mut bf16, apart: usize) {
+    // SAFETY: a block is 32 bytes of codes for two pieces, which lie inside the caller's room.
+    unsafe {
+        let table = _mm512_loadu_ps(nf4::TABLE.as_ptr());
+        for (block, codes) in blocks.codes().as_chunks::<{ nf4::BYTES }>().0.iter().enumerate() {
+            let values = _mm512_cvtneps_pbh(_mm512_mul_ps(table, _mm512_set1_ps(blocks.scale(block))));
+            let values = _mm512_castsi256_si512(std::mem::transmute::<__m256bh, __m256i>(values));
+            let to = to.add(2 * block * apart);
+            _mm512_storeu_si512(to.cast(), _mm512_permutexvar_epi16(words16(codes.as_ptr()), values));
+            let second = _mm512_permutexvar_epi16(words16(codes.as_ptr().add(16)), values);
+            _mm512_storeu_si512(to.add(apart).cast(), second);
+        }
     }
 }
 
