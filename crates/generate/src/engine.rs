@@ -22,7 +22,9 @@ use crate::constraint::Guide;
 use crate::outputs::Recorder;
 use crate::sequence::Active;
 use crate::watch::{Moment, Watch, Watcher};
-use crate::{Error, Event, GenerationConfig, PrefixCache, Result, Sequence, Session, Settings, StopStrings};
+use crate::{
+    Error, Event, GenerationConfig, NamedAdapter, PrefixCache, Result, Sequence, Session, Settings, StopStrings,
+};
 pub use draft::Assistant;
 
 use batch::Batch;
@@ -41,6 +43,7 @@ pub struct Generator<'a> {
     amateur: Option<&'a Model>,
     negative: &'a [Vec<u32>],
     decoder: &'a [u32],
+    adapters: &'a [NamedAdapter],
     watch: Watcher<'a>,
 }
 
@@ -128,6 +131,7 @@ impl<'a> Generator<'a> {
             amateur: None,
             negative: &[],
             decoder: &[],
+            adapters: &[],
             watch: Watcher::default(),
         }
     }
@@ -141,6 +145,21 @@ impl<'a> Generator<'a> {
     /// same; prompts are answered one after the other.
     pub fn assisted_by(self, assistant: impl Into<Assistant<'a>>) -> Self {
         Self { assistant: Some(assistant.into()), ..self }
+    }
+
+    /// Names adapters that hang in the model, all of them until then, for an [`Engine`](crate::Engine), whose requests may name
+    /// their own.
+    pub fn with_adapters(self, adapters: &'a [NamedAdapter]) -> Self {
+        Self { adapters, ..self }
+    }
+
+    pub(crate) fn adapters(&self) -> &'a [NamedAdapter] {
+        self.adapters
+    }
+
+    /// Without what it remembers, which is of the model under other adapters.
+    pub(crate) fn forgetful(self) -> Self {
+        Self { prefixes: None, ..self }
     }
 
     /// Reads of prompts only what `prefixes` does not know, and adds what it has read: for calls whose prompts begin alike. It

@@ -60,7 +60,8 @@ pub use prefixes::PrefixCache;
 pub use processor::PrefixAllowed;
 pub use sequence::{Event, FinishReason, Sequence};
 pub use serving::{
-    Answer, BlockStats, Engine, EngineConfig, Handle, Memory, Request, RequestId, RequestTimings, Served, Stats, Update,
+    Answer, BlockStats, Engine, EngineConfig, Handle, Memory, NamedAdapter, Request, RequestId, RequestTimings, Served,
+    Stats, Update,
 };
 pub use session::Session;
 pub use stop::StopStrings;

@@ -10,6 +10,7 @@
 //! None of that changes an answer: whatever is read in other pieces, again, or not at all has the bits that it would have had
 //! alone (see [`pieces`]).
 
+mod adapters;
 mod blocks;
 mod call;
 mod handle;
@@ -21,6 +22,7 @@ mod prefixes;
 mod request;
 mod stats;
 
+pub use adapters::NamedAdapter;
 pub use handle::{Handle, Served};
 pub use request::{Answer, Request, RequestId, RequestTimings, Update};
 pub use stats::{BlockStats, Stats};
@@ -34,6 +36,7 @@ use phyla_nn::{Block, CacheSpec, Kept};
 
 use crate::engine::batch::Batch;
 use crate::{CacheDtype, Error, FinishReason, Generator, Result, Settings};
+use adapters::{Adapters, worn};
 use blocks::Blocks;
 use call::Call;
 use line::Line;
@@ -140,7 +143,7 @@ impl EngineConfig {
 /// let mut engine = Engine::new(Generator::new(&model, None), EngineConfig::default())?;
 /// for seed in 0..3 {
 ///     let config = GenerationConfig { max_new_tokens: Some(8), do_sample: Some(true), ..Default::default() };
-///     engine.submit(Request { prompt: vec![3, 14, 15], config, seed }, move |update| match update {
+///     engine.submit(Request { prompt: vec![3, 14, 15], config, seed, ..Default::default() }, move |update| match update {
 ///         Update::Event(Event::Token { id, .. }) => println!("{seed}: {id}"),
 ///         Update::Event(Event::Finished { reason, .. }) => println!("{seed}: {reason}"),
 ///         Update::Done(answer) => assert_eq!(answer.unwrap().sequences[0].ids.len(), 8),
@@ -161,6 +164,7 @@ pub struct Engine<'a> {
     /// See [`Batch::piece`].
     piece: Option<usize>,
     batch: Batch<'a>,
+    adapters: Adapters<'a>,
     /// In the order of the batch's rows: first those that write, then those that read, of which the first goes on.
     lines: Vec<Line<'a>>,
     writing: usize,
@@ -189,19 +193,22 @@ impl<'a> Engine<'a> {
                 param.path()
             )));
         }
-        if model.lead() > 0 {
+        if model.lead() > 0 || generator.adapters().iter().any(|named| named.adapter.is_prompt()) {
             return Err(Error::Settings(
                 "an engine counts the blocks of its texts, and a prompt or prefix stands before them: answer with calls of one \
                  batch each, or take another kind of adapter"
                     .into(),
             ));
         }
+        let mut adapters = Adapters::new(model, generator.adapters());
+        adapters.hang(vec![(1, worn(generator.adapters(), None)?)]);
         let batch = Batch::new(model, 0, config.cache());
         Ok(Self {
             generator,
             config,
             piece: batch.piece(),
             batch,
+            adapters,
             lines: vec![],
             writing: 0,
             waiting: VecDeque::new(),

@@ -9,6 +9,7 @@ pub mod attention;
 pub mod balance;
 mod chunk;
 pub mod decompose;
+pub mod divergence;
 pub mod elementwise;
 pub mod embed;
 pub mod entropy;

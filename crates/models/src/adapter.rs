@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use phyla_kernels::rng::Rng;
+use phyla_nn::SublayerSpec;
 use phyla_nn::adapter::{Change, Slot};
 use phyla_ops::Param;
 
@@ -127,19 +128,47 @@ impl Adapter {
     }
 }
 
+type Changes = HashMap<*const Slot, Vec<Arc<Change>>>;
+
+fn changes_by_slot(adapters: &[Arc<Adapter>]) -> Changes {
+    let mut changes = Changes::new();
+    for part in adapters.iter().flat_map(|adapter| &adapter.parts) {
+        changes.entry(Arc::as_ptr(&part.site.slot)).or_default().push(part.change.clone());
+    }
+    changes
+}
+
 impl Model {
     /// Lets these adapters change the model, and no others: what several add to one map is added up, and of prompts and
     /// prefixes the first one counts. None at all is the model itself.
     pub fn use_adapters(&self, adapters: &[Arc<Adapter>]) {
-        let mut changes: HashMap<*const Slot, Vec<Arc<Change>>> = HashMap::new();
-        for part in adapters.iter().flat_map(|adapter| &adapter.parts) {
-            changes.entry(Arc::as_ptr(&part.site.slot)).or_default().push(part.change.clone());
-        }
+        let mut changes = changes_by_slot(adapters);
         let prompt = adapters.iter().find_map(|adapter| adapter.prompt.clone());
         *self.prompt.write().unwrap_or_else(PoisonError::into_inner) = prompt;
         for slot in self.slots() {
             slot.set(changes.remove(&Arc::as_ptr(slot)).unwrap_or_default());
         }
+    }
+
+    /// Lets some adapters change so many rows of what passes, others so many more, and so on: outside training, for models
+    /// whose [rows stay rows](Model::keeps_rows), and of adapters that put nothing before a text.
+    pub fn use_adapters_by_rows(&self, groups: &[(usize, Vec<Arc<Adapter>>)]) {
+        if let [(_, adapters)] = groups {
+            return self.use_adapters(adapters);
+        }
+        let mut groups: Vec<_> = groups.iter().map(|(rows, adapters)| (*rows, changes_by_slot(adapters))).collect();
+        for slot in self.slots() {
+            let of_slot = |changes: &mut Changes| changes.remove(&Arc::as_ptr(slot)).unwrap_or_default();
+            slot.set_rows(groups.iter_mut().map(|(rows, changes)| (*rows, of_slot(changes))).collect());
+        }
+    }
+
+    /// Whether each map of the main tower reads one row for each row of a pass: experts read those that chose them, and maps of
+    /// latents read all that is cached.
+    pub fn keeps_rows(&self) -> bool {
+        let mut sublayers = self.arch.main().layers.iter().flat_map(|layer| &layer.sublayers);
+        self.arch.source().is_none()
+            && sublayers.all(|sublayer| matches!(sublayer, SublayerSpec::Attention(_) | SublayerSpec::Mlp(_)))
     }
 
     /// Randomness of the adapters' dropout in training; none outside.

@@ -8,7 +8,7 @@ use phyla_nn::adapter::Slot;
 use phyla_nn::{
     Embedding, Emits, Head, HeadSpec, Init, Memory, Pass, Reads, Scope, Source, TokenTable, Tower, TowerSpec, Transform,
 };
-use phyla_ops::{CrossEntropy, Param, Tensor};
+use phyla_ops::{CrossEntropy, Distillation, Param, Tensor, Told};
 use serde_json::{Map, Value};
 
 use crate::adapter::Prompt;
@@ -146,8 +146,13 @@ impl Model {
         Ok(moved)
     }
 
-    /// Up to this many rows pass together as if each were alone, to the bit.
+    /// Up to this many rows pass together as if each were alone, to the bit, under the adapters that it has now.
     pub fn invariant_rows(&self) -> usize {
+        // What adapters change of latent attention is no longer folded, and then reads all that is cached of all rows.
+        let unfolds = |slot: &Arc<Slot>| slot.path().ends_with(".attn.kv_up") && !slot.changes().is_empty();
+        if self.slots().iter().any(unfolds) {
+            return 1;
+        }
         let limits = self.params.iter().map(|param| phyla_ops::invariant_rows(param.precision()));
         limits.min().unwrap_or(usize::MAX)
     }
@@ -193,10 +198,14 @@ impl Model {
         check(ids, self.arch.vocab(), pass)?;
         let (time, lead) = (pass.time(), prompt.lead()?);
         let count = lead.count;
-        pass.led(lead, self.arch.main().causal)?;
+        pass.led(lead, first, self.arch.main().causal)?;
         self.check_positions(pass)?;
         let text = |states: &Tensor| states.narrow(1, count, time);
-        let hidden = text(&self.main.forward(ids, token_types, pass)?)?;
+        let all = self.main.forward(ids, token_types, pass)?;
+        if !prompt.is_prefix() {
+            pass.first = Some(all.narrow(1, 0, 1)?);
+        }
+        let hidden = text(&all)?;
         if let Some(states) = &mut pass.hidden_states {
             *states = states.iter().map(text).collect::<Result<_>>()?;
         }
@@ -244,14 +253,18 @@ impl Model {
         wanted: impl Fn(&HeadSpec) -> bool,
     ) -> Result<Vec<Named>> {
         let mut results = vec![];
+        let first = |pass: &Pass| match &pass.first {
+            Some(first) => first.reshape((input.batch, hidden.last_dim())),
+            None => rows(hidden, &input.first()),
+        };
         let pooled = match &self.pooler {
-            Some(pooler) => Some(pooler.forward(&rows(hidden, &input.first())?, pass)?),
+            Some(pooler) => Some(pooler.forward(&first(pass)?, pass)?),
             None => None,
         };
         for head in self.heads.iter().filter(|head| wanted(&head.spec)) {
             let x = match (head.spec.reads, &pooled) {
                 (Reads::Tokens, _) => hidden.clone(),
-                (Reads::First, _) => rows(hidden, &input.first())?,
+                (Reads::First, _) => first(pass)?,
                 (Reads::Last { pad }, _) => rows(hidden, &input.last(pad))?,
                 (Reads::End { .. }, _) if hidden.dims()[..2] != [input.batch, input.time] => candle_core::bail!(
                     "{} reads the state where the text ends: expected the decoder to read {} x {} tokens as the encoder, \
@@ -326,16 +339,33 @@ impl Model {
         self.lm_head()?.choices(hidden, targets, temperature, pass)
     }
 
-    /// The loss of targets for tokens, by the head that answers for each token: with tokens, or with labels.
-    pub fn token_loss(&self, hidden: &Tensor, targets: &[i32], args: CrossEntropy, pass: &mut Pass) -> Result<Tensor> {
+    /// The head that answers for each token: with tokens, or with labels.
+    fn token_head(&self) -> Result<&Head> {
         let answers = |head: &&Head| head.spec.reads == Reads::Tokens && matches!(head.spec.emits, Emits::One(_));
         match self.heads.iter().find(answers) {
-            Some(head) => head.cross_entropy(hidden, targets, args, pass),
+            Some(head) => Ok(head),
             None => candle_core::bail!(
                 "the batch has a target for each token, and this model, for {}, no head that answers for each",
                 self.arch.task.describe()
             ),
         }
+    }
+
+    /// The loss of targets for tokens, by the head that answers for each token.
+    pub fn token_loss(&self, hidden: &Tensor, targets: &[i32], args: CrossEntropy, pass: &mut Pass) -> Result<Tensor> {
+        self.token_head()?.cross_entropy(hidden, targets, args, pass)
+    }
+
+    /// The same beside the divergence from what a teacher says of the same tokens, given its hidden states.
+    pub fn taught_loss(
+        &self,
+        hidden: &Tensor,
+        (teacher, theirs): (&Self, &Tensor),
+        targets: &[i32],
+        args: Distillation,
+        pass: &mut Pass,
+    ) -> Result<(Tensor, Told)> {
+        self.token_head()?.distillation(hidden, (teacher.token_head()?, theirs), targets, args, pass)
     }
 
     /// What a training pass says about the evenness of its mixtures of experts: some losses hang on the layers'

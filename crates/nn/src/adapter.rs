@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use candle_core::Result;
 use phyla_kernels::rng::Rng;
-use phyla_ops::{Dropout, Param, Tensor};
+use phyla_ops::{Data, Dropout, Param, Tensor};
 
 pub use bottleneck::Bottleneck;
 pub use low_rank::{LowRank, Magnitude};
@@ -120,15 +120,30 @@ pub struct Slot {
     /// `[output, input]`.
     sizes: [usize; 2],
     taken: AtomicBool,
-    changes: RwLock<Vec<Arc<Change>>>,
+    hung: RwLock<Hung>,
     rng: RwLock<Option<Rng>>,
+}
+
+/// What hangs in a slot.
+#[derive(Clone, Debug)]
+enum Hung {
+    /// Changes of everything that passes.
+    All(Vec<Arc<Change>>),
+    /// Changes of so many rows, then of so many others, and so on.
+    Rows(Vec<(usize, Vec<Arc<Change>>)>),
+}
+
+impl Default for Hung {
+    fn default() -> Self {
+        Self::All(vec![])
+    }
 }
 
 impl Slot {
     /// An empty slot of the map at `path`, whose weight is `[output, input]`.
     pub fn new(path: impl Into<String>, sizes: [usize; 2]) -> Self {
-        let (changes, rng) = (RwLock::default(), RwLock::default());
-        Self { path: path.into(), sizes, taken: AtomicBool::new(false), changes, rng }
+        let (hung, rng) = (RwLock::default(), RwLock::default());
+        Self { path: path.into(), sizes, taken: AtomicBool::new(false), hung, rng }
     }
 
     /// The path of the map, such as `decoder.layers.3.attn.q`.
@@ -141,19 +156,41 @@ impl Slot {
         self.sizes
     }
 
-    /// The changes that apply, in order.
+    /// The changes that apply, each once and in order.
     pub fn changes(&self) -> Vec<Arc<Change>> {
-        match self.taken.load(Ordering::Acquire) {
-            true => self.changes.read().unwrap_or_else(PoisonError::into_inner).clone(),
-            false => vec![],
+        match self.hung() {
+            Hung::All(changes) => changes,
+            Hung::Rows(groups) => {
+                let mut known = std::collections::HashSet::new();
+                let all = groups.into_iter().flat_map(|(_, changes)| changes);
+                all.filter(|change| known.insert(Arc::as_ptr(change))).collect()
+            }
         }
     }
 
     /// Replaces the changes that apply.
     pub fn set(&self, changes: Vec<Arc<Change>>) {
         let taken = !changes.is_empty();
-        *self.changes.write().unwrap_or_else(PoisonError::into_inner) = changes;
+        self.hang(Hung::All(changes), taken);
+    }
+
+    /// Replaces the changes that apply by those of so many rows of what passes, then those of so many others, and so on: all
+    /// that passes from then on has just these rows, and nothing is learned.
+    pub fn set_rows(&self, groups: Vec<(usize, Vec<Arc<Change>>)>) {
+        let taken = groups.iter().any(|(_, changes)| !changes.is_empty());
+        self.hang(Hung::Rows(groups), taken);
+    }
+
+    fn hang(&self, hung: Hung, taken: bool) {
+        *self.hung.write().unwrap_or_else(PoisonError::into_inner) = hung;
         self.taken.store(taken, Ordering::Release);
+    }
+
+    fn hung(&self) -> Hung {
+        match self.taken.load(Ordering::Acquire) {
+            true => self.hung.read().unwrap_or_else(PoisonError::into_inner).clone(),
+            false => Hung::default(),
+        }
     }
 
     /// Randomness for dropout in training; none outside. The same one gives the same masks, also when a pass is computed
@@ -170,14 +207,34 @@ impl Slot {
 
     /// The map with its changes.
     pub(crate) fn forward(&self, x: &Tensor, linear: &Linear) -> Result<Tensor> {
-        let changes = self.changes();
-        let mut x = x.clone();
-        for change in &changes {
-            x = change.before(&x)?;
-        }
         let rng = self.rng.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let site = Site { x: &x, linear, rng };
-        changes.iter().try_fold(linear.plain(&x)?, |y, change| change.after(y, &site))
+        match self.hung() {
+            Hung::All(changes) => {
+                let x = before(&changes, x)?;
+                after(&changes, linear.plain(&x)?, &Site { x: &x, linear, rng })
+            }
+            Hung::Rows(groups) => self.by_rows(x, linear, &groups),
+        }
+    }
+
+    /// The map of all rows at once, since its weight is what takes time, and to each row its own changes.
+    fn by_rows(&self, x: &Tensor, linear: &Linear, groups: &[(usize, Vec<Arc<Change>>)]) -> Result<Tensor> {
+        let (rows, all) = (x.dims().first().copied().unwrap_or(0), groups.iter().map(|(rows, _)| rows).sum::<usize>());
+        if rows != all {
+            candle_core::bail!("{}: adapters for {all} rows, and {rows} pass", self.path);
+        }
+        let mut start = 0;
+        let spans = groups.iter().map(|(rows, changes)| {
+            start += rows;
+            (start - rows, *rows, changes)
+        });
+        let spans: Vec<_> = spans.collect();
+        let cut = |x: &Tensor, (start, rows, _): &(usize, usize, _)| x.narrow(0, *start, *rows);
+        let inputs = spans.iter().map(|span| before(span.2, &cut(x, span)?)).collect::<Result<Vec<_>>>()?;
+        let y = linear.plain(&joined(&inputs)?)?;
+        let changed =
+            spans.iter().zip(&inputs).map(|(span, x)| after(span.2, cut(&y, span)?, &Site { x, linear, rng: None }));
+        joined(&changed.collect::<Result<Vec<_>>>()?)
     }
 
     /// Takes part in a pass with no rows; see [`Linear::rest`].
@@ -188,6 +245,22 @@ impl Slot {
             }
         }
         Ok(())
+    }
+}
+
+fn before(changes: &[Arc<Change>], x: &Tensor) -> Result<Tensor> {
+    changes.iter().try_fold(x.clone(), |x, change| change.before(&x))
+}
+
+fn after(changes: &[Arc<Change>], y: Tensor, site: &Site) -> Result<Tensor> {
+    changes.iter().try_fold(y, |y, change| change.after(y, site))
+}
+
+/// Rows one after the other, outside training.
+fn joined(parts: &[Tensor]) -> Result<Tensor> {
+    match parts {
+        [one] => Ok(one.clone()),
+        parts => Ok(Data::cat(&parts.iter().map(Tensor::data).collect::<Vec<_>>(), 0)?.into()),
     }
 }
 

@@ -152,7 +152,11 @@ impl Embed {
         if let Some(lead) = pass.lead() {
             x = lead.before(&x)?;
         }
-        if let Some(types) = self.types(types, &shape)? {
+        let led = types.filter(|_| led > 0).map(|types| {
+            let rows = types.chunks((shape[1] - led).max(1));
+            rows.flat_map(|row| std::iter::repeat_n(0, led).chain(row.iter().copied())).collect::<Vec<u32>>()
+        });
+        if let Some(types) = self.types(led.as_deref().or(types), &shape)? {
             x = phyla_ops::add(&x, &types)?;
         }
         if let Some(positions) = self.positions(pass, &shape)? {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_ops::{CrossEntropy, Param, Tensor};
+use phyla_ops::{CrossEntropy, Distillation, Param, Tensor, Told};
 
 use crate::{Act, Init, Linear, LinearSpec, Norm, NormSpec, Pass, Scope};
 
@@ -186,6 +186,24 @@ impl Head {
         let (rows, targets): (Vec<u32>, Vec<u32>) = counted.unzip();
         let x = phyla_ops::gather_rows(x, &rows)?;
         self.output.choices(&self.features(&x, pass)?, &targets, temperature)
+    }
+
+    /// Cross-entropy of those rows of `x[.., hidden]` whose target is not ignored, and their divergence from what a teacher's
+    /// head makes of its own; see [`phyla_ops::linear_distillation`].
+    pub fn distillation(
+        &self,
+        x: &Tensor,
+        (teacher, theirs): (&Self, &Tensor),
+        targets: &[i32],
+        args: Distillation,
+        pass: &mut Pass,
+    ) -> Result<(Tensor, Told)> {
+        let counted: Vec<u32> = (0u32..).zip(targets).filter(|(_, t)| **t >= 0).map(|(row, _)| row).collect();
+        let targets: Vec<i32> = targets.iter().copied().filter(|&t| t >= 0).collect();
+        let x = self.features(&phyla_ops::gather_rows(x, &counted)?, pass)?;
+        let theirs =
+            phyla_ops::no_grad(|| teacher.features(&phyla_ops::gather_rows(theirs, &counted)?, &mut Pass::idle()))?;
+        self.output.distillation(&x, (&teacher.output, &theirs), &targets, args)
     }
 
     /// Cross-entropy of `x[.., hidden]` against `targets`, one for each row, without keeping the outputs; see

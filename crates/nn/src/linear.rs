@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use candle_core::Result;
-use phyla_ops::{CrossEntropy, Param, Tensor};
+use phyla_ops::{CrossEntropy, Distillation, Param, Tensor, Told};
 
 use crate::adapter::Slot;
 use crate::{Act, Init, Scope};
@@ -102,6 +102,23 @@ impl Linear {
             return phyla_ops::cross_entropy(&self.slot.forward(x, self)?, targets, args);
         }
         phyla_ops::linear_cross_entropy(x, &self.weight, self.bias.as_ref(), targets, args)
+    }
+
+    /// Cross-entropy of `x wᵀ + b` against `targets` and divergence from what a teacher's map makes of its own `x`; see
+    /// [`phyla_ops::linear_distillation`]. The teacher's map learns nothing.
+    pub fn distillation(
+        &self,
+        x: &Tensor,
+        (teacher, theirs): (&Self, &Tensor),
+        targets: &[i32],
+        args: Distillation,
+    ) -> Result<(Tensor, Told)> {
+        if self.is_changed() || teacher.is_changed() {
+            let teacher = phyla_ops::no_grad(|| teacher.forward(theirs))?;
+            return phyla_ops::distillation(&self.forward(x)?, teacher.data(), targets, args);
+        }
+        let biases = [self.bias.as_ref(), teacher.bias.as_ref()];
+        phyla_ops::linear_distillation([x, theirs], [&self.weight, &teacher.weight], biases, targets, args)
     }
 
     /// Log-probabilities of `targets` under `(x wᵀ + b) / temperature` with the entropies of the rows, `[rows, 2]`, without

@@ -15,6 +15,8 @@ pub struct Pass<'a> {
     memory: Option<Memory>,
     /// What stands before the text of every row, of a pass that reads that, too.
     lead: Option<Lead>,
+    /// What the last layer says, `[batch, 1, hidden]`, of a prompt's first vector, which stands where a text would begin.
+    pub first: Option<Tensor>,
     randomness: Option<Randomness>,
     /// The balance losses of mixtures of experts, in training.
     pub balance: Option<Ledger>,
@@ -109,6 +111,7 @@ impl<'a> Pass<'a> {
             cache: None,
             memory: None,
             lead: None,
+            first: None,
             balance: None,
             relative: None,
             index: None,
@@ -148,12 +151,12 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Lets `lead` stand before every row's text: the pass reads it, too, and positions count it. For passes without a
+    /// Lets `lead` stand before every row's text, from position `first` on: the pass reads it, too, and positions count it. For passes without a
     /// cache; see [`Pass::lead_cache`].
     ///
     /// # Errors
     /// Several documents in a row.
-    pub fn led(&mut self, lead: Lead, causal: bool) -> Result<()> {
+    pub fn led(&mut self, lead: Lead, first: u32, causal: bool) -> Result<()> {
         let Some(tokens) = Arc::get_mut(&mut self.tokens) else {
             candle_core::bail!("a pass is led before anything has read its positions");
         };
@@ -164,7 +167,8 @@ impl<'a> Pass<'a> {
             );
         }
         let rows = tokens.positions.chunks(time.max(1)).take(batch);
-        tokens.positions = rows.flat_map(|row| (0..count).chain(row.iter().map(move |p| p + count))).collect();
+        tokens.positions =
+            rows.flat_map(|row| (first..first + count).chain(row.iter().map(move |p| p + count))).collect();
         tokens.mask = tokens.mask.behind(batch, time, lead.count, causal);
         if let Some(valid) = &mut tokens.valid {
             let rows = valid.chunks(time.max(1)).take(batch);
@@ -415,6 +419,7 @@ impl<'a> Pass<'a> {
             cache: None,
             memory: self.memory.clone(),
             lead: self.lead.clone(),
+            first: None,
             balance: self.balance.as_ref().map(Ledger::replay),
             relative: self.relative.clone(),
             index: self.index.clone(),

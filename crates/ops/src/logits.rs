@@ -44,21 +44,28 @@ impl Logits {
 
     /// Hands the logits of a few rows at a time to `work`, with the number of the first.
     pub fn each(&self, mut work: impl FnMut(usize, &mut [f32]) -> Result<()>) -> Result<()> {
-        let [vocab, k] = self.sizes;
-        let input = cpu::view::<f32>(&self.x)?;
-        let bias = self.bias.as_ref().map(cpu::view::<f32>).transpose()?;
+        let vocab = self.sizes[0];
         let chunk = chunk_rows(self.rows, vocab);
         let mut logits = alloc(chunk.min(self.rows) * vocab);
         for start in (0..self.rows).step_by(chunk) {
-            let m = chunk.min(self.rows - start);
-            let (xs, logits) = (&input[start * k..][..m * k], &mut logits[..m * vocab]);
-            self.w.compute().with(|w| {
-                product::linear(logits, xs, w, bias.as_deref(), [m, vocab, k], self.w.precision());
-                Ok(())
-            })?;
+            let logits = &mut logits[..chunk.min(self.rows - start) * vocab];
+            self.fill(start, logits)?;
             work(start, logits)?;
         }
         Ok(())
+    }
+
+    /// Logits of as many rows as there is room for, from row `start` on.
+    pub fn fill(&self, start: usize, logits: &mut [f32]) -> Result<()> {
+        let [vocab, k] = self.sizes;
+        let m = logits.len() / vocab.max(1);
+        let input = cpu::view::<f32>(&self.x)?;
+        let bias = self.bias.as_ref().map(cpu::view::<f32>).transpose()?;
+        let xs = &input[start * k..][..m * k];
+        self.w.compute().with(|w| {
+            product::linear(logits, xs, w, bias.as_deref(), [m, vocab, k], self.w.precision());
+            Ok(())
+        })
     }
 
     /// Takes the gradient of the logits of some rows, from row `start` on, back: into `dx`, and added to the weight's.

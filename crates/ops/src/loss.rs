@@ -106,7 +106,7 @@ fn total(losses: &[f32], scale: f32) -> Result<Data> {
     Data::new((sum * scale as f64) as f32, &candle_core::Device::Cpu)
 }
 
-fn reference(logits: &Data, targets: &[i32], args: CrossEntropy) -> Result<Data> {
+pub(crate) fn reference(logits: &Data, targets: &[i32], args: CrossEntropy) -> Result<Data> {
     let vocab = logits.dim(D::Minus1)?;
     let logits = logits.reshape(((), vocab))?.to_dtype(plain::wide(logits))?;
     let shifted = logits.broadcast_sub(&logits.max_keepdim(1)?.detach())?;

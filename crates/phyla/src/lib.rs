@@ -56,7 +56,7 @@ pub use phyla_generate::GenerationConfig;
 pub use phyla_models::{Input, Model};
 pub use phyla_train::recipe::Recipe;
 pub use phyla_train::{Options as TrainOptions, Summary, TrainError, train};
-pub use session::{Assistant, OpenOptions, Output, Session, adapt};
+pub use session::{AdapterFolder, Assistant, OpenOptions, Output, Session, adapt};
 pub use task::{embed, predict};
 
 /// Why a [`Session`] could not be opened or used.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::DType;
 use phyla_data::tokenizer::Tokenizer;
-use phyla_generate::{Event, Generation, GenerationConfig, Generator, Ngrams, PrefixCache};
+use phyla_generate::{Event, Generation, GenerationConfig, Generator, NamedAdapter, Ngrams, PrefixCache};
 use phyla_models::adapter::Adapter;
 use phyla_models::checkpoint::CheckpointError;
 use phyla_models::gguf::Gguf;
@@ -17,15 +17,38 @@ use phyla_ops::{Data, no_grad};
 use crate::Error;
 use crate::device::Choice;
 
+/// The folder of an adapter, and what it is called: `DIR`, or `NAME=DIR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterFolder {
+    /// The name; the folder as it is written unless given.
+    pub name: String,
+    /// The folder.
+    pub folder: PathBuf,
+}
+
+impl std::str::FromStr for AdapterFolder {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = text.split_once('=').filter(|(name, _)| !name.is_empty() && !name.contains(['/', '\\']));
+        let (name, folder) = named.unwrap_or((text, text));
+        Ok(Self { name: name.into(), folder: folder.into() })
+    }
+}
+
 /// Lets the adapters of these folders change `model`; what several add is added up.
 ///
 /// # Errors
-/// A folder that holds no adapter of this model.
-pub fn adapt(model: &Model, folders: &[PathBuf]) -> Result<(), Error> {
-    let mut adapters = vec![];
-    for folder in folders {
-        adapters.push(Arc::new(Adapter::load(model, folder)?));
+/// A folder that holds no adapter of this model, and two of one name.
+pub fn adapt(model: &Model, folders: &[AdapterFolder]) -> Result<Vec<NamedAdapter>, Error> {
+    let mut named: Vec<NamedAdapter> = vec![];
+    for AdapterFolder { name, folder } in folders {
+        if named.iter().any(|other| other.name == *name) {
+            return Err(LoadError::Adapter(format!("two adapters are called {name:?}: name them, NAME=DIR")).into());
+        }
+        named.push(NamedAdapter { name: name.clone(), adapter: Arc::new(Adapter::load(model, folder)?) });
     }
+    let adapters: Vec<_> = named.iter().map(|named| named.adapter.clone()).collect();
     if adapters.iter().filter(|adapter| adapter.is_prompt()).count() > 1 {
         return Err(LoadError::Adapter(
             "several prompts or prefixes cannot stand before one text: give one of them".into(),
@@ -33,7 +56,7 @@ pub fn adapt(model: &Model, folders: &[PathBuf]) -> Result<(), Error> {
         .into());
     }
     model.use_adapters(&adapters);
-    Ok(())
+    Ok(named)
 }
 
 /// How to open a model.
@@ -72,6 +95,8 @@ pub struct Session {
     pub negative: Vec<Vec<u32>>,
     /// What the decoder of an encoder-decoder reads before it writes.
     pub decoder_ids: Vec<u32>,
+    /// Adapters that change the model, of which requests of an engine may choose.
+    pub adapters: Vec<NamedAdapter>,
 }
 
 /// Who guesses what follows.
@@ -146,6 +171,7 @@ impl Session {
             amateur: None,
             negative: vec![],
             decoder_ids: vec![],
+            adapters: vec![],
         })
     }
 
@@ -224,6 +250,7 @@ impl Session {
     pub fn generator(&self) -> Generator<'_> {
         let mut generator = Generator::new(&self.model, self.tokenizer.as_ref());
         generator = generator.guided_from(&self.negative).decoding_from(&self.decoder_ids);
+        generator = generator.with_adapters(&self.adapters);
         if let Some(amateur) = &self.amateur {
             generator = generator.against(amateur);
         }

@@ -11,6 +11,10 @@ use std::path::Path;
 use std::process::Stdio;
 
 use common::{command, matches_snapshot, phyla, said, transcript};
+use phyla_kernels::rng::Rng;
+use phyla_models::LoadOptions;
+use phyla_models::adapter::{Adapter, AdapterSpec, LoraSpec};
+use phyla_ops::{Weight, cpu};
 use serde_json::{Value, json};
 use tiny::tiny_decoder;
 
@@ -67,6 +71,56 @@ fn prompts_of_a_file_are_answered_in_order_each_as_if_alone() {
     let expected: Vec<Value> =
         [5, 6].iter().map(|&id| json!({ "sequences": alone(path, &[id], &["--max-new-tokens", "3"]) })).collect();
     assert_eq!((answers, output.status.code()), (expected, Some(0)));
+}
+
+/// Writes an adapter of the model whose numbers are anything but nothing.
+fn adapter(path: &Path, name: &str, seed: u64) {
+    let model = phyla_models::load(&path.join("model"), &LoadOptions::default()).unwrap().0;
+    let adapter = Adapter::fresh(&model, &AdapterSpec::Lora(LoraSpec::default()), seed).unwrap();
+    for param in adapter.params() {
+        let mut numbers = vec![0.; param.count()];
+        Rng::new(seed).split(param.path()).fill_normal(&mut numbers, 0., 1.);
+        param.set_weight(Weight::Dense(cpu::tensor(numbers, param.dims()).unwrap())).unwrap();
+    }
+    adapter.save(&model, &path.join(name), None).unwrap();
+}
+
+#[test]
+fn each_prompt_chooses_its_adapters() {
+    let folder = tiny_decoder();
+    let path = folder.path();
+    adapter(path, "a", 1);
+    adapter(path, "b", 2);
+    let choices = [json!("first"), json!(["first", "b"]), json!(null), json!("b"), json!(["b"]), json!("c"), json!(7)];
+    let line = |adapter: &Value| format!("{}\n", json!({ "ids": [1, 2, 3], "adapter": adapter }));
+    let text: String = choices.iter().map(line).chain(["{\"ids\": [1, 2, 3]}\n".to_owned()]).collect();
+    fs::write(path.join("in.jsonl"), text).unwrap();
+    let args = ["generate", "--model", "model", "--input", "in.jsonl", "--max-new-tokens", "12"];
+    let output = phyla(path, &[&args[..], &["--adapter", "first=a", "--adapter", "b"]].concat());
+    let answers = lines(&String::from_utf8(output.stdout).unwrap());
+    let with = |adapters: &[&str]| {
+        let named: Vec<&str> = adapters.iter().flat_map(|name| ["--adapter", *name]).collect();
+        alone(path, &[1, 2, 3], &[&["--max-new-tokens", "12"], &named[..]].concat())
+    };
+    let expected = [
+        with(&["a"]),
+        with(&["a", "b"]),
+        with(&[]),
+        with(&["b"]),
+        with(&["b"]),
+        json!(null),
+        json!(null),
+        with(&["a", "b"]),
+    ];
+    for (at, (answer, expected)) in answers.iter().zip(&expected).enumerate() {
+        assert_eq!(answer.get("sequences").unwrap_or(&Value::Null), expected, "line {at}");
+    }
+    assert!(expected[0] != expected[2] && expected[0] != expected[3], "adapters that change nothing");
+    let error = |at: usize| answers[at]["error"].as_str().unwrap().to_owned();
+    assert!(error(5).contains("no adapter is called \"c\"; there are: \"first\", \"b\""), "{}", error(5));
+    assert!(error(6).contains("adapter: expected a name"), "{}", error(6));
+    let twice = phyla(path, &["generate", "--model", "model", "--ids", "1", "--adapter", "x=a", "--adapter", "x=b"]);
+    assert!(String::from_utf8_lossy(&twice.stderr).contains("two adapters are called \"x\""));
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn counted(batch: &Batch, path: &str, rows: usize) -> Option<Vec<bool>> {
 
 /// A head that the checkpoint may lack has to be learned, whatever else is adapted.
 fn with_new_head(mut spec: AdapterSpec, recipe: &Recipe, model: &Model) -> AdapterSpec {
-    let Some(save) = spec.save_mut() else { return spec };
+    let save = spec.save_mut();
     if recipe.objective.task().is_some() && save.is_empty() {
         let heads = model.arch.heads.iter().filter(|head| !head.is_lm());
         save.extend(heads.filter_map(|head| Pattern::parse(head.name).ok()));

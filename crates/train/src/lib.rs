@@ -30,6 +30,7 @@ pub mod signals;
 mod state;
 pub mod step;
 mod supply;
+pub mod teacher;
 pub mod tensorboard;
 mod vocabulary;
 

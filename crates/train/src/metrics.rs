@@ -78,6 +78,12 @@ impl Means {
         }
     }
 
+    /// Adds so many items that are summed already.
+    pub fn share(&mut self, name: &str, sum: f64, count: usize) {
+        let known = self.0.entry(name.to_owned()).or_default();
+        *known = (known.0 + sum, known.1 + count as u64);
+    }
+
     /// Adds what others have summed.
     pub fn merge(&mut self, other: &Self) {
         for (name, (more, items)) in &other.0 {

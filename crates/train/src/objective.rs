@@ -5,6 +5,7 @@
 
 pub mod policy;
 pub mod preference;
+mod taught;
 
 use candle_core::Result;
 use phyla_data::batch::{Batch, IGNORE, Labels, Source};
@@ -18,6 +19,7 @@ use self::preference::Found;
 use crate::critic::Critic;
 use crate::metrics::Means;
 use crate::recipe::Objective;
+use crate::teacher::Teacher;
 
 /// How a batch is run.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub struct Mode<'a> {
     pub checkpointing: bool,
     /// The value head, where one learns.
     pub critic: Option<&'a Critic>,
+    /// The teacher, where there is one.
+    pub teacher: Option<&'a Teacher>,
 }
 
 /// The two kinds of summands of a loss, each with a mean of its own.
@@ -156,7 +160,10 @@ impl Objective {
     pub fn losses(&self, model: &Model, batch: &Batch, counts: Counts, mode: &Mode) -> Result<Losses> {
         let mut seen = see(model, batch, counts, mode, self.neftune())?;
         let balance = model.balance(&mut seen.pass, mode.checkpointing)?;
-        let Found { parts, means, .. } = self.parts(model, batch, &mut seen, counts, mode)?;
+        let Found { parts, means, .. } = match mode.teacher {
+            Some(teacher) => taught::taught(model, batch, &mut seen, (teacher, counts), self.label_smoothing() as f32)?,
+            None => self.parts(model, batch, &mut seen, counts, mode)?,
+        };
         Ok(Losses { parts, balance, means })
     }
 

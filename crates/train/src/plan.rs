@@ -4,6 +4,7 @@
 mod blocks;
 mod known;
 mod operations;
+mod others;
 mod rows;
 mod serve;
 mod step;
@@ -85,13 +86,6 @@ fn item(name: &'static str, bytes: usize, note: impl Into<String>) -> Item {
 /// # Errors
 /// A model that cannot be found, a configuration that describes none, and an adapter that does not fit it.
 pub fn plan(recipe: &Recipe, known: KnownRows) -> Result<Plan, TrainError> {
-    if recipe.objective.play().is_some() {
-        return Err(TrainError::Settings(format!(
-            "`objective.kind` \"{}\" learns from its own completions, and what those take is not planned; plan the lm of \
-             such rows, and --serve for as many completions at once",
-            recipe.objective.name()
-        )));
-    }
     let (model, files) = model(recipe)?;
     // The adapter is made as in a run; copies for products would be copies of nothing.
     let plain = Recipe { dtype: Dtype::F32, ..recipe.clone() };
@@ -116,9 +110,28 @@ pub fn plan(recipe: &Recipe, known: KnownRows) -> Result<Plan, TrainError> {
     let (training, looking) = (walk(Tape::default()), walk(Tape::default()));
     training.train(&model.arch, &recipe.objective, &rows, recipe.train.activation_checkpointing);
     let (peak, scratch) = training.tape.peak();
-    let fixed = PROGRAM + weights + low_copies + adapters + gradients + states + scratch;
+    let mut more = vec![];
+    if let Some(distill) = &recipe.distill {
+        more.push(others::teacher(recipe, distill, &rows, peak.logits)?);
+    }
+    let play = recipe.objective.play();
+    if let Some(play) = &play {
+        let alone = adapter.as_ref().is_some_and(|adapter| adapter.saved().is_empty());
+        more.extend(others::beside_policy(recipe, play, (!alone).then_some(weights + low_copies), &rows)?);
+    }
+    let beside: usize = more.iter().map(|item| item.bytes).sum();
+    let fixed = PROGRAM + weights + low_copies + adapters + gradients + states + scratch + beside;
     let mut others = vec![];
-    if recipe.data.has_validation() {
+    if let Some(play) = &play {
+        let tape = Tape::default();
+        let written = others::writing(recipe, play, &model, Known::new(&model, stored, low, tape.clone()), tape, &rows);
+        others.push(item(
+            "roll-out",
+            fixed + written,
+            format!("{} completions are written", play.completions(recipe.train.batch * recipe.train.accumulate,)),
+        ));
+    }
+    if recipe.data.has_validation() && play.is_none() {
         looking.examine(&model.arch, &recipe.objective, &rows);
         others.push(item("validation", fixed + looking.tape.peak().0.total(), "held-out data are looked at"));
     }
@@ -128,7 +141,7 @@ pub fn plan(recipe: &Recipe, known: KnownRows) -> Result<Plan, TrainError> {
         others.push(item("loading", PROGRAM + files + own, "the files and what is made of them, side by side"));
     }
     let ways = if recipe.train.activation_checkpointing { ", layers computed again" } else { "" };
-    let items = vec![
+    let mut items = vec![
         item("program", PROGRAM, "code, threads, tokenizer"),
         item("weights", weights, kept_as(recipe)),
         item("copies in bf16", low_copies, "for products"),
@@ -139,6 +152,7 @@ pub fn plan(recipe: &Recipe, known: KnownRows) -> Result<Plan, TrainError> {
         item("logits", peak.logits, format!("{} classes, a piece at a time", model.arch.vocab())),
         item("scratch", scratch, "factors packed for products"),
     ];
+    items.extend(more);
     let mut made = Plan::new(items, others, [model.count(), count(&learned)], Some(rows));
     if matches!(recipe.method.name(), "prompt" | "p_tuning" | "prefix") {
         made.notes.push("the tokens that the method puts before each row are not counted: add them to --length".into());

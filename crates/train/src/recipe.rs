@@ -5,6 +5,7 @@
 //! number is checked before anything is loaded. Paths are relative to the working directory.
 
 mod data;
+mod distill;
 mod fields;
 mod method;
 mod model;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use data::{Columns, Data, Generated, Packing, Source, Stories, Sums, Table, TaskName, Text};
+pub use distill::Distill;
 pub use method::{Full, Method, Only};
 pub use model::Model;
 pub use objective::{
@@ -116,6 +118,8 @@ pub struct Recipe {
     pub method: Method,
     /// `[objective]`: what is minimised.
     pub objective: Objective,
+    /// `[distill]`: the teacher, where there is one.
+    pub distill: Option<Distill>,
     /// `[optim]`.
     pub optim: Optim,
     /// `[schedule]`: the learning rate over time.
@@ -142,6 +146,7 @@ struct Top {
     data: toml::Table,
     method: Option<toml::Table>,
     objective: Option<toml::Table>,
+    distill: Option<toml::Table>,
     optim: toml::Table,
     schedule: Option<toml::Table>,
     train: toml::Table,
@@ -185,6 +190,7 @@ impl Recipe {
             data: reader.kinded("data", top.data)?,
             method: reader.tagged("method", top.method.unwrap_or_default(), Some("full"))?,
             objective: reader.tagged("objective", top.objective.unwrap_or_default(), Some("lm"))?,
+            distill: top.distill.map(|table| reader.plain(&["distill"], table)).transpose()?,
             optim: reader.kinded("optim", top.optim)?,
             schedule: reader.kinded("schedule", top.schedule.unwrap_or_default())?,
             train: reader.plain(&["train"], top.train)?,
@@ -220,6 +226,7 @@ impl Recipe {
             data: kinded_to_table(&self.data).map_err(unwritable)?,
             method: Some(read::tagged_to_table(&self.method).map_err(unwritable)?),
             objective: Some(read::tagged_to_table(&self.objective).map_err(unwritable)?),
+            distill: self.distill.as_ref().map(to_table).transpose().map_err(unwritable)?,
             optim: kinded_to_table(&self.optim).map_err(unwritable)?,
             schedule: Some(kinded_to_table(&self.schedule).map_err(unwritable)?),
             train: to_table(&self.train).map_err(unwritable)?,
@@ -314,6 +321,9 @@ impl Recipe {
         self.data.check(&mut problems);
         self.data.check_fits(&self.objective, &mut problems);
         self.objective.check(&mut problems);
+        if let Some(distill) = &self.distill {
+            distill.check(&self.objective, &mut problems);
+        }
         self.method.check(&mut problems);
         self.check_adapter(&mut problems);
         self.optim.check(&mut problems);

@@ -258,6 +258,7 @@ impl Trainer<'_> {
             rng: Rng::new(self.recipe.seed),
             checkpointing: self.recipe.train.activation_checkpointing,
             critic: setup.critic(),
+            teacher: setup.teacher.as_ref(),
         };
         let mut result = stepper.run(&mut self.optimizer, &batches, self.state.step + 1, lr)?;
         result.means.merge(&means);

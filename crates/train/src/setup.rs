@@ -22,6 +22,7 @@ use crate::recipe::{self, Dtype, Objective, Play, Recipe};
 use crate::reference;
 use crate::rollout::{Reference, Rollouts};
 use crate::supply::{Material, Shown, Supply};
+use crate::teacher::Teacher;
 
 /// A run, ready to begin.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub struct Setup {
     pub warnings: Vec<String>,
     /// Where the model learns from what it writes itself.
     pub rollouts: Option<Rollouts>,
+    /// Where it learns of another one.
+    pub teacher: Option<Teacher>,
 }
 
 /// Where the weights come from.
@@ -147,6 +150,15 @@ impl Setup {
         };
         supply.notes.iter().for_each(|text| note(text));
         fits(recipe, &model, supply.longest)?;
+        let teacher = match &recipe.distill {
+            Some(distill) => {
+                let known = (&model, &*tokenizer, recipe.objective.task().map(|_| &supply.head));
+                let teacher = Teacher::load(recipe, distill, &resolve(&distill.teacher)?, known, device)?;
+                fits(recipe, &teacher.model, supply.longest)?;
+                Some(teacher)
+            }
+            None => None,
+        };
         let adapter = adapt(recipe, &model, checkpoint, &mut *supply.train, &tokenizer)?;
         let another = |other: Option<&Path>| {
             let start = match other {
@@ -190,7 +202,20 @@ impl Setup {
             }
             _ => None,
         };
-        Ok(Self { model, adapter, parent, tokenizer, train, validation, judge, shown, generation, warnings, rollouts })
+        Ok(Self {
+            model,
+            adapter,
+            parent,
+            tokenizer,
+            train,
+            validation,
+            judge,
+            shown,
+            generation,
+            warnings,
+            rollouts,
+            teacher,
+        })
     }
 }
 
@@ -296,7 +321,7 @@ pub fn start(recipe: &Recipe) -> Result<Start, TrainError> {
 }
 
 /// A folder, or the files of a hub id.
-fn resolve(name: &str) -> Result<std::path::PathBuf, TrainError> {
+pub(crate) fn resolve(name: &str) -> Result<std::path::PathBuf, TrainError> {
     Hub::from_env().resolve(name).map_err(|e| TrainError::Settings(e.to_string()))
 }
 

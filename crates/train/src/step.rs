@@ -12,6 +12,7 @@ use crate::metrics::Means;
 use crate::objective::{Counts, Mode};
 use crate::optimizer::{Optimizer, StepArgs};
 use crate::recipe::Objective;
+use crate::teacher::Teacher;
 
 /// What a step needs besides its batches.
 pub struct Stepper<'a> {
@@ -27,6 +28,8 @@ pub struct Stepper<'a> {
     pub checkpointing: bool,
     /// The value head, where one learns beside the model.
     pub critic: Option<&'a Critic>,
+    /// The teacher, where there is one.
+    pub teacher: Option<&'a Teacher>,
 }
 
 /// What a step found.
@@ -76,7 +79,8 @@ impl Stepper<'_> {
         for (index, batch) in batches.iter().enumerate().filter(|(_, batch)| !Counts::of(batch).is_empty()) {
             let rng = self.rng.split("dropout").split(step).split(index as u64);
             self.model.set_adapter_rng(Some(&rng.split("adapter")));
-            let mode = Mode { rng: Some(rng), checkpointing: self.checkpointing, critic: self.critic };
+            let mode =
+                Mode { rng: Some(rng), checkpointing: self.checkpointing, critic: self.critic, teacher: self.teacher };
             let losses = self.objective.losses(self.model, batch, counts, &mode)?;
             means.merge(&losses.means);
             let (value, part) = losses.total()?;

@@ -67,7 +67,15 @@ fn steps_of(
     let optim = Optim { rule, lr, weight_decay: 0., clip: None, ..Optim::default() };
     let mut optimizer = Optimizer::new(&optim, params, |_| 1.).unwrap();
     let objective = Objective::Lm(Lm::default());
-    let stepper = Stepper { model, objective: &objective, clip: None, rng: Rng::new(0), checkpointing, critic: None };
+    let stepper = Stepper {
+        model,
+        objective: &objective,
+        clip: None,
+        rng: Rng::new(0),
+        checkpointing,
+        critic: None,
+        teacher: None,
+    };
     let batches = std::slice::from_ref(batch);
     (1..=count).map(|step| stepper.run(&mut optimizer, batches, step, lr).unwrap().loss).collect()
 }
@@ -227,8 +235,15 @@ fn checkpointing_computes_the_same_masks_again() {
         let optim = Optim { lr: 1e-2, ..Optim::default() };
         let mut optimizer = Optimizer::new(&optim, &params, |_| 1.).unwrap();
         let objective = Objective::Lm(Lm::default());
-        let stepper =
-            Stepper { model: &model, objective: &objective, clip: None, rng: Rng::new(0), checkpointing, critic: None };
+        let stepper = Stepper {
+            model: &model,
+            objective: &objective,
+            clip: None,
+            rng: Rng::new(0),
+            checkpointing,
+            critic: None,
+            teacher: None,
+        };
         let batches = [batch("llama")];
         (1..=4).map(|step| stepper.run(&mut optimizer, &batches, step, 1e-2).unwrap().loss).collect::<Vec<_>>()
     };

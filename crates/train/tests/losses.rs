@@ -82,6 +82,7 @@ fn ten_steps(family: &str, batches: &[Batch], checkpointing: bool) -> (Vec<(f64,
         rng: Rng::new(0),
         checkpointing,
         critic: None,
+        teacher: None,
     };
     let results = (1..=10)
         .map(|step| {

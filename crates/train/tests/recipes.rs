@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use phyla_models::adapter::Adapter;
 use phyla_models::{LoadOptions, Task, load};
-use phyla_train::recipe::{LengthUnit, Model, Objective, Recipe, RewardFunction, Source};
+use phyla_train::recipe::{FromFile, LengthUnit, Model, Objective, Recipe, RewardFunction, Source, TokenizerTable};
 use phyla_train::{Options, Summary, train};
 use serde_json::{Value, json};
 
@@ -63,13 +63,18 @@ fn cut(mut recipe: Recipe, folder: &Path) -> Recipe {
         *rewards = judges();
         (rollout.max_completion_length, rollout.generation_batch_size) = (8, None);
     }
-    if matches!(&recipe.model, Model::Named(name) if name.starts_with("runs/")) {
+    let taught = recipe.distill.is_some();
+    if taught || matches!(&recipe.model, Model::Named(name) if name.starts_with("runs/")) {
         // What another recipe would have left there.
         let tiny = "[model]\nmodel_type = 'llama'\nhidden_size = 16\nintermediate_size = 24\nnum_hidden_layers = 1\n\
             num_attention_heads = 2\nmax_position_embeddings = 2048\n[tokenizer]\nkind = 'bpe'\nvocab_size = 600\n\
             [data]\nkind = 'stories'\n[optim]\nlr = 1e-3\n[train]\nsteps = 2\n";
         let tiny = Recipe::parse("tiny.toml", tiny, &[]).unwrap();
-        if recipe.method.adapter().is_some() {
+        if let Some(distill) = &mut recipe.distill {
+            let base = Recipe { output: folder.join("base"), ..tiny };
+            distill.teacher = run(&base).model.unwrap().display().to_string();
+            recipe.tokenizer = Some(TokenizerTable::Path(FromFile { path: distill.teacher.clone().into() }));
+        } else if recipe.method.adapter().is_some() {
             // An adapter begins with a model that has learned.
             let base = Recipe { output: folder.join("base"), ..tiny };
             recipe.model = Model::Named(run(&base).model.unwrap().display().to_string());

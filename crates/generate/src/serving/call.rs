@@ -97,7 +97,10 @@ impl<'a> Call<'a> {
             first.get_or_insert_with(Instant::now);
             sink(Update::Event(event));
         };
-        let generator = (*generator).cancelled_by(&job.cancel);
+        let mut generator = (*generator).cancelled_by(&job.cancel);
+        if job.adapters.len() != generator.adapters().len() {
+            generator = generator.forgetful();
+        }
         let made = generator.generate(&[request.prompt], &request.config, request.seed, &mut tell)?;
         self.timings.read += made.timings.read;
         self.done = made.sequences.into_iter().map(Some).collect();

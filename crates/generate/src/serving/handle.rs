@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::Model;
 
+use super::adapters::NamedAdapter;
 use super::request::{Job, Sink};
 use super::{Engine, EngineConfig, Request, RequestId, Stats, Update};
 use crate::{Error, Generator, Result};
@@ -22,12 +23,14 @@ pub struct Served {
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// See [`Generator::assisted_by`].
     pub assistant: Option<Arc<Model>>,
+    /// See [`Generator::with_adapters`].
+    pub adapters: Vec<NamedAdapter>,
 }
 
 impl Served {
     /// What answers a single call alike.
     pub fn generator(&self) -> Generator<'_> {
-        let generator = Generator::new(&self.model, self.tokenizer.as_deref());
+        let generator = Generator::new(&self.model, self.tokenizer.as_deref()).with_adapters(&self.adapters);
         match self.assistant.as_deref() {
             Some(assistant) => generator.assisted_by(assistant),
             None => generator,

@@ -6,7 +6,7 @@ use phyla_nn::Block;
 use super::Engine;
 use super::blocks::BlockId;
 use super::line::Line;
-use super::prefixes::{Found, ROOTS};
+use super::prefixes::Found;
 use super::request::count;
 use crate::Result;
 
@@ -33,10 +33,8 @@ impl<'a> Engine<'a> {
     /// shared; `false` if there are too few.
     fn seat(&mut self) -> Result<bool> {
         let Some(mut line) = self.waiting.pop_front() else { return Ok(false) };
-        let Some(root) = self.calls.get(&line.request).map(|call| ROOTS[usize::from(call.job.settings.deterministic)])
-        else {
-            return Ok(true);
-        };
+        let Some(call) = self.calls.get(&line.request) else { return Ok(true) };
+        let root = self.prefixes.root(&call.job.adapters, call.job.settings.deterministic);
         let reading = line.reading(self.piece);
         let mut found: Vec<Found> =
             if self.config.share_prefixes { self.prefixes.find(root, line.written()) } else { vec![] };
@@ -77,6 +75,7 @@ impl<'a> Engine<'a> {
         let Some(mut call) = self.calls.remove(&line.request) else { return Ok(()) };
         // Its memory is its own, and as large as the blocks that are free.
         while self.blocks.free() < call.job.blocks && self.prefixes.give_up(&mut self.blocks) {}
+        self.adapters.hang(vec![(1, call.job.adapters.clone())]);
         let ended = call.run_alone(&self.generator);
         self.totals.new_tokens += call.written();
         let counted = match &ended {

@@ -12,10 +12,14 @@ impl<'a> Engine<'a> {
     /// One id more for every line that writes; returns how many.
     pub(super) fn write(&mut self) -> Result<usize> {
         self.make_room()?;
+        self.sort_by_adapter()?;
         let rows = self.writing;
-        let Self { batch, lines, calls, row, totals, .. } = self;
+        let Self { batch, lines, calls, row, totals, adapters, .. } = self;
         let mut failed: Vec<(RequestId, Error)> = vec![];
-        for group in batch.groups_of(rows) {
+        let worn = |line: &Line| calls.get(&line.request).map(|call| call.job.adapters.clone());
+        let groups = batch.groups_of(rows).into_iter().flat_map(|group| adapters.cut(group, |row| worn(&lines[row])));
+        for (group, runs) in groups.collect::<Vec<_>>() {
+            adapters.hang(runs);
             let settings = |line: &Line| calls.get(&line.request).map(|call| &call.job.settings);
             let settings: Vec<_> = lines[group.clone()].iter().filter_map(settings).collect();
             // Where one is to be alike in any company, all are.
@@ -69,6 +73,7 @@ impl<'a> Engine<'a> {
         let (line, batch) = (&mut self.lines[row], &mut self.batch);
         let (request, wanted) = (line.request, last && line.is_fresh());
         let Some(call) = self.calls.get_mut(&request) else { return Ok(()) };
+        self.adapters.hang(vec![(1, call.job.adapters.clone())]);
         let ids = &line.active.history.ids()[line.read..end];
         let passed = call.job.settings.running(|| batch.read_piece(row, ids, wanted));
         call.has_read(ids.len());

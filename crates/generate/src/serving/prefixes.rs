@@ -5,19 +5,20 @@ use std::collections::HashMap;
 
 use phyla_nn::Block;
 
+use super::adapters::Worn;
 use super::blocks::{BlockId, Blocks};
 
 /// A block's place among all: which texts go on behind it. Never given twice.
 pub(super) type Place = u64;
-
-/// Where texts begin. Over quantised weights the numbers of those that are to be alike in any company differ from the others'.
-pub(super) const ROOTS: [Place; 2] = [0, 1];
 
 /// The blocks.
 #[derive(Default)]
 pub(super) struct Prefixes {
     places: HashMap<Key, Place>,
     nodes: HashMap<Place, Node>,
+    /// Where texts begin, by what changes the model for them. Over quantised weights the numbers of those that are to be alike in
+    /// any company differ from the others', too.
+    roots: HashMap<(Worn, bool), Place>,
     given: Place,
     clock: u64,
 }
@@ -64,6 +65,14 @@ pub(super) struct Found {
 }
 
 impl Prefixes {
+    /// Where texts begin that are read under these adapters, to be alike in any company or not.
+    pub fn root(&mut self, adapters: &Worn, deterministic: bool) -> Place {
+        *self.roots.entry((adapters.clone(), deterministic)).or_insert_with(|| {
+            self.given += 1;
+            self.given
+        })
+    }
+
     /// The blocks that a text begins with.
     pub fn find(&mut self, root: Place, text: Written) -> Vec<Found> {
         let (mut found, mut before) = (vec![], root);
@@ -91,11 +100,13 @@ impl Prefixes {
         if let Some(&place) = self.places.get(&key) {
             return Some(place);
         }
-        if !ROOTS.contains(&before) {
-            self.nodes.get_mut(&before)?.after += 1;
+        match self.nodes.get_mut(&before) {
+            Some(node) => node.after += 1,
+            None if self.roots.values().any(|&root| root == before) => {}
+            None => return None,
         }
         self.given += 1;
-        let place = self.given + ROOTS[1];
+        let place = self.given;
         blocks.share(id);
         self.places.insert(key.clone(), place);
         self.nodes.insert(place, Node { key, block, id, after: 0, used: self.clock });

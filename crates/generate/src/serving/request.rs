@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use phyla_nn::Block;
 
 use super::EngineConfig;
+use super::adapters::{Worn, worn};
 use crate::engine::prompt::Prompt;
 use crate::{Error, Event, GenerationConfig, Generator, Result, Sequence, Settings, StopStrings};
 
@@ -22,6 +23,8 @@ pub struct Request {
     pub config: GenerationConfig,
     /// Of every draw.
     pub seed: u64,
+    /// The adapters to answer with, by name; all that the engine has unless given, none if empty.
+    pub adapters: Option<Vec<String>>,
 }
 
 /// What whoever made a request is told.
@@ -64,6 +67,7 @@ pub struct RequestTimings {
 
 /// A request that can be answered.
 pub(super) struct Job {
+    pub adapters: Worn,
     pub settings: Settings,
     pub stops: StopStrings,
     pub prompt: Prompt,
@@ -83,6 +87,7 @@ impl Job {
     /// As [`Generator::generate`]; a request that the engine has too little room for.
     pub fn new(generator: &Generator, engine: &EngineConfig, total: usize, request: Request) -> Result<Self> {
         let submitted = Instant::now();
+        let adapters = worn(generator.adapters(), request.adapters.as_deref())?;
         let mut settings = generator.settings(&request.config)?;
         let stops = generator.resolve(&mut settings)?;
         let prompts = generator.prompts(std::slice::from_ref(&request.prompt), &settings, request.seed)?;
@@ -110,7 +115,7 @@ impl Job {
             )));
         }
         let alone = (!stepwise).then_some(request);
-        Ok(Self { settings, stops, prompt, blocks, alone, cancel: Arc::default(), submitted })
+        Ok(Self { adapters, settings, stops, prompt, blocks, alone, cancel: Arc::default(), submitted })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Requests to an engine are answered as if each were alone, and whatever becomes of them nothing is left behind.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod adapters;
 mod memory;
 mod requests;
 
@@ -72,7 +73,7 @@ fn requests(count: usize, seed: u64, new: u64, deterministic: bool) -> Vec<Reque
             }
             config.deterministic = deterministic.then_some(true);
             let prompt = prompt(rng.below(3) as u32, len, i as u32);
-            Request { prompt, config, seed: rng.below(5) }
+            Request { prompt, config, seed: rng.below(5), ..Request::default() }
         })
         .collect()
 }
@@ -290,7 +291,7 @@ fn what_was_written_is_no_prompt_to_others() {
     let together = |moment: &Moment| bits.note(moment, -1);
     let heard: [Rc<RefCell<Heard>>; 2] = Default::default();
     let mut engine = Engine::new(Generator::new(&model, None).watched_by(&together), small(12)).unwrap();
-    let request = |i: u32| Request { prompt: prompt(i, 70, i), config: sampling(500), seed: 1 };
+    let request = |i: u32| Request { prompt: prompt(i, 70, i), config: sampling(500), seed: 1, ..Request::default() };
     for (i, heard) in heard.iter().cloned().enumerate() {
         engine.submit(request(i as u32), move |update| heard.borrow_mut().hear(update)).unwrap();
     }
@@ -304,7 +305,7 @@ fn what_was_written_is_no_prompt_to_others() {
     // A prompt that goes on with the answer, and one with the first of its ids.
     let follow = |len: usize| {
         let prompt = [&request(1).prompt[..], &written[..len], &[5; 40]].concat();
-        Request { prompt, config: sampling(20), seed: 3 }
+        Request { prompt, config: sampling(20), seed: 3, ..Request::default() }
     };
     let more = [follow(200), follow(1)];
     for request in &more {

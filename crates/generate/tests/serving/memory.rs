@@ -73,7 +73,7 @@ fn requests_that_begin_alike_share_blocks() {
     let ask = |engine: &mut Engine, more: u32| {
         let heard: Rc<RefCell<Heard>> = Rc::default();
         let (told, prompt) = (heard.clone(), [&begin[..], &[more; 40]].concat());
-        let request = Request { prompt: prompt.clone(), config: sampling(5), seed: 1 };
+        let request = Request { prompt: prompt.clone(), config: sampling(5), seed: 1, ..Request::default() };
         let alone = alone(&model, &request);
         // Nothing of the test's is borrowed by what an engine keeps.
         engine.submit(request, move |update| told.borrow_mut().hear(update)).unwrap();
@@ -93,7 +93,8 @@ fn requests_that_begin_alike_share_blocks() {
     assert_eq!((stats.shared_tokens, stats.blocks.used, stats.blocks.kept), (768, 0, 6));
     // Side by side each page is there once.
     for more in [3, 4] {
-        let request = Request { prompt: [&begin[..], &[more; 40]].concat(), config: sampling(30), seed: 1 };
+        let request =
+            Request { prompt: [&begin[..], &[more; 40]].concat(), config: sampling(30), seed: 1, ..Request::default() };
         engine.submit(request, |_| {}).unwrap();
     }
     for _ in 0..4 {

@@ -9,7 +9,9 @@ fn what_cannot_be_done_is_refused_at_once() {
     let mut engine = Engine::new(generator, small(4)).unwrap();
     let ask = |engine: &mut Engine, prompt: Vec<u32>, config: GenerationConfig| {
         engine
-            .submit(Request { prompt, config, seed: 0 }, |_| unreachable!("told of a refused request"))
+            .submit(Request { prompt, config, seed: 0, ..Request::default() }, |_| {
+                unreachable!("told of a refused request")
+            })
             .map_err(|e| e.to_string())
     };
     for (prompt, config, error) in [
@@ -48,7 +50,9 @@ fn what_cannot_be_done_is_refused_at_once() {
         assert!(found.contains(error), "{found}");
     }
     // What just fits runs.
-    engine.submit(Request { prompt: vec![1; 250], config: sampling(7), seed: 0 }, |_| {}).unwrap();
+    engine
+        .submit(Request { prompt: vec![1; 250], config: sampling(7), seed: 0, ..Request::default() }, |_| {})
+        .unwrap();
     engine.run().unwrap();
     assert_eq!((engine.stats().finished, engine.blocks_in_use()), (1, 0));
 }
@@ -78,7 +82,7 @@ fn searches_and_guesses_are_answered_too() {
         for (i, config) in configs.iter().enumerate().filter(|(i, _)| !assisted || [0, 2, 4, 5].contains(i)) {
             let (heard, request) = (
                 Rc::<RefCell<Heard>>::default(),
-                Request { prompt: prompt(0, 40 + i, i as u32), config: config.clone(), seed: 2 },
+                Request { prompt: prompt(0, 40 + i, i as u32), config: config.clone(), seed: 2, ..Request::default() },
             );
             let own = heard.clone();
             engine.submit(request.clone(), move |update| own.borrow_mut().hear(update)).unwrap();
@@ -86,7 +90,9 @@ fn searches_and_guesses_are_answered_too() {
             told.push((heard, made.sequences));
         }
         let unwanted = configs[if assisted { 4 } else { 1 }].clone();
-        let unwanted = engine.submit(Request { prompt: vec![5], config: unwanted, seed: 0 }, |_| {}).unwrap();
+        let unwanted = engine
+            .submit(Request { prompt: vec![5], config: unwanted, seed: 0, ..Request::default() }, |_| {})
+            .unwrap();
         engine.step().unwrap();
         assert!(engine.cancel(unwanted).unwrap());
         engine.run().unwrap();
@@ -107,7 +113,12 @@ fn an_encoder_decoder_answers_one_request_after_the_other() {
     let generator = Generator::new(&model, None);
     let mut engine = Engine::new(generator, small(20)).unwrap();
     let heard: Vec<Rc<RefCell<Heard>>> = (0..4).map(|_| Rc::default()).collect();
-    let request = |i: usize| Request { prompt: (2..20 + i as u32).collect(), config: sampling(12), seed: i as u64 };
+    let request = |i: usize| Request {
+        prompt: (2..20 + i as u32).collect(),
+        config: sampling(12),
+        seed: i as u64,
+        ..Request::default()
+    };
     for (i, heard) in heard.iter().cloned().enumerate() {
         engine.submit(request(i), move |update| heard.borrow_mut().hear(update)).unwrap();
     }
@@ -125,7 +136,9 @@ fn time_that_is_over_ends_a_request_with_what_it_has() {
     let told = heard.clone();
     let config = GenerationConfig { max_time: Some(0.), num_return_sequences: Some(3), ..sampling(50) };
     engine
-        .submit(Request { prompt: vec![3; 300], config, seed: 0 }, move |update| told.borrow_mut().hear(update))
+        .submit(Request { prompt: vec![3; 300], config, seed: 0, ..Request::default() }, move |update| {
+            told.borrow_mut().hear(update)
+        })
         .unwrap();
     engine.run().unwrap();
     let heard = heard.borrow();
@@ -139,7 +152,7 @@ fn an_engine_on_a_thread_is_asked_from_any() {
     let model = model(json!({}));
     let requests = requests(24, 8, 30, false);
     let alone: Vec<_> = requests.iter().map(|request| alone(&model, request)).collect();
-    let served = Served { model: Arc::new(model), tokenizer: None, assistant: None };
+    let served = Served { model: Arc::new(model), tokenizer: None, assistant: None, adapters: vec![] };
     let handle = Engine::start(served.clone(), small(40)).unwrap();
     let heard: Vec<Arc<Mutex<Heard>>> = requests.iter().map(|_| Arc::default()).collect();
     std::thread::scope(|scope| {
@@ -169,8 +182,10 @@ fn an_engine_on_a_thread_is_asked_from_any() {
     let long = sampling(2000);
     let mut ids = vec![];
     for (request, heard) in requests.iter().zip(&ends) {
-        let (heard, request) =
-            (heard.clone(), Request { prompt: request.prompt[..1].to_vec(), config: long.clone(), seed: 1 });
+        let (heard, request) = (
+            heard.clone(),
+            Request { prompt: request.prompt[..1].to_vec(), config: long.clone(), seed: 1, ..Request::default() },
+        );
         ids.push(handle.submit(request, move |update| heard.lock().unwrap().hear(update)).unwrap());
     }
     handle.cancel(ids[0]);

@@ -65,9 +65,13 @@ pub(super) fn fresh(model: &Model, spec: &AdapterSpec, seed: u64) -> std::result
         };
         parts.push(Part { site, change: Arc::new(change) });
     }
-    let params = model.params().iter();
-    let saved = params.filter(|param| spec.save().iter().any(|pattern| pattern.covers(param.path()))).cloned();
-    Ok(Adapter { spec: spec.clone(), parts, prompt: None, saved: saved.collect() })
+    Ok(Adapter { spec: spec.clone(), parts, prompt: None, saved: saved(model, spec) })
+}
+
+/// Parameters of the model that are to be trained whole.
+pub(super) fn saved(model: &Model, spec: &AdapterSpec) -> Vec<Arc<Param>> {
+    let wanted = |param: &&Arc<Param>| spec.save().iter().any(|pattern| pattern.covers(param.path()));
+    model.params().iter().filter(wanted).cloned().collect()
 }
 
 impl Maker<'_> {

@@ -53,6 +53,23 @@ pub(super) fn load(model: &Model, folder: &Path) -> Read<Adapter> {
     Ok(Adapter { spec, parts, prompt: None, saved })
 }
 
+/// The parameters of a model that are a tensor of transformers each, by what a folder calls those.
+pub(super) fn whole(model: &Model, named: impl Fn(&str) -> String) -> Vec<(String, Arc<Param>)> {
+    let paths = paths(model);
+    let name = |param: &Arc<Param>| Some((named(&tensor_of(model, &paths, param.path())?), param.clone()));
+    model.params().iter().filter_map(name).collect()
+}
+
+/// Puts a folder's tensor into the model.
+pub(super) fn put_whole(checkpoint: &Checkpoint, tensor: &str, param: &Param) -> Read<()> {
+    let view = checkpoint.get(tensor)?;
+    if view.shape != param.dims() {
+        return Err(LoadError::Adapter(format!("{tensor}: expected {:?}, found {:?}", param.dims(), view.shape)));
+    }
+    let data = cpu::tensor(view.to_f32()?, param.dims())?.to_device(&param.weight().device())?;
+    Ok(param.set_weight(Weight::Dense(data))?)
+}
+
 impl Reader<'_> {
     /// What the folder has for one linear map.
     fn change(&mut self, site: &Site) -> Read<Option<Change>> {
@@ -186,15 +203,12 @@ impl Reader<'_> {
     /// Parameters of the model that are in the folder whole: they are put into the model.
     fn whole(&mut self) -> Read<Vec<Arc<Param>>> {
         let mut found = vec![];
-        let paths = paths(self.model);
-        for param in self.model.params() {
-            let Some(name) = tensor_of(self.model, &paths, param.path()).filter(|name| self.has(name)) else {
-                continue;
-            };
-            let values = self.numbers(&name, param.dims())?;
-            let data = cpu::tensor(values, param.dims())?.to_device(&param.weight().device())?;
-            param.set_weight(Weight::Dense(data))?;
-            found.push(param.clone());
+        for (tensor, param) in whole(self.model, |name| format!("{PREFIX}{name}")) {
+            if self.checkpoint.contains(&tensor) {
+                put_whole(&self.checkpoint, &tensor, &param)?;
+                self.used.insert(tensor);
+                found.push(param);
+            }
         }
         Ok(found)
     }

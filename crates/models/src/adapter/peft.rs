@@ -124,12 +124,6 @@ pub(super) fn config(
         ("target_modules".into(), json!(short(modules, all))),
         ("task_type".into(), json!(task(model.arch.task))),
     ]);
-    if let Some(prompt) = &adapter.prompt {
-        fields.remove("target_modules");
-        fields.extend(super::prompt::config(adapter, prompt));
-        return fields;
-    }
-    let mut set = |key: &str, value: Value| fields.insert(key.into(), value);
     if !adapter.saved.is_empty() {
         let paths = paths(model);
         let mut saved: Vec<String> = (adapter.saved.iter())
@@ -137,8 +131,14 @@ pub(super) fn config(
             .filter_map(|tensor| Some(tensor.rsplit_once('.')?.0.to_string()))
             .collect();
         saved.dedup();
-        set("modules_to_save", json!(saved));
+        fields.insert("modules_to_save".into(), json!(saved));
     }
+    if let Some(prompt) = &adapter.prompt {
+        fields.remove("target_modules");
+        fields.extend(super::prompt::config(adapter, prompt));
+        return fields;
+    }
+    let mut set = |key: &str, value: Value| fields.insert(key.into(), value);
     let transposed = adapter.parts.iter().any(|part| part.site.transposed);
     match &adapter.spec {
         AdapterSpec::Lora(lora) => {

@@ -1,126 +1,38 @@
 //! What stands before every text and is learned: prompt tuning (Lester et al. 2021), P-tuning (Liu et al. 2021) and prefix
-//! tuning (Li and Liang 2021; without its projection P-tuning v2, Liu et al. 2022). For decoders alone.
+//! tuning (Li and Liang 2021; without its projection P-tuning v2, Liu et al. 2022). For models of one tower.
 
+mod spec;
+
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Result;
 use phyla_kernels::rng::Rng;
 use phyla_nn::adapter::network;
+use phyla_nn::pattern::Pattern;
 use phyla_nn::{Act, Lead, SublayerSpec};
 use phyla_ops::{Data, Param, Tensor};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use spec::TOKENS;
+pub(super) use spec::check;
+pub use spec::{Network, PTuningSpec, PrefixSpec, PromptInit, PromptSpec};
+
 use super::fresh::param;
+use super::load::{put_whole, whole};
 use super::peft::{PeftConfig, WEIGHTS};
-use super::save::write;
+use super::save::{Tensors, write, write_all};
 use super::{Adapter, AdapterSpec};
 use crate::checkpoint::Checkpoint;
 use crate::{LoadError, Model};
 
 /// Where what makes a prompt is kept, to be trained further; peft, which keeps the prompt alone, never reads it.
 const ENCODER: &str = "prompt_encoder.safetensors";
+/// What the names of the model's own parameters begin with in peft's file, where there is a prompt in it.
+pub(super) const BESIDE: &str = "base_model.";
 /// The tensor of peft.
 const EMBEDDINGS: &str = "prompt_embeddings";
-
-/// How many tokens nobody wrote.
-const TOKENS: usize = 20;
-
-/// Prompt tuning: vectors before those of the text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PromptSpec {
-    /// How many.
-    #[serde(alias = "num_virtual_tokens")]
-    pub tokens: usize,
-    /// How they begin.
-    #[serde(alias = "prompt_tuning_init")]
-    pub init: PromptInit,
-    /// The text whose vectors they begin with, over and over where it is shorter.
-    #[serde(alias = "prompt_tuning_init_text")]
-    pub init_text: Option<String>,
-}
-
-/// How a prompt begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PromptInit {
-    /// Normal numbers.
-    #[default]
-    #[serde(alias = "RANDOM")]
-    Random,
-    /// The vectors of random tokens.
-    #[serde(alias = "SAMPLE_VOCAB")]
-    SampleVocab,
-    /// The vectors of a text.
-    #[serde(alias = "TEXT")]
-    Text,
-}
-
-/// P-tuning: the same, made by a small network while they are trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PTuningSpec {
-    /// How many.
-    #[serde(alias = "num_virtual_tokens")]
-    pub tokens: usize,
-    /// The network.
-    #[serde(alias = "encoder_reparameterization_type")]
-    pub encoder: Network,
-    /// Its width; that of the token vectors by default.
-    #[serde(alias = "encoder_hidden_size")]
-    pub hidden: Option<usize>,
-    /// Layers of an LSTM.
-    #[serde(alias = "encoder_num_layers")]
-    pub layers: usize,
-}
-
-/// What makes a prompt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Network {
-    /// Three linear maps.
-    #[default]
-    #[serde(alias = "MLP")]
-    Mlp,
-    /// An LSTM of two directions, and two linear maps.
-    #[serde(alias = "LSTM")]
-    Lstm,
-}
-
-/// Prefix tuning: keys and values of every layer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PrefixSpec {
-    /// How many.
-    #[serde(alias = "num_virtual_tokens")]
-    pub tokens: usize,
-    /// Whether two linear maps make them while they are trained (Li and Liang 2021, section 4.3).
-    #[serde(alias = "prefix_projection")]
-    pub projection: bool,
-    /// Their width; that of a layer's keys by default.
-    #[serde(alias = "encoder_hidden_size")]
-    pub hidden: Option<usize>,
-}
-
-impl Default for PromptSpec {
-    fn default() -> Self {
-        Self { tokens: TOKENS, init: PromptInit::Random, init_text: None }
-    }
-}
-
-impl Default for PTuningSpec {
-    fn default() -> Self {
-        Self { tokens: TOKENS, encoder: Network::Mlp, hidden: None, layers: 2 }
-    }
-}
-
-impl Default for PrefixSpec {
-    fn default() -> Self {
-        Self { tokens: TOKENS, projection: false, hidden: None }
-    }
-}
 
 /// Sizes of the model that a prompt is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,8 +53,8 @@ impl Sizes {
     fn of(model: &Model, prefix: bool) -> std::result::Result<Self, LoadError> {
         let (main, lost) =
             (model.arch.main(), |why: &str| Err(LoadError::Adapter(format!("prompts and prefixes {why}"))));
-        if model.arch.source().is_some() || !main.causal || model.arch.lm_head().is_none() {
-            return lost("are for models that write from left to right, and this one does not");
+        if model.arch.source().is_some() {
+            return lost("stand before one text, and this model reads one and writes another");
         }
         let dim = model.token_table().dims()[1];
         let mut sizes = Self { dim, layers: main.layers.len(), kv_heads: 0, head_dim: 0 };
@@ -191,6 +103,11 @@ impl Prompt {
     /// How many positions it takes.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Whether it stands for keys and values, and not for tokens.
+    pub(crate) fn is_prefix(&self) -> bool {
+        self.prefix
     }
 
     /// What it learns.
@@ -309,7 +226,8 @@ impl Maker<'_> {
 pub(super) fn fresh(model: &Model, spec: &AdapterSpec, rng: Rng) -> std::result::Result<Adapter, LoadError> {
     let sizes = Sizes::of(model, matches!(spec, AdapterSpec::Prefix(_)))?;
     let prompt = Maker { rng: rng.clone(), saved: None }.prompt(spec, sizes)?;
-    let adapter = Adapter { spec: spec.clone(), parts: vec![], saved: vec![], prompt: Some(Arc::new(prompt)) };
+    let saved = super::fresh::saved(model, spec);
+    let adapter = Adapter { spec: spec.clone(), parts: vec![], saved, prompt: Some(Arc::new(prompt)) };
     if let AdapterSpec::Prompt(PromptSpec { init: PromptInit::SampleVocab, tokens, .. }) = spec {
         let mut rng = rng.split("sample_vocab");
         let ids: Vec<u32> = (0..*tokens).map(|_| rng.below(model.arch.vocab() as u64) as u32).collect();
@@ -320,13 +238,22 @@ pub(super) fn fresh(model: &Model, spec: &AdapterSpec, rng: Rng) -> std::result:
 
 /// Reads a folder of one of the three methods.
 pub(super) fn load(model: &Model, folder: &Path, config: &PeftConfig) -> std::result::Result<Adapter, LoadError> {
-    let spec = spec(config)?;
+    let mut spec = spec(config)?;
     let prefix = matches!(spec, AdapterSpec::Prefix(_));
     let sizes = Sizes::of(model, prefix)?;
     let checkpoint = Checkpoint::open(folder.join(WEIGHTS))?;
-    if let Some(other) = checkpoint.names().find(|name| *name != EMBEDDINGS) {
+    let (mut used, mut saved) = (HashSet::from([EMBEDDINGS.to_owned()]), vec![]);
+    for (tensor, param) in whole(model, |name| format!("{BESIDE}{name}")) {
+        if checkpoint.contains(&tensor) {
+            put_whole(&checkpoint, &tensor, &param)?;
+            used.insert(tensor);
+            saved.push(param);
+        }
+    }
+    if let Some(other) = checkpoint.names().find(|name| !used.contains(*name)) {
         return Err(LoadError::Adapter(format!("{}: nothing here takes {other}", folder.display())));
     }
+    spec.save_mut().extend(saved.iter().filter_map(|param| Pattern::parse(param.path()).ok()));
     let encoder = folder.join(ENCODER);
     let prompt = if encoder.is_file() {
         let saved = Checkpoint::open(encoder)?;
@@ -344,7 +271,7 @@ pub(super) fn load(model: &Model, folder: &Path, config: &PeftConfig) -> std::re
         let embedding = param("prompt.embedding.weight".into(), values, &view.shape)?;
         Prompt { count, prefix, sizes, embedding, encoder: None }
     };
-    Ok(Adapter { spec, parts: vec![], saved: vec![], prompt: Some(Arc::new(prompt)) })
+    Ok(Adapter { spec, parts: vec![], saved, prompt: Some(Arc::new(prompt)) })
 }
 
 fn spec(config: &PeftConfig) -> std::result::Result<AdapterSpec, LoadError> {
@@ -358,7 +285,8 @@ fn spec(config: &PeftConfig) -> std::result::Result<AdapterSpec, LoadError> {
     let hidden = number("encoder_hidden_size");
     Ok(match config.method.as_str() {
         "PREFIX_TUNING" => {
-            AdapterSpec::Prefix(PrefixSpec { tokens, projection: config.on("prefix_projection"), hidden })
+            let projection = config.on("prefix_projection");
+            AdapterSpec::Prefix(PrefixSpec { tokens, projection, hidden, save: vec![] })
         }
         "P_TUNING" => {
             let lstm = config.text("encoder_reparameterization_type") == Some("LSTM");
@@ -368,17 +296,19 @@ fn spec(config: &PeftConfig) -> std::result::Result<AdapterSpec, LoadError> {
                 encoder,
                 hidden,
                 layers: number("encoder_num_layers").unwrap_or(2),
+                save: vec![],
             })
         }
         _ => AdapterSpec::Prompt(PromptSpec { tokens, ..PromptSpec::default() }),
     })
 }
 
-/// Writes the prompt, and what makes it if that is trained.
-pub(super) fn save(prompt: &Prompt, folder: &Path) -> std::result::Result<(), LoadError> {
+/// Writes the prompt with what is saved beside it, and what makes it if that is trained.
+pub(super) fn save(prompt: &Prompt, mut tensors: Tensors, folder: &Path) -> std::result::Result<(), LoadError> {
     let vectors = phyla_ops::no_grad(|| prompt.vectors())?;
     let values: Vec<f32> = vectors.data().flatten_all()?.to_vec1()?;
-    write(&folder.join(WEIGHTS), [(EMBEDDINGS, vectors.dims(), &values[..])].into_iter())?;
+    tensors.insert(EMBEDDINGS.into(), (vectors.dims().to_vec(), values));
+    write_all(&folder.join(WEIGHTS), &tensors)?;
     if prompt.encoder.is_some() {
         let mut tensors = vec![];
         for param in prompt.params() {
@@ -443,36 +373,5 @@ impl Adapter {
     /// Whether it stands before every text, where nothing else can at the same time.
     pub fn is_prompt(&self) -> bool {
         self.prompt.is_some()
-    }
-}
-
-/// The settings that no prompt could be made with.
-pub(super) fn check(spec: &AdapterSpec, problems: &mut Vec<String>) {
-    let mut size = |key: &str, size: usize| {
-        if !(1..=1 << 16).contains(&size) {
-            problems.push(format!("`method.{key}` is {size}; expected 1 to 65536"));
-        }
-    };
-    match spec {
-        AdapterSpec::Prompt(spec) => {
-            size("tokens", spec.tokens);
-            match (spec.init, &spec.init_text) {
-                (PromptInit::Text, None) => {
-                    problems.push("`method.init` is \"text\": say which with `init_text`".into())
-                }
-                (PromptInit::Text, _) | (_, None) => {}
-                (_, Some(_)) => problems.push("`method.init_text` needs `init = \"text\"`".into()),
-            }
-        }
-        AdapterSpec::PTuning(spec) => {
-            size("tokens", spec.tokens);
-            size("layers", spec.layers);
-            spec.hidden.into_iter().for_each(|hidden| size("hidden", hidden));
-        }
-        AdapterSpec::Prefix(spec) => {
-            size("tokens", spec.tokens);
-            spec.hidden.into_iter().for_each(|hidden| size("hidden", hidden));
-        }
-        _ => {}
     }
 }

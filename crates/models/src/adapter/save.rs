@@ -17,7 +17,7 @@ use crate::cut::Cut;
 use crate::{LoadError, Model};
 
 /// Tensors by name, in the order in which they are written.
-type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+pub(super) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 pub(super) fn save(adapter: &Adapter, model: &Model, folder: &Path, base: Option<&str>) -> Result<(), LoadError> {
     std::fs::create_dir_all(folder)
@@ -34,14 +34,12 @@ pub(super) fn save(adapter: &Adapter, model: &Model, folder: &Path, base: Option
                 param.path()
             )));
         };
-        tensors.insert(format!("{PREFIX}{name}"), (param.dims().to_vec(), param.numbers()?));
+        let prefix = if adapter.is_prompt() { prompt::BESIDE } else { PREFIX };
+        tensors.insert(format!("{prefix}{name}"), (param.dims().to_vec(), param.numbers()?));
     }
     match &adapter.prompt {
-        Some(prompt) => prompt::save(prompt, folder)?,
-        None => write(
-            &folder.join(WEIGHTS),
-            tensors.iter().map(|(name, (shape, values))| (name.as_str(), &shape[..], &values[..])),
-        )?,
+        Some(prompt) => prompt::save(prompt, tensors, folder)?,
+        None => write_all(&folder.join(WEIGHTS), &tensors)?,
     }
     let all = sites(model);
     let all: HashSet<&str> = all.iter().flatten().map(|site| site.module.as_str()).collect();
@@ -52,6 +50,11 @@ pub(super) fn save(adapter: &Adapter, model: &Model, folder: &Path, base: Option
     let text = serde_json::to_vec_pretty(&Value::Object(fields))
         .map_err(|error| LoadError::Adapter(format!("{CONFIG}: {error}")))?;
     Ok(atomic_write(folder.join(CONFIG), &text)?)
+}
+
+/// Writes tensors that are all there.
+pub(super) fn write_all(path: &Path, tensors: &Tensors) -> Result<(), LoadError> {
+    write(path, tensors.iter().map(|(name, (shape, values))| (name.as_str(), &shape[..], &values[..])))
 }
 
 /// Writes tensors: their names, shapes and numbers.

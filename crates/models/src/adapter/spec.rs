@@ -218,19 +218,23 @@ impl AdapterSpec {
             Self::Vera(vera) => &vera.save,
             Self::Ia3(ia3) => &ia3.save,
             Self::Bottleneck(bottleneck) => &bottleneck.save,
-            Self::Prompt(_) | Self::PTuning(_) | Self::Prefix(_) => &[],
+            Self::Prompt(prompt) => &prompt.save,
+            Self::PTuning(prompt) => &prompt.save,
+            Self::Prefix(prefix) => &prefix.save,
         }
     }
 
-    /// The same, to be added to; none of what stands before a text.
-    pub fn save_mut(&mut self) -> Option<&mut Vec<Pattern>> {
-        Some(match self {
+    /// The same, to be added to.
+    pub fn save_mut(&mut self) -> &mut Vec<Pattern> {
+        match self {
             Self::Lora(lora) => &mut lora.save,
             Self::Vera(vera) => &mut vera.save,
             Self::Ia3(ia3) => &mut ia3.save,
             Self::Bottleneck(bottleneck) => &mut bottleneck.save,
-            Self::Prompt(_) | Self::PTuning(_) | Self::Prefix(_) => return None,
-        })
+            Self::Prompt(prompt) => &mut prompt.save,
+            Self::PTuning(prompt) => &mut prompt.save,
+            Self::Prefix(prefix) => &mut prefix.save,
+        }
     }
 
     /// Whether it stands before every text, and changes no linear map.

@@ -8,6 +8,7 @@ mod checkpoint;
 mod choice;
 mod conv;
 mod disentangled;
+mod distillation;
 mod elementwise;
 mod experts;
 mod heads;

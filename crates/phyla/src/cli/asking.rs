@@ -99,7 +99,8 @@ impl Asking {
             Some(assistant) => open(&self.model)?.assisted_by(open(assistant)?),
             None => self.ngrams.assist(open(&self.model)?)?,
         };
-        adapt(&session.model, &self.adapters.adapters)?;
+        let adapters = adapt(&session.model, &self.adapters.adapters)?;
+        let session = Session { adapters, ..session };
         let mut session = match &self.amateur_model {
             Some(amateur) => session.against(open(amateur)?)?,
             None => session,

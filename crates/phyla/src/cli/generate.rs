@@ -31,14 +31,15 @@ use super::outputs;
   phyla generate --model models/small --prompt @letter.txt --json-schema letter.schema.json
   echo \"Once upon a time\" | phyla generate --model models/small --prompt - --json
   phyla generate --model models/small --input prompts.jsonl --output answers.jsonl --max-new-tokens 200
+  phyla generate --model models/small --adapter de=runs/de/model --adapter en=runs/en/model --input prompts.jsonl
 
 Without options the model's own generation_config.json decides. Text goes to standard output as it is
 written; --json prints everything at the end.
 
 --input answers a file of prompts, many at once, each as if it were alone: a JSON object a line, with \"prompt\"
-or \"ids\", perhaps an \"id\" and a \"seed\", and any setting of its own (\"temperature\": 0.8); or, where the file is
-not called .jsonl, a prompt a line. A JSON line comes out for each, in order: {\"id\", \"sequences\": [{\"text\", \"ids\",
-\"finish_reason\"}]}, or {\"error\"}; the exit status is 2 if there was one.")]
+or \"ids\", perhaps an \"id\", a \"seed\" and an \"adapter\" (the name of one, a list, or null for none; all without it), and
+any setting of its own (\"temperature\": 0.8); or, where the file is not called .jsonl, a prompt a line. A JSON line comes
+out for each, in order: {\"id\", \"sequences\": [{\"text\", \"ids\", \"finish_reason\"}]}, or {\"error\"}; the exit status is 2 if there was one.")]
 pub struct Args {
     #[command(flatten)]
     asking: Asking,

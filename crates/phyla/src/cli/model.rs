@@ -7,7 +7,7 @@ use anyhow::Context;
 use candle_core::{DType, Device};
 use clap::ValueEnum;
 use phyla::device::Choice;
-use phyla::{OpenOptions, Session, adapt};
+use phyla::{AdapterFolder, OpenOptions, Session, adapt};
 use phyla_models::hub::Hub;
 use phyla_models::{LoadOptions, Model, Quantize, load};
 
@@ -39,9 +39,10 @@ impl Dtype {
 /// What changes the model beside its weights.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct AdapterArgs {
-    /// An adapter's folder, as peft or `phyla train` writes it; what several add (repeat it) is added up
-    #[arg(long = "adapter", value_name = "DIR")]
-    pub adapters: Vec<PathBuf>,
+    /// An adapter's folder, as peft or `phyla train` writes it; what several add (repeat it) is added up. With a name,
+    /// lines of `generate --input` can choose it
+    #[arg(long = "adapter", value_name = "[NAME=]DIR")]
+    pub adapters: Vec<AdapterFolder>,
 }
 
 /// Into how few bits the weights are put on loading.

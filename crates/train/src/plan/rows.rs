@@ -3,7 +3,7 @@
 use phyla_data::pretrain::SpanSettings;
 use phyla_models::Arch;
 
-use crate::recipe::{Objective, Recipe};
+use crate::recipe::{Objective, Play, Recipe};
 
 /// A batch, as large as it can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -46,7 +46,11 @@ impl Rows {
             Objective::Qa(qa) => (qa.max_len, None),
             Objective::MultipleChoice(choice) => (choice.max_len, None),
             Objective::Sft(sft) => (sft.max_len, None),
-            other => (other.completions().map_or(arch.context, |settings| settings.max_len), None),
+            other => match (other.completions(), other.play()) {
+                (Some(settings), _) => (settings.max_len, None),
+                (_, Some(Play { rollout, .. })) => (rollout.max_prompt_length + rollout.max_completion_length, None),
+                _ => (arch.context, None),
+            },
         };
         if arch.context_is_hard {
             length = length.min(arch.context);
@@ -58,7 +62,7 @@ impl Rows {
             Objective::Dpo(_) | Objective::Orpo(_) | Objective::Cpo(_) | Objective::Simpo(_) | Objective::Reward(_) => {
                 2
             }
-            _ => 1,
+            other => other.play().map_or(1, |play| play.together),
         };
         let examples = match (known.batch, recipe.train.batch_tokens) {
             (Some(batch), _) => batch,
@@ -72,7 +76,11 @@ impl Rows {
             Objective::Classify(_) | Objective::Qa(_) | Objective::MultipleChoice(_) | Objective::Reward(_) => 0.,
             _ => 1.,
         };
-        Self { batch, length, source, targets: (share * (batch * length) as f64).ceil() as usize }
+        let targets = match recipe.objective.play() {
+            Some(play) => batch * play.rollout.max_completion_length.min(length),
+            None => (share * (batch * length) as f64).ceil() as usize,
+        };
+        Self { batch, length, source, targets }
     }
 
     /// Tokens of the main tower.

@@ -33,7 +33,7 @@ pub struct Serving {
 }
 
 /// Tokens of a prompt that are read at once.
-const CHUNK: usize = 512;
+pub(super) const CHUNK: usize = 512;
 /// Positions beyond a window whose pages are kept: what one pass reads, and what may be taken back.
 const BEYOND: usize = CHUNK + 3 * POSITIONS;
 
@@ -116,7 +116,7 @@ fn how(serving: &Serving) -> String {
 }
 
 /// Bytes of a sequence's keys and values; of an encoder-decoder those of its source, too, in f32.
-fn cache(arch: &Arch, context: usize, kept: Kept) -> usize {
+pub(super) fn cache(arch: &Arch, context: usize, kept: Kept) -> usize {
     if let Towers::Encoder(_) = arch.towers {
         return 0;
     }

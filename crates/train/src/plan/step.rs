@@ -3,6 +3,7 @@
 use phyla_models::{Arch, Towers};
 use phyla_nn::{Emits, HeadSpec, Reads};
 
+use super::operations::Matrix;
 use super::rows::Rows;
 use super::tape::Tensor;
 use super::walk::{Pass, Walk};
@@ -72,6 +73,15 @@ impl Walk {
                         let (hidden, pass) = self.see(arch, rows, false, false);
                         arch.lm_head().map(|head| self.log_probs(head, &hidden, rows.targets, &pass))
                     });
+                }
+            }
+            played if played.play().is_some() => {
+                losses.extend(arch.lm_head().map(|head| self.log_probs(head, hidden, rows.targets, pass)));
+                if let Objective::Ppo(_) = played {
+                    let (width, learns) = (hidden.count() / pass.tokens().max(1), true);
+                    let value =
+                        Matrix { output: 1, input: width, learns, bias_learns: true, low: false, blocks: false };
+                    losses.push(self.tape.linear(&self.tape.gather(hidden, rows.targets * width), value));
                 }
             }
             _ if rows.targets > 0 => {

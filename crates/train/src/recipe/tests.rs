@@ -257,6 +257,11 @@ fn contradictions_are_all_reported_in_sentences() {
         (vec!["objective.label_smoothing=1"], "expected at least 0 and below 1"),
         (vec!["data.train=[]"], "at least one file"),
         (vec!["optim.kind=sgd", "optim.nesterov=true"], "needs `optim.momentum` above 0"),
+        (vec!["distill.teacher=a", "distill.beta=1.5"], "`distill.beta` is 1.5; expected a number between 0 and 1"),
+        (vec!["distill.teacher=a", "distill.temperature=0"], "`distill.temperature` is 0"),
+        (vec!["distill.teacher=a", "distill.alpha=0"], "nothing is learned of the teacher"),
+        (vec!["distill.teacher=a", "distill.quantize=q9"], "`distill.quantize`"),
+        (vec!["distill.teacher=a", "objective.kind=grpo"], "[distill] goes with objectives over tokens or classes"),
     ] {
         let message = message(SMALL, &overrides);
         assert!(message.contains(expected), "{overrides:?}: {message}");

@@ -77,6 +77,7 @@ fn twenty_updates_equal_torch() {
                 rng: Rng::new(0),
                 checkpointing: false,
                 critic: setup.critic(),
+                teacher: None,
             };
             step += 1;
             let found = stepper.run(&mut optimizer, &batches, step, recipe.optim.lr).unwrap();

@@ -73,7 +73,7 @@ fn requests(args: &Serve, model: &Model) -> Vec<Request> {
             deterministic: args.deterministic.then_some(true),
             ..GenerationConfig::default()
         };
-        Request { prompt: ids.by_ref().take(prompt).collect(), config, seed: 0 }
+        Request { prompt: ids.by_ref().take(prompt).collect(), config, seed: 0, ..Request::default() }
     };
     lengths.into_iter().map(request).collect()
 }

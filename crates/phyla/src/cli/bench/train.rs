@@ -51,6 +51,7 @@ pub fn run(args: &Train) -> anyhow::Result<()> {
         rng: Rng::new(subject.seed),
         checkpointing: false,
         critic: None,
+        teacher: None,
     };
     let batch = batch(subject.ids(&model, rows * (time + 1)), rows, time);
     let mut steps = vec![];

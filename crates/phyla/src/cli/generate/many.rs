@@ -112,9 +112,11 @@ impl<'a> Many<'a> {
                 return Err("expected an object such as {\"prompt\": \"Once\", \"temperature\": 0.8}".into());
             }
             let prompt = self.encode(line)?;
-            return Ok((Request { prompt, config: self.settings.clone(), seed: self.args.asking.sampling.seed }, None));
+            let (config, seed) = (self.settings.clone(), self.args.asking.sampling.seed);
+            return Ok((Request { prompt, config, seed, adapters: None }, None));
         };
         let id = map.remove("id");
+        let adapters = map.remove("adapter").map(names).transpose()?;
         let seed = match map.remove("seed") {
             None => self.args.asking.sampling.seed,
             Some(seed) => {
@@ -128,7 +130,7 @@ impl<'a> Many<'a> {
             (Some(_), Some(_)) => return Err("both `prompt` and `ids` are given".into()),
             (Some(prompt), None) => return Err(format!("prompt: expected a text, found {prompt}")),
         };
-        Ok((Request { prompt, config: self.config(map)?, seed }, id))
+        Ok((Request { prompt, config: self.config(map)?, seed, adapters }, id))
     }
 
     /// The settings of a line before those of all.
@@ -183,6 +185,19 @@ impl<'a> Many<'a> {
             return Err(usage(message, "the others are done; mend these"));
         }
         Ok(())
+    }
+}
+
+/// The adapters that a line wants: one by its name, several, or none.
+fn names(value: Value) -> Result<Vec<String>, String> {
+    let wrong = |value: &Value| format!("adapter: expected a name, a list of names, or null for none, found {value}");
+    match value {
+        Value::Null => Ok(vec![]),
+        Value::String(name) => Ok(vec![name]),
+        Value::Array(all) => {
+            all.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(|| wrong(name))).collect()
+        }
+        other => Err(wrong(&other)),
     }
 }
 
