@@ -86,8 +86,15 @@ fn steps(model: &Model, params: &[Arc<Param>], batch: &Batch, count: u64, lr: f6
     let optim = Optim { rule: Rule::Adamw(AdamW::default()), lr, weight_decay: 0., clip: None, ..Optim::default() };
     let mut optimizer = Optimizer::new(&optim, params, |_| 1.).unwrap();
     let objective = Objective::Lm(Lm::default());
-    let stepper =
-        Stepper { model, objective: &objective, clip: None, rng: Rng::new(0), checkpointing: false, critic: None };
+    let stepper = Stepper {
+        model,
+        objective: &objective,
+        clip: None,
+        rng: Rng::new(0),
+        checkpointing: false,
+        critic: None,
+        teacher: None,
+    };
     (1..=count).map(|step| stepper.run(&mut optimizer, std::slice::from_ref(batch), step, lr).unwrap().loss).collect()
 }
 

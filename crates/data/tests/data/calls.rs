@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use phyla_data::template::{Chat, Templates};
 use phyla_data::tokenizer::{SpecialToken, SpecialTokens};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::dialogues::special_of;
 use crate::templates::unescaped;
