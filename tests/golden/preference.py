@@ -1,4 +1,5 @@
-"""Writes preference.json: losses on preferences and their gradients by log-probabilities, as trl's own trainers say.
+"""Writes preference.json: losses on preferences and their gradients by log-probabilities, as trl's own trainers say; of
+grades, as autograd says.
 
 The trainers are made without their constructors and given a "model" that hands out log-probabilities that are drawn here,
 so that it is their `compute_loss` that answers.
@@ -65,10 +66,12 @@ def described(prompts, lengths, log_probs):
     return {"prompts": prompts, "lengths": lengths, "log_probs": kept}
 
 
-def outputs(log_probs):
+def outputs(log_probs, repeats=None):
     """What trl's fused head returns; entropy and the like are for its metrics alone."""
     zeros = torch.zeros_like(log_probs)
-    return types.SimpleNamespace(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool(), loss=None)
+    return types.SimpleNamespace(
+        log_probs=log_probs, log_sum_sq_probs=repeats, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool(), loss=None
+    )
 
 
 def metrics(made):
@@ -93,7 +96,7 @@ def dpo(settings, pairs):
         f_alpha_divergence_coef=settings.get("f_alpha_divergence_coef", 0.5),
         ld_alpha=settings.get("ld_alpha"),
         args=types.SimpleNamespace(discopop_tau=settings.get("discopop_tau", 0.05)),
-        use_weighting=False,
+        use_weighting=settings.get("use_weighting", False),
         precompute_ref_logps=True,
     )
     inputs = {
@@ -103,10 +106,13 @@ def dpo(settings, pairs):
         "ref_chosen_logps": reference[:pairs],
         "ref_rejected_logps": reference[pairs:],
     }
-    loss = made._compute_loss(lambda **_: outputs(leaf * mask[:, 1:]), inputs, False)
+    repeats = -torch.rand_like(log_probs) * 2 if "use_weighting" in settings else None
+    loss = made._compute_loss(lambda **_: outputs(leaf * mask[:, 1:], repeats), inputs, False)
     loss.backward()
+    weighed = {} if repeats is None else {"repeats": described(prompts, lengths, repeats)["log_probs"]}
     return {
         "objective": {"kind": "dpo", **settings},
+        **weighed,
         **described(prompts, lengths, log_probs),
         "reference": reference.tolist(),
         "loss": loss.item(),
@@ -214,6 +220,30 @@ def reward(settings, margin, pairs):
     }
 
 
+def ordinal(grades, texts):
+    """Proportional odds by autograd; trl has none. The thresholds rise by exponentials of parameters."""
+    scores = (torch.randn(texts, dtype=torch.float64) * 2).requires_grad_()
+    parameters = torch.randn(grades - 1, dtype=torch.float64).requires_grad_()
+    label = torch.tensor([RNG.randrange(grades) for _ in range(texts)])
+    label[:2] = torch.tensor([0, grades - 1])
+    thresholds = torch.cat([parameters[:1], parameters[1:].exp()]).cumsum(0)
+    below = torch.sigmoid(thresholds[None] - scores[:, None])
+    ends = torch.zeros(texts, 1, dtype=torch.float64)
+    likely = torch.cat([below, ends + 1], 1) - torch.cat([ends, below], 1)
+    loss = -likely.gather(1, label[:, None]).log().mean()
+    loss.backward()
+    return {
+        "grades": grades,
+        "scores": scores.tolist(),
+        "parameters": parameters.tolist(),
+        "thresholds": thresholds.tolist(),
+        "label": label.tolist(),
+        "loss": loss.item(),
+        "gradient": scores.grad.tolist(),
+        "gradient_of_parameters": parameters.grad.tolist(),
+    }
+
+
 def main():
     smoothed = ["exo_pair", "robust", "aot", "aot_unpaired"]
     plain = ["sigmoid", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "discopop"]
@@ -260,6 +290,14 @@ def main():
         reward({}, True, 4),
         reward({"center_rewards_coefficient": 0.01}, True, 2),
     ]
+    # Last, so that what is drawn for the others stays as it was. Through its hinge under weights trl has no gradient.
+    weighed = [
+        {"loss_type": [name], "beta": 0.3} for name in ("sigmoid", "ipo", "nca_pair", "apo_down", "sigmoid_norm")
+    ]
+    weighed += [{"loss_type": ["sigmoid", "bco_pair"], "loss_weights": [0.8, 0.4]}, {"ld_alpha": 0.3}]
+    weighed += [{"loss_type": ["robust"], "label_smoothing": 0.1, "f_divergence_type": "js_divergence"}]
+    answers["dpo"] += [dpo({"use_weighting": True, **settings}, RNG.randint(1, 5)) for settings in weighed]
+    answers["ordinal"] = [ordinal(2, 3), ordinal(3, 5), ordinal(5, 9), ordinal(11, 17)]
     text = json.dumps(answers, indent=None, separators=(",", ":"))
     Path(__file__).with_name("preference.json").write_text(text + "\n")
 

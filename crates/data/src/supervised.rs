@@ -7,6 +7,7 @@
 
 pub mod classify;
 pub mod dialogue;
+pub mod graded;
 pub mod labels;
 pub mod lengths;
 pub mod loader;

@@ -12,6 +12,7 @@ mod instructions;
 mod numbers;
 mod preferences;
 mod questions;
+mod reviews;
 pub mod sums;
 mod symbols;
 mod tales;
@@ -28,6 +29,7 @@ pub use instructions::instructions;
 pub use numbers::{Direction, Language, numbers, words};
 pub use preferences::{beginnings, judgements, preferences};
 pub use questions::questions;
+pub use reviews::reviews;
 pub use sums::{Sum, sums};
 pub use symbols::{coin_flips, last_letters};
 pub use tales::sentiment;
@@ -65,11 +67,13 @@ pub enum Task {
     Preferences,
     /// Conversations in which stories are told and talked about, for supervised fine-tuning.
     Instructions,
+    /// Reviews with one to five stars, for models that grade texts.
+    Reviews,
 }
 
 impl Task {
     /// The names by which tasks are called, in the order of the variants.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "dates",
         "numbers",
         "sentiment",
@@ -79,6 +83,7 @@ impl Task {
         "speakers",
         "preferences",
         "instructions",
+        "reviews",
     ];
 
     /// Writes `count` items as JSON lines.
@@ -98,6 +103,7 @@ impl Task {
             Self::Speakers => write_jsonl(path, speakers(seed, portion).take(count)),
             Self::Preferences => write_jsonl(path, preferences(seed, portion).take(count)),
             Self::Instructions => write_jsonl(path, instructions(seed, portion).take(count)),
+            Self::Reviews => write_jsonl(path, reviews(seed, portion).take(count)),
         }
     }
 }
@@ -116,6 +122,7 @@ impl std::str::FromStr for Task {
             "speakers" => Self::Speakers,
             "preferences" => Self::Preferences,
             "instructions" => Self::Instructions,
+            "reviews" => Self::Reviews,
             other => {
                 return Err(Error::Settings(format!("no task `{other}`; there are {}", Self::NAMES.join(", "))));
             }

@@ -1,22 +1,37 @@
 //! The mean of the last checkpoints' weights, as the 2017 paper has it (section 6.1).
 
+use std::sync::Arc;
+
+use phyla_models::adapter::Adapter;
 use phyla_models::{LoadOptions, Model, load};
-use phyla_ops::{Weight, cpu};
+use phyla_ops::{Param, Weight, cpu};
 
 use crate::TrainError;
 use crate::rundir::Checkpoint;
 
-/// Puts the mean of the checkpoints' weights into the model.
+/// Puts the mean of the checkpoints' weights into the model; of an adapter's checkpoints, which hold nothing else, into the
+/// adapter.
 ///
 /// # Errors
 /// A checkpoint that cannot be read or is of another model.
-pub fn average(model: &Model, checkpoints: &[Checkpoint]) -> std::result::Result<(), TrainError> {
-    let mut sums: Vec<Vec<f32>> = model.params().iter().map(|param| vec![0.; param.count()]).collect();
+pub fn average(model: &Model, adapter: Option<&Adapter>, checkpoints: &[Checkpoint]) -> Result<(), TrainError> {
+    let own: Vec<Arc<Param>> = match adapter {
+        None => model.params().to_vec(),
+        Some(adapter) => adapter.params().into_iter().chain(adapter.saved()).cloned().collect(),
+    };
+    let mut sums: Vec<Vec<f32>> = own.iter().map(|param| vec![0.; param.count()]).collect();
     let share = 1. / checkpoints.len().max(1) as f32;
     for checkpoint in checkpoints {
-        let (saved, _) = load(&checkpoint.path, &LoadOptions::default())?;
-        for (param, sum) in model.params().iter().zip(&mut sums) {
-            let Some(found) = saved.params().iter().find(|found| found.path() == param.path()) else {
+        let saved: Vec<Arc<Param>> = match adapter {
+            None => load(&checkpoint.path, &LoadOptions::default())?.0.params().to_vec(),
+            Some(adapter) => {
+                let saved = Adapter::load(model, &checkpoint.path)?.with_spec(adapter.spec().clone())?;
+                // What it trains of the model itself, the loading has put there.
+                saved.params().into_iter().chain(saved.saved()).cloned().collect()
+            }
+        };
+        for (param, sum) in own.iter().zip(&mut sums) {
+            let Some(found) = saved.iter().find(|found| found.path() == param.path()) else {
                 return Err(TrainError::Settings(format!("{} has no {}", checkpoint.path.display(), param.path())));
             };
             for (sum, value) in sum.iter_mut().zip(found.numbers()?) {
@@ -24,7 +39,7 @@ pub fn average(model: &Model, checkpoints: &[Checkpoint]) -> std::result::Result
             }
         }
     }
-    for (param, sum) in model.params().iter().zip(sums) {
+    for (param, sum) in own.iter().zip(sums) {
         let device = param.weight().device();
         let low = param.low().map(|low| low.dtype());
         param.set_weight(Weight::Dense(cpu::tensor(sum, param.dims())?.to_device(&device)?))?;

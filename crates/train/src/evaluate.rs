@@ -8,7 +8,7 @@ use phyla_metrics::bleu;
 use crate::TrainError;
 use crate::calibration::Bin;
 use crate::judge::Scores;
-use crate::objective::{Counts, Part};
+use crate::objective::{Counts, Mode, Part};
 use crate::recipe::{Objective, Recipe};
 use crate::rollout::Measured;
 use crate::setup::Setup;
@@ -40,16 +40,23 @@ pub fn evaluate(recipe: &Recipe, setup: &mut Setup) -> Result<Option<Evaluation>
             reliability: vec![],
         }));
     }
-    let Some(batches) = &mut setup.validation else { return Ok(None) };
-    let batches: &mut dyn Batches = &mut **batches;
+    // Taken out, since the model is asked of its batches meanwhile.
+    let Some(mut validation) = setup.validation.take() else { return Ok(None) };
+    let found = examine(recipe, setup, &mut *validation);
+    setup.validation = Some(validation);
+    found.map(Some)
+}
+
+fn examine(recipe: &Recipe, setup: &Setup, batches: &mut dyn Batches) -> Result<Evaluation, TrainError> {
     batches.restore(BatchState::default())?;
     let all = batches.batches_per_epoch();
     let count = recipe.train.eval_batches.map_or(all, |n| (n as u64).min(all));
     let (mut sums, mut counts) = ([0f64; 2], Counts::default());
     let mut tally = setup.judge.begin();
     for _ in 0..count {
-        let batch = batches.next_batch()?;
-        let (parts, answers) = recipe.objective.examine(&setup.model, &batch)?;
+        let batch = setup.referred(recipe, batches.next_batch()?)?;
+        let mode = Mode { thresholds: setup.thresholds.as_ref(), ..Mode::default() };
+        let (parts, answers) = recipe.objective.examine_beside(&setup.model, &batch, &mode)?;
         for (part, sum) in parts {
             sums[part as usize] += sum;
         }
@@ -71,7 +78,7 @@ pub fn evaluate(recipe: &Recipe, setup: &mut Setup) -> Result<Option<Evaluation>
         )?);
     }
     let loss = Some(mean(Part::Tokens) + mean(Part::Rows));
-    Ok(Some(Evaluation { loss, reward: None, scores, reliability }))
+    Ok(Evaluation { loss, reward: None, scores, reliability })
 }
 
 /// What an encoder-decoder writes for some items, greedily.

@@ -15,6 +15,7 @@ use phyla_metrics::tags::{Scheme, entities};
 use crate::TrainError;
 use crate::calibration::{Bin, bins, error};
 use crate::metrics::Means;
+use crate::objective::preference::ranked;
 use crate::objective::{Answers, Said};
 
 /// Numbers by name; those of accuracy and F1 are fractions, but SQuAD's are percentages, as everywhere.
@@ -42,6 +43,8 @@ pub enum Judge {
     Tags(Vec<String>),
     /// What the objective itself measures, in means.
     Means,
+    /// The same, and how often the better one of two graded texts has the higher score.
+    Grades,
     /// Answers cut from texts.
     Answers(Arc<QuestionAnswering>, AnswerSettings),
 }
@@ -64,6 +67,8 @@ pub struct Tally<'a> {
     windows: Vec<[Vec<f32>; 2]>,
     means: Means,
     margins: Vec<f64>,
+    /// Scores of texts and the places of their grades.
+    graded: (Vec<f64>, Vec<usize>),
 }
 
 impl Judge {
@@ -88,6 +93,7 @@ impl Judge {
             windows: vec![],
             means: Means::default(),
             margins: vec![],
+            graded: (vec![], vec![]),
         }
     }
 }
@@ -103,6 +109,13 @@ impl Tally<'_> {
             Judge::Means => {
                 self.means.merge(&said.means);
                 self.margins.extend(&said.margins);
+            }
+            Judge::Grades => {
+                self.means.merge(&said.means);
+                if let (Labels::Class(grades), Some(logits)) = (&batch.labels, said.rows.first()) {
+                    self.graded.0.extend(logits.values.iter().map(|&x| f64::from(x)));
+                    self.graded.1.extend(grades.iter().map(|&grade| grade.max(0) as usize));
+                }
             }
             Judge::Tokens(_) => {
                 self.tokens(batch, said);
@@ -208,6 +221,12 @@ impl Tally<'_> {
                 if !self.margins.is_empty() {
                     scores.insert("calibration_error".to_owned(), error(&bins(&self.margins)));
                 }
+                return Ok(scores);
+            }
+            Judge::Grades => {
+                let mut scores = self.means.values();
+                let ranked = ranked(&self.graded.0, &self.graded.1);
+                scores.extend(ranked.map(|share| ("ranking_accuracy".to_owned(), share)));
                 return Ok(scores);
             }
             Judge::Tokens(name) => {

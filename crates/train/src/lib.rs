@@ -32,6 +32,7 @@ pub mod step;
 mod supply;
 pub mod teacher;
 pub mod tensorboard;
+pub mod thresholds;
 mod vocabulary;
 
 pub use error::TrainError;

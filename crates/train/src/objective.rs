@@ -18,8 +18,9 @@ use phyla_ops::{CrossEntropy, Tensor};
 use self::preference::Found;
 use crate::critic::Critic;
 use crate::metrics::Means;
-use crate::recipe::Objective;
+use crate::recipe::{Objective, Reads as Learns};
 use crate::teacher::Teacher;
+use crate::thresholds::Thresholds;
 
 /// How a batch is run.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,8 @@ pub struct Mode<'a> {
     pub critic: Option<&'a Critic>,
     /// The teacher, where there is one.
     pub teacher: Option<&'a Teacher>,
+    /// The thresholds between grades, where such learn.
+    pub thresholds: Option<&'a Thresholds>,
 }
 
 /// The two kinds of summands of a loss, each with a mean of its own.
@@ -170,10 +173,15 @@ impl Objective {
     /// Outside training: the summed loss of each part, and what the model answers, of one pass. Next-token prediction
     /// is not asked for its guesses: its loss says all.
     pub fn examine(&self, model: &Model, batch: &Batch) -> Result<(Vec<(Part, f64)>, Answers)> {
-        let (one, mode) = (Counts { tokens: 1, rows: 1 }, Mode::default());
+        self.examine_beside(model, batch, &Mode::default())
+    }
+
+    /// The same where something learns beside the model.
+    pub fn examine_beside(&self, model: &Model, batch: &Batch, mode: &Mode) -> Result<(Vec<(Part, f64)>, Answers)> {
+        let one = Counts { tokens: 1, rows: 1 };
         phyla_ops::no_grad(|| {
-            let mut seen = see(model, batch, one, &mode, None)?;
-            let Found { parts, means, margins } = self.parts(model, batch, &mut seen, one, &mode)?;
+            let mut seen = see(model, batch, one, mode, None)?;
+            let Found { parts, means, margins } = self.parts(model, batch, &mut seen, one, mode)?;
             let parts = parts.into_iter().map(|(part, sum)| Ok((part, sum.data().to_scalar::<f32>()? as f64)));
             let parts = parts.collect::<Result<_>>()?;
             let silent = matches!(self, Self::Lm(_)) || self.compares();
@@ -196,6 +204,9 @@ impl Objective {
             Labels::Judged(judged) => return preference::judged(self, model, (batch, judged), seen, over(Part::Rows)),
             Labels::Played(played) => {
                 return policy::played(self, model, (batch, played), seen, mode.critic, over);
+            }
+            Labels::Class(grades) if self.reads() == Learns::Grades => {
+                return preference::graded(model, grades, seen, mode.thresholds, over(Part::Rows));
             }
             _ => {}
         }

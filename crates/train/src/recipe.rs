@@ -27,8 +27,8 @@ pub use method::{Full, Method, Only};
 pub use model::Model;
 pub use objective::{
     Cpo, CpoLoss, Dpo, DpoLoss, FDivergence, Grpo, GrpoLoss, ImportanceSampling, KlEstimator, Kto, KtoLoss, LengthUnit,
-    Lm, MlmNsp, Objective, OnlineDpo, Orpo, Play, Ppo, Qa, Reads, Reference, Reward, RewardFunction, Rloo, Rollout,
-    ScaleRewards, Seq2Seq, Sft, Simpo,
+    Lm, MlmNsp, Objective, OnlineDpo, Orpo, Play, Ppo, Qa, Reads, Reference, Reward, RewardFunction, RewardLoss, Rloo,
+    Rollout, ScaleRewards, Seq2Seq, Sft, Simpo,
 };
 pub use optim::{Adafactor, AdamW, Lion, Optim, OptimGroup, ParamSettings, Rule, Sgd};
 pub use schedule::{Constant, Cosine, DecayShape, InverseSqrt, Linear, ScheduleTable, Shape, Wsd};
@@ -295,8 +295,12 @@ impl Recipe {
                 self.objective.name()
             ));
         }
-        if adapts && self.train.average_last > 1 {
-            problems.push("`train.average_last` is for weights, and an adapter is trained; leave it out".into());
+        if !adapts && matches!(self.objective.reference(), Some((Reference::AdapterOff, _))) {
+            problems.push(format!(
+                "`objective.reference` \"adapter_off\" is the model without its adapter, and [method] kind = \"{}\" trains \
+                 the model itself: take precompute, or a method with an adapter",
+                self.method.name()
+            ));
         }
     }
 

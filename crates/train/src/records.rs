@@ -4,7 +4,7 @@
 use phyla_data::Result;
 use phyla_data::dataset::Portion;
 use phyla_data::supervised::records::{
-    Choice, Dialogue, Judgement, Labelled, Parallel, Preference, Prompt, Question, Record, Tagged,
+    Choice, Dialogue, Graded, Judgement, Labelled, Parallel, Preference, Prompt, Question, Record, Tagged,
 };
 use phyla_data::supervised::table::Table;
 use phyla_data::tasks::{self, Task};
@@ -108,6 +108,19 @@ impl Kind for Judgement {
     fn generate(task: Task, seed: u64, portion: Portion) -> Box<dyn Iterator<Item = Self> + Send> {
         match task {
             Task::Preferences => Box::new(tasks::judgements(seed, portion)),
+            _ => Box::new(std::iter::empty()),
+        }
+    }
+
+    fn texts(self) -> Vec<String> {
+        self.dialogue.texts()
+    }
+}
+
+impl Kind for Graded {
+    fn generate(task: Task, seed: u64, portion: Portion) -> Box<dyn Iterator<Item = Self> + Send> {
+        match task {
+            Task::Reviews => Box::new(tasks::reviews(seed, portion)),
             _ => Box::new(std::iter::empty()),
         }
     }
@@ -233,8 +246,10 @@ impl Part {
             Self::Files { table, share: None } => Box::new(table.records()),
             Self::Files { table, share: Some(share) } => {
                 let (share, rng) = (*share, Rng::new(share.seed).split("validation records"));
-                let numbered = table.records::<R>().zip(0u64..);
-                Box::new(numbered.filter(move |(_, row)| share.takes(&rng, *row)).map(|(record, _)| record))
+                Box::new(table.numbered_records::<R>().filter_map(move |record| match record {
+                    Ok((row, record)) => share.takes(&rng, row).then_some(Ok(record)),
+                    Err(error) => Some(Err(error)),
+                }))
             }
         }
     }

@@ -1,13 +1,15 @@
 //! Log-probabilities of completions under the reference of an objective: computed once, before the first step, and kept
-//! beside the run, so that no second model stays in memory.
+//! beside the run, so that no second model stays in memory; or in each step, by the model without its adapter.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use phyla_data::batch::{Batch, Labels};
 use phyla_data::supervised::loader::Examples;
 use phyla_data::supervised::preference::Preferences;
 use phyla_models::Model;
+use phyla_models::adapter::Adapter;
 use phyla_models::checkpoint::atomic_write;
 use phyla_models::lineage::hex;
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::TrainError;
 use crate::objective::preference::log_probs;
-use crate::recipe::{Recipe, Reference};
+use crate::recipe::{Objective, Recipe, Reference};
 
 /// What is kept.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +72,67 @@ pub fn supply(
         }
     };
     Ok(parts.iter().zip(kept.log_probs).try_for_each(|(part, known)| part.set_reference(known))?)
+}
+
+/// What a model answers without its adapter, which comes back afterwards, whatever happens.
+pub(crate) fn without<T>(model: &Model, adapter: &Arc<Adapter>, ask: impl FnOnce() -> T) -> T {
+    struct Back<'a>(&'a Model, &'a Arc<Adapter>);
+    impl Drop for Back<'_> {
+        fn drop(&mut self) {
+            self.0.use_adapters(std::slice::from_ref(self.1));
+        }
+    }
+    let _back = Back(model, adapter);
+    model.use_adapters(&[]);
+    ask()
+}
+
+/// The adapter without which the model is its own reference, where the objective wants that.
+///
+/// # Errors
+/// An adapter beside which parameters of the model itself learn: without it, the model is not what it was.
+pub(crate) fn switched_off(
+    objective: &Objective,
+    adapter: Option<&Arc<Adapter>>,
+) -> Result<Option<Arc<Adapter>>, TrainError> {
+    match (objective.reference(), adapter) {
+        (Some((Reference::AdapterOff, _)), Some(adapter)) if adapter.saved().is_empty() => Ok(Some(adapter.clone())),
+        (Some((Reference::AdapterOff, _)), _) => Err(TrainError::Settings(
+            "`objective.reference` \"adapter_off\" needs an adapter beside which nothing of the model itself learns; leave \
+             `method.save` out, or take precompute"
+                .into(),
+        )),
+        _ => Ok(None),
+    }
+}
+
+/// A batch of completions with what the model says of them without this adapter.
+pub(crate) fn asked(
+    objective: &Objective,
+    model: &Model,
+    adapter: &Arc<Adapter>,
+    mut batch: Batch,
+) -> Result<Batch, TrainError> {
+    without(model, adapter, || {
+        let found = |batch: &Batch| -> Result<Option<Vec<f32>>, TrainError> {
+            Ok(Some(log_probs(objective, model, batch)?.into_iter().map(|found| found as f32).collect()))
+        };
+        let known = found(&batch)?;
+        match &mut batch.labels {
+            Labels::Pairs(pairs) => pairs.reference = known,
+            Labels::Judged(judged) => {
+                judged.reference = known;
+                if let Some(other) = &mut judged.mismatched {
+                    let known = found(other)?;
+                    if let Labels::Judged(labels) = &mut other.labels {
+                        labels.reference = known;
+                    }
+                }
+            }
+            _ => return Err(TrainError::Settings("a reference is for completions".into())),
+        }
+        Ok(batch)
+    })
 }
 
 /// The log-probabilities of all rows of a part.

@@ -28,6 +28,7 @@ use crate::critic::Critic;
 use crate::metrics::Means;
 use crate::objective::policy::{self, Estimates};
 use crate::recipe::{Objective, Play, Recipe};
+use crate::reference::without;
 use crate::report::SampleText;
 use crate::reward::{Item, Rewards};
 pub use experience::Completion;
@@ -340,10 +341,7 @@ impl Rollouts {
             Reference::None => Estimates::default(),
             Reference::Model(reference) => policy::ask(reference, batch, self.temperature(), None)?,
             Reference::Without(adapter) => {
-                model.use_adapters(&[]);
-                let asked = policy::ask(model, batch, self.temperature(), None);
-                model.use_adapters(std::slice::from_ref(adapter));
-                asked?
+                without(model, adapter, || policy::ask(model, batch, self.temperature(), None))?
             }
         })
     }

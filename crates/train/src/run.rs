@@ -259,6 +259,7 @@ impl Trainer<'_> {
             checkpointing: self.recipe.train.activation_checkpointing,
             critic: setup.critic(),
             teacher: setup.teacher.as_ref(),
+            thresholds: setup.thresholds.as_ref(),
         };
         let mut result = stepper.run(&mut self.optimizer, &batches, self.state.step + 1, lr)?;
         result.means.merge(&means);
@@ -353,7 +354,13 @@ impl Trainer<'_> {
         }
         self.progress.skip_time();
         self.progress.note(text.trim_end_matches([',', ':']));
-        self.push(Row { eval_loss: loss, perplexity, eval_scores, reliability, ..self.row() })?;
+        let row = Row { eval_loss: loss, perplexity, eval_scores, reliability, ..self.row() };
+        // A run that was killed at its very end has told this already.
+        let told =
+            |last: &Row| last.step == row.step && (last.eval_loss, &last.eval_scores) == (loss, &row.eval_scores);
+        if what.is_empty() || !self.rows.last().is_some_and(told) {
+            self.push(row)?;
+        }
         Ok(loss.or(reward.map(|reward| -reward)))
     }
 
@@ -367,7 +374,10 @@ impl Trainer<'_> {
         let steps: Vec<String> = checkpoints.iter().map(|checkpoint| checkpoint.step.to_string()).collect();
         let few = if checkpoints.len() < wanted { " (there are no more)" } else { "" };
         self.progress.note(&format!("the model is the mean of the checkpoints at steps {}{few}", steps.join(", ")));
-        average(&setup.model, &checkpoints)?;
+        average(&setup.model, setup.adapter.as_deref(), &checkpoints)?;
+        if let Some(thresholds) = &setup.thresholds {
+            thresholds.average(checkpoints.iter().map(|checkpoint| checkpoint.path.as_path()))?;
+        }
         self.measure(setup, ", mean of checkpoints")?;
         Ok(())
     }

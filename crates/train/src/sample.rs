@@ -1,6 +1,7 @@
 //! What a model writes while it learns: continuations, fillings of masks, answers, labels.
 
 use phyla_data::batch::{Batch, IGNORE, Labels, Source};
+use phyla_data::template::Chat;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_generate::{GenerationConfig, Generator};
 use phyla_models::Model;
@@ -30,6 +31,7 @@ pub fn samples(recipe: &Recipe, setup: &mut Setup) -> Result<Vec<SampleText>, Tr
     }
     let answers = match recipe.objective {
         Objective::Seq2Seq(_) => write(recipe, setup, &items)?,
+        Objective::Sft(_) => answered(recipe, setup, &items)?,
         _ => items.iter().map(|item| answer(recipe, setup, item)).collect::<Result<_, _>>()?,
     };
     let sample = |(item, answer): (Shown, String)| {
@@ -62,7 +64,14 @@ fn asked(recipe: &Recipe, setup: &Setup, text: &str) -> Result<Shown, TrainError
         Objective::Seq2Seq(seq2seq) => seq2seq.source_prefix.as_str(),
         _ => "",
     };
-    let ids = tokenizer.encode(&format!("{prefix}{text}"), true)?;
+    let ids = match recipe.objective {
+        Objective::Sft(_) if !tokenizer.templates().is_empty() => {
+            let messages = [serde_json::json!({"role": "user", "content": text})];
+            let chat = Chat { messages: &messages, add_generation_prompt: true, ..Chat::default() };
+            tokenizer.encode(&tokenizer.templates().render(None, &chat)?.text, false)?
+        }
+        _ => tokenizer.encode(&format!("{prefix}{text}"), true)?,
+    };
     let (time, mut batch) = (ids.len(), Batch::default());
     if let Objective::Seq2Seq(_) = recipe.objective {
         batch.source = Some(Source { lengths: vec![time], time, ids });
@@ -105,6 +114,28 @@ fn answer(recipe: &Recipe, setup: &Setup, item: &Shown) -> Result<String, TrainE
         }
         _ => numbered().max_by(|a, b| a.1.total_cmp(b.1)).map_or_else(String::new, |(id, _)| name(id)),
     })
+}
+
+/// What the model answers to questions, greedily, up to what it was taught to end with.
+fn answered(recipe: &Recipe, setup: &Setup, items: &[Shown]) -> Result<Vec<String>, TrainError> {
+    let most = recipe.train.sample.max_new_tokens;
+    // A model with learned positions writes no more than it has room for.
+    let context = if setup.model.arch.context_is_hard { setup.model.arch.context } else { usize::MAX };
+    let mut answers = vec![];
+    for item in items {
+        let room = context.saturating_sub(item.batch.ids.len()).min(most);
+        if room == 0 || item.batch.ids.is_empty() {
+            answers.push(String::new());
+            continue;
+        }
+        let ends = GenerationConfig::from_map(&setup.generation)?.0.eos_token_id;
+        let config = GenerationConfig { max_new_tokens: Some(room), eos_token_id: ends, ..GenerationConfig::default() };
+        let generator = Generator::new(&setup.model, Some(&setup.tokenizer));
+        let generation =
+            generator.generate(std::slice::from_ref(&item.batch.ids), &config, recipe.seed, &mut |_| {})?;
+        answers.extend(generation.sequences.into_iter().take(1).map(|sequence| sequence.text.unwrap_or_default()));
+    }
+    Ok(answers)
 }
 
 /// How the model continues each prompt; the same seed gives the same draws at every step.

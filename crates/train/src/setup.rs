@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use phyla_data::batch::Batches;
+use phyla_data::batch::{Batch, Batches};
 use phyla_data::tokenizer::Tokenizer;
 use phyla_generate::GenerationConfig;
 use phyla_models::adapter::Adapter;
@@ -23,6 +23,7 @@ use crate::reference;
 use crate::rollout::{Reference, Rollouts};
 use crate::supply::{Material, Shown, Supply};
 use crate::teacher::Teacher;
+use crate::thresholds::Thresholds;
 
 /// A run, ready to begin.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct Setup {
     pub rollouts: Option<Rollouts>,
     /// Where it learns of another one.
     pub teacher: Option<Teacher>,
+    /// Where it learns grades: what lies between them.
+    pub thresholds: Option<Thresholds>,
 }
 
 /// Where the weights come from.
@@ -119,6 +122,12 @@ impl Setup {
             );
         }
         let parent = parent(recipe, &start, checkpoint)?;
+        // Thresholds go on from where the weights do; of an adapter from where that does.
+        let earlier = match (&start, checkpoint) {
+            (_, Some(path)) => Some(path.to_owned()),
+            (Start::Folder(path), None) => Some(path.clone()),
+            (Start::Scratch(_), None) => None,
+        };
         let mut generation = start.generation();
         let head = supply.as_ref().map(|supply| &supply.head);
         let model = model(
@@ -142,7 +151,8 @@ impl Setup {
                 let (head, judge) = (Map::new(), Judge::Loss);
                 let (shown, notes, preferences) = (vec![], vec![], vec![]);
                 let train = Box::new(train);
-                Supply { train, validation, head, judge, shown, notes, longest, preferences, prompts: None }
+                let (prompts, grades) = (None, None);
+                Supply { train, validation, head, judge, shown, notes, longest, preferences, prompts, grades }
             }
             (None, Material::Records(_)) => {
                 return Err(TrainError::Settings("next-token prediction learns from text".into()));
@@ -160,6 +170,7 @@ impl Setup {
             None => None,
         };
         let adapter = adapt(recipe, &model, checkpoint, &mut *supply.train, &tokenizer)?;
+        reference::switched_off(&recipe.objective, adapter.as_ref())?;
         let another = |other: Option<&Path>| {
             let start = match other {
                 Some(path) => Start::Folder(resolve(&path.display().to_string())?),
@@ -184,6 +195,12 @@ impl Setup {
         for (key, id) in tokens.chain(head.map(|id| ("decoder_start_token_id".to_owned(), id))) {
             generation.entry(key).or_insert(id);
         }
+        let thresholds = supply.grades.map(|(scale, counts)| {
+            let made = Thresholds::new(&scale, &counts, device)?;
+            earlier.map(|folder| made.load(&folder)).transpose()?;
+            Ok::<_, TrainError>(made)
+        });
+        let thresholds = thresholds.transpose()?;
         let Supply { train, validation, judge, shown, prompts, .. } = supply;
         let rollouts = match (recipe.objective.play(), prompts) {
             (Some(_), Some(_)) if model.arch.source().is_some() => {
@@ -215,6 +232,7 @@ impl Setup {
             warnings,
             rollouts,
             teacher,
+            thresholds,
         })
     }
 }
@@ -225,11 +243,20 @@ impl Setup {
         self.rollouts.as_ref().and_then(Rollouts::critic)
     }
 
-    /// Every parameter of the run, the adapter's and the value head's included.
+    /// A batch with what the model says of it without its adapter, where that is the objective's reference.
+    pub fn referred(&self, recipe: &Recipe, batch: Batch) -> Result<Batch, TrainError> {
+        match reference::switched_off(&recipe.objective, self.adapter.as_ref())? {
+            Some(adapter) => reference::asked(&recipe.objective, &self.model, &adapter, batch),
+            None => Ok(batch),
+        }
+    }
+
+    /// Every parameter of the run, the adapter's, the value head's and the thresholds' included.
     pub fn params(&self) -> Vec<Arc<Param>> {
         let beside = self.adapter.iter().flat_map(|adapter| adapter.params());
         let critic = self.critic().into_iter().flat_map(Critic::params);
-        self.model.params().iter().chain(beside).chain(critic).cloned().collect()
+        let thresholds = self.thresholds.iter().map(Thresholds::param);
+        self.model.params().iter().chain(beside).chain(critic).chain(thresholds).cloned().collect()
     }
 }
 

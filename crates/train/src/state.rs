@@ -105,6 +105,9 @@ pub fn write_model(folder: &Path, setup: &Setup, dtype: DType, lineage: &Lineage
         }
         None => save(&setup.model, folder, dtype)?,
     }
+    if let Some(thresholds) = &setup.thresholds {
+        thresholds.save(folder)?;
+    }
     lineage.write(folder)?;
     setup.tokenizer.save_into(folder)?;
     let text = serde_json::to_vec_pretty(&Value::Object(setup.generation.clone())).unwrap_or_default();

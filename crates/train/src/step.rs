@@ -13,6 +13,7 @@ use crate::objective::{Counts, Mode};
 use crate::optimizer::{Optimizer, StepArgs};
 use crate::recipe::Objective;
 use crate::teacher::Teacher;
+use crate::thresholds::Thresholds;
 
 /// What a step needs besides its batches.
 pub struct Stepper<'a> {
@@ -30,6 +31,8 @@ pub struct Stepper<'a> {
     pub critic: Option<&'a Critic>,
     /// The teacher, where there is one.
     pub teacher: Option<&'a Teacher>,
+    /// The thresholds between grades, where such learn.
+    pub thresholds: Option<&'a Thresholds>,
 }
 
 /// What a step found.
@@ -79,8 +82,8 @@ impl Stepper<'_> {
         for (index, batch) in batches.iter().enumerate().filter(|(_, batch)| !Counts::of(batch).is_empty()) {
             let rng = self.rng.split("dropout").split(step).split(index as u64);
             self.model.set_adapter_rng(Some(&rng.split("adapter")));
-            let mode =
-                Mode { rng: Some(rng), checkpointing: self.checkpointing, critic: self.critic, teacher: self.teacher };
+            let Self { checkpointing, critic, teacher, thresholds, .. } = *self;
+            let mode = Mode { rng: Some(rng), checkpointing, critic, teacher, thresholds };
             let losses = self.objective.losses(self.model, batch, counts, &mode)?;
             means.merge(&losses.means);
             let (value, part) = losses.total()?;

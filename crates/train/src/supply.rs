@@ -9,6 +9,7 @@ use std::sync::Arc;
 use phyla_data::batch::{Batch, Batches};
 use phyla_data::pretrain::{MlmBatches, NspBatches, Sentences, Share, SpanBatches};
 use phyla_data::supervised::classify::{Classify, ProblemType};
+use phyla_data::supervised::graded::Scale;
 use phyla_data::supervised::labels::LabelSet;
 use phyla_data::supervised::loader::{Examples, Loader, LoaderSettings, Size};
 use phyla_data::supervised::multiple_choice::MultipleChoice;
@@ -16,7 +17,7 @@ use phyla_data::supervised::preference::Preferences;
 use phyla_data::supervised::prompts::Prompts;
 use phyla_data::supervised::qa::{Purpose, QuestionAnswering};
 use phyla_data::supervised::records::{
-    Choice, Dialogue, Judgement, Labelled, Parallel, Preference, Prompt, Question, Tagged,
+    Choice, Dialogue, Graded, Judgement, Labelled, Parallel, Preference, Prompt, Question, Tagged,
 };
 use phyla_data::supervised::seq2seq::Seq2Seq;
 use phyla_data::supervised::sft::Sft;
@@ -27,7 +28,7 @@ use serde_json::{Map, Value, json};
 use crate::TrainError;
 use crate::corpus::Texts;
 use crate::judge::Judge;
-use crate::recipe::{Objective, Recipe};
+use crate::recipe::{Objective, Reads, Recipe};
 use crate::records::{Kind, Part, Records};
 
 /// Everything that comes of the data.
@@ -51,6 +52,8 @@ pub struct Supply {
     pub preferences: Vec<Arc<Preferences>>,
     /// Prompts for the model to answer, and those that it is measured on.
     pub prompts: Option<(Arc<Prompts>, Option<Arc<Prompts>>)>,
+    /// The grades of texts, and how often each is given.
+    pub grades: Option<(Scale, Vec<usize>)>,
 }
 
 /// An item to look at.
@@ -80,7 +83,7 @@ impl Material {
     /// Finds it; generated text is written into `folder`.
     pub fn open(recipe: &Recipe, folder: &std::path::Path) -> Result<Self, TrainError> {
         Ok(match recipe.objective.reads() {
-            crate::recipe::Reads::Text => Self::Texts(Texts::open(recipe, folder)?),
+            Reads::Text => Self::Texts(Texts::open(recipe, folder)?),
             _ => Self::Records(Records::open(recipe)?),
         })
     }
@@ -131,6 +134,7 @@ fn texts<'a>(part: &'a Part, objective: &Objective) -> TextStream<'a> {
         Objective::TokenClassify(_) => of::<Tagged>(part),
         Objective::Qa(_) => of::<Question>(part),
         Objective::Kto(_) => of::<Judgement>(part),
+        objective if objective.reads() == Reads::Grades => of::<Graded>(part),
         objective if objective.compares() => of::<Preference>(part),
         Objective::Sft(_) => of::<Dialogue>(part),
         objective if objective.play().is_some() => of::<Prompt>(part),
@@ -198,7 +202,8 @@ impl Maker<'_> {
                     .collect::<Result<Vec<_>, _>>()?,
             );
         }
-        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences: vec![], prompts: None })
+        let (preferences, prompts, grades) = (vec![], None, None);
+        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences, prompts, grades })
     }
 
     fn labelled(&self, records: &Records) -> Result<Supply, TrainError> {
@@ -319,9 +324,14 @@ impl Maker<'_> {
                 // An answer ends where the template ends turns, whatever token the tokenizer calls the end.
                 let ends: Vec<u32> = self.tokenizer.eos().into_iter().chain(train.end()).collect();
                 let head = Map::from_iter([("eos_token_id".into(), json!(ends))]);
-                self.finish(records, train, validation, head, Judge::Tokens("token_accuracy"), vec![])
+                let held_out = validation.as_ref().unwrap_or(&train);
+                let wanted = if self.recipe.train.sample.every > 0 { SAMPLES } else { 0 };
+                let shown = (0..held_out.examples().min(wanted)).map(|at| self.asked(held_out.asked(at)));
+                let shown = shown.collect::<Result<Vec<_>, _>>()?;
+                self.finish(records, train, validation, head, Judge::Tokens("token_accuracy"), shown)
             }
             other => match (other.completions(), other.play()) {
+                (Some(settings), _) if other.reads() == Reads::Grades => self.graded(records, settings),
                 (Some(settings), _) => self.preferences(records, settings),
                 (None, Some(play)) => self.prompts(records, play.rollout),
                 (None, None) => {
@@ -377,13 +387,25 @@ impl Maker<'_> {
             validation.map(|examples| Loader::new(examples, LoaderSettings::in_order(size))).transpose()?;
         let validation = validation.map(|loader| Box::new(loader) as Box<dyn Batches>);
         let longest = (longest, longest);
-        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences: vec![], prompts: None })
+        let (preferences, prompts, grades) = (vec![], None, None);
+        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences, prompts, grades })
     }
 
     /// How many held-out items are wanted.
     fn shown(&self) -> u32 {
         let samples = if self.recipe.train.sample.every > 0 { SAMPLES } else { 0 };
         self.recipe.train.eval_generate.max(samples).min(u32::MAX as usize) as u32
+    }
+
+    /// A question in ids and the answer to it.
+    fn asked(&self, (question, answer): (&[u32], &[u32])) -> Result<Shown, TrainError> {
+        let (ids, time) = (question.to_vec(), question.len());
+        let positions = (0..time as u32).collect();
+        Ok(Shown {
+            batch: Batch { ids, lengths: vec![time], batch: 1, time, positions, ..Batch::default() },
+            text: self.tokenizer.decode(question, false)?,
+            expected: self.tokenizer.decode(answer, true)?,
+        })
     }
 
     /// Where the decoder begins, when the recipe does not say.

@@ -83,6 +83,7 @@ fn ten_steps(family: &str, batches: &[Batch], checkpointing: bool) -> (Vec<(f64,
         checkpointing,
         critic: None,
         teacher: None,
+        thresholds: None,
     };
     let results = (1..=10)
         .map(|step| {

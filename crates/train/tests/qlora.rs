@@ -94,6 +94,7 @@ fn steps(model: &Model, params: &[Arc<Param>], batch: &Batch, count: u64, lr: f6
         checkpointing: false,
         critic: None,
         teacher: None,
+        thresholds: None,
     };
     (1..=count).map(|step| stepper.run(&mut optimizer, std::slice::from_ref(batch), step, lr).unwrap().loss).collect()
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use phyla_models::adapter::Adapter;
 use phyla_models::{LoadOptions, Task, load};
-use phyla_train::recipe::{FromFile, LengthUnit, Model, Objective, Recipe, RewardFunction, Source, TokenizerTable};
+use phyla_train::recipe::{
+    FromFile, LengthUnit, Model, Objective, Reads, Recipe, RewardFunction, Source, TokenizerTable,
+};
 use phyla_train::{Options, Summary, train};
 use serde_json::{Value, json};
 
@@ -145,6 +147,9 @@ fn every_recipe_of_the_repository_runs_two_steps() {
                 "rewards/margins",
                 "rewards/rejected",
             ],
+            "reward" if recipe.objective.reads() == Reads::Grades => {
+                &["accuracy", "mae", "ranking_accuracy", "rewards/mean"]
+            }
             "reward" => {
                 &["calibration_error", "rewards/accuracies", "rewards/chosen", "rewards/margins", "rewards/rejected"]
             }

@@ -118,7 +118,7 @@ fn noise_on_embeddings_is_for_training_alone() {
     let batch = whole(&made(&json!({"rows": [{"text": "hello, how are you?"}]}), &SftSettings::default()));
     let value = |alpha: Option<f64>, rng: Option<u64>| {
         let objective = Objective::Sft(recipe::Sft { neftune_noise_alpha: alpha, ..recipe::Sft::default() });
-        let mode = Mode { rng: rng.map(Rng::new), checkpointing: false, ..Mode::default() };
+        let mode = Mode { rng: rng.map(Rng::new), ..Mode::default() };
         objective.losses(&model, &batch, Counts::of(&batch), &mode).unwrap().total().unwrap().0
     };
     let plain = value(None, Some(1));

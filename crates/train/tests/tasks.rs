@@ -116,6 +116,7 @@ fn unlike(name: &str, source: &Path, expected: &Value, teacher: Option<&Teacher>
         rng: Rng::new(0),
         checkpointing: false,
         critic: None,
+        thresholds: None,
         teacher,
     };
     for step in 0..10 {
@@ -190,6 +191,7 @@ fn ten_losses_behind_a_prompt_equal_pefts() {
             checkpointing: false,
             critic: None,
             teacher: None,
+            thresholds: None,
         };
         let batch = batch(&json(at.join("batch.json")), model.arch.task);
         let expected = Checkpoint::open(at.join("expected.safetensors")).unwrap();

@@ -2,6 +2,7 @@
 
 mod choice;
 pub(super) mod dialogue;
+mod graded;
 mod labelled;
 mod parallel;
 mod preference;
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 
 pub use choice::Choice;
 pub use dialogue::{Content, Dialogue};
+pub use graded::Graded;
 pub use labelled::Labelled;
 pub use parallel::Parallel;
 pub use preference::{Judgement, Preference};
@@ -89,6 +91,14 @@ pub trait Record: Sized + Send + Sync {
     fn knows(name: &str) -> bool {
         Self::ROLES.iter().any(|role| role.aliases.contains(&name))
             || Self::SETS.iter().any(|set| set.iter().any(|(_, column)| *column == name))
+    }
+
+    /// The records of a row: one, unless a kind has rows that say several things.
+    ///
+    /// # Errors
+    /// As [`Record::from_row`].
+    fn all_of_row(row: Row, columns: &BTreeMap<String, Column>, roles: &mut Roles) -> Result<Vec<Self>> {
+        Ok(vec![Self::from_row(row, columns, roles)?])
     }
 
     /// A row as a record; `columns` are the user's, `roles` keeps what was found in the file's first row.

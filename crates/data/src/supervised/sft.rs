@@ -256,6 +256,21 @@ impl Sft {
         Ok(Self { ids, learned, rows, pad: tokenizer.pad().or(tokenizer.eos()).unwrap_or(0), end, notes })
     }
 
+    /// Tokens of a kept example before what is learned of it last, and those: a question and its answer. Of an example that is
+    /// learned as a whole, its first half and the rest.
+    pub fn asked(&self, index: usize) -> (&[u32], &[u32]) {
+        let (ids, learned) = (self.ids.get(index), self.learned.get(index));
+        let end = learned.iter().rposition(|&learned| learned).map_or(ids.len(), |last| last + 1);
+        let begin = learned[..end].iter().rposition(|&learned| !learned).map_or(0, |last| last + 1);
+        let begin = if begin == 0 { end / 2 } else { begin };
+        (&ids[..begin], &ids[begin..end])
+    }
+
+    /// Examples that are kept.
+    pub fn examples(&self) -> usize {
+        self.ids.len()
+    }
+
     /// The special token that most examples end with, at which generation is to stop.
     pub fn end(&self) -> Option<u32> {
         self.end

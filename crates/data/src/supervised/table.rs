@@ -197,21 +197,30 @@ impl Table {
     }
 
     /// The rows as records. Under [`Faults::Skip`] those that cannot be used are counted and left out.
-    pub fn records<R: Record>(&self) -> impl Iterator<Item = Result<R>> + Send + '_ {
+    pub fn records<'a, R: Record + 'a>(&'a self) -> impl Iterator<Item = Result<R>> + Send + 'a {
+        self.numbered_records().map(|record| record.map(|(_, record)| record))
+    }
+
+    /// The records, each with the number of its row among those that can be used: a row may have several, which must not be
+    /// parted when some rows are held out.
+    pub fn numbered_records<'a, R: Record + 'a>(&'a self) -> impl Iterator<Item = Result<(u64, R)>> + Send + 'a {
         // A second reading finds the same faults again; they must not count twice.
         if let Ok(mut faults) = self.faults.lock() {
             *faults = FaultReport::default();
         }
         let mut roles = Roles::default();
-        self.open_files(R::knows).map(move |row| R::from_row(row?, &self.settings.columns, &mut roles)).filter_map(
-            move |record| match record {
-                Err(error @ Error::Record { .. }) if self.settings.faults == Faults::Skip => {
-                    self.note(&error);
-                    None
-                }
-                other => Some(other),
-            },
-        )
+        let all = move |row: Result<Row>| R::all_of_row(row?, &self.settings.columns, &mut roles);
+        let usable = self.open_files(R::knows).map(all).filter_map(move |records| match records {
+            Err(error @ Error::Record { .. }) if self.settings.faults == Faults::Skip => {
+                self.note(&error);
+                None
+            }
+            other => Some(other),
+        });
+        usable.zip(0u64..).flat_map(|(records, row)| match records {
+            Ok(records) => records.into_iter().map(|record| Ok((row, record))).collect(),
+            Err(error) => vec![Err(error)],
+        })
     }
 
     /// `known` says of a name, in small letters, whether a header may hold it.

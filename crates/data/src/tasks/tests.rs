@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::*;
 use crate::supervised::classify::{Classify, ClassifySettings};
-use crate::supervised::records::{Choice, Dialogue, Labelled, Parallel, Preference, Question, Record, Tagged};
+use crate::supervised::records::{Choice, Dialogue, Graded, Labelled, Parallel, Preference, Question, Record, Tagged};
 use crate::supervised::table::Table;
 
 const COUNT: usize = 3000;
@@ -172,6 +172,7 @@ fn every_task_is_written_to_files_that_are_read_back() {
             Task::Endings | Task::Speakers => back::<Choice>(&path),
             Task::Preferences => back::<Preference>(&path),
             Task::Instructions => back::<Dialogue>(&path),
+            Task::Reviews => back::<Graded>(&path),
         };
         assert_eq!(count, 20, "{name}");
         if let Some(folder) = std::env::var_os("PHYLA_TASK_SAMPLES") {

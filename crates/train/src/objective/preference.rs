@@ -7,7 +7,9 @@ mod dpo;
 mod kto;
 mod odds;
 mod online;
+mod ordinal;
 mod reward;
+mod weight;
 
 use std::ops::Range;
 
@@ -23,11 +25,13 @@ pub use dpo::dpo;
 pub use kto::{divergence, kto};
 pub use odds::orpo;
 pub use online::online;
+pub use ordinal::{GradeLoss, cumulative, grade_of, ranked};
 pub use reward::bradley_terry;
 
 use super::{Counts, Mode, Part, Seen, see, values};
 use crate::metrics::Means;
 use crate::recipe::{CpoLoss, Objective};
+use crate::thresholds::Thresholds;
 
 /// Completions of some rows under the policy and, where there is one, under the reference; `[rows]` each.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,6 +59,8 @@ pub struct Pairs {
     pub chosen: Side,
     /// The others.
     pub rejected: Side,
+    /// What each pair counts for; empty where all count alike.
+    pub weights: Vec<f64>,
 }
 
 impl Pairs {
@@ -62,6 +68,10 @@ impl Pairs {
     #[must_use]
     pub fn count(&self) -> usize {
         self.chosen.log_probs.len()
+    }
+
+    fn weight(&self, at: usize) -> f64 {
+        self.weights.get(at).copied().unwrap_or(1.)
     }
 }
 
@@ -117,13 +127,21 @@ struct Completions {
     lengths: Vec<usize>,
     /// What a completion's token counts for: all alike, but for `ld_alpha`.
     weights: Vec<f64>,
+    /// Beside `numbers`, where the loss wants it: the logarithm of the probability that two draws of the token are the same.
+    repeats: Vec<f64>,
 }
 
 impl Completions {
     fn new(model: &Model, batch: &Batch, hidden: &Tensor, pass: &mut Pass, objective: &Objective) -> Result<Self> {
         let targets = counted(batch);
         let tokens = model.log_probs(hidden, &targets, pass)?;
-        Self::over(tokens, batch, &targets, objective)
+        let mut made = Self::over(tokens, batch, &targets, objective)?;
+        if let Objective::Dpo(dpo) = objective
+            && dpo.use_weighting
+        {
+            made.repeats = weight::repeats(model, hidden, &targets)?;
+        }
+        Ok(made)
     }
 
     /// `tokens` are the log-probabilities of the `targets` that count.
@@ -139,7 +157,8 @@ impl Completions {
                 start..end
             })
             .collect();
-        let mut made = Self { numbers: values(&tokens)?, tokens, weights: vec![1.; end], rows, lengths };
+        let mut made =
+            Self { numbers: values(&tokens)?, tokens, weights: vec![1.; end], repeats: vec![], rows, lengths };
         if let Some(alpha) = objective.ld_alpha() {
             made.discount(alpha);
         }
@@ -185,6 +204,24 @@ impl Completions {
             },
             tokens: self.lengths[rows].to_vec(),
         }
+    }
+
+    /// How near a completion is to what the policy itself would write: the geometric mean over its tokens of their
+    /// probabilities, each over the mean probability of a token that is drawn there (Zhou et al. 2024, equation 2).
+    fn agreement(&self, row: usize) -> f64 {
+        let of = self.completion(row);
+        let each = self.numbers[of.clone()].iter().zip(&self.repeats[of.clone()]);
+        let sum: f64 = each.map(|(&own, repeat)| f64::from(own) - repeat).sum();
+        (sum / of.len().max(1) as f64).exp()
+    }
+
+    /// What the pairs count for; nothing where all count alike.
+    fn agreements(&self) -> Vec<f64> {
+        let half = self.rows.len() / 2;
+        if self.repeats.is_empty() {
+            return vec![];
+        }
+        (0..half).map(|at| self.agreement(at) * self.agreement(at + half)).collect()
     }
 
     /// A number with these slopes by the rows' log-probabilities.
@@ -240,7 +277,8 @@ pub(super) fn compared(
 /// The losses of pairs whose log-probabilities are known.
 fn contrast(objective: &Objective, made: &Completions, pairs: &Compared, scale: impl Fn(Part) -> f64) -> Result<Found> {
     let (half, reference) = (made.rows.len() / 2, pairs.reference.as_deref());
-    let sides = Pairs { chosen: made.side(0..half, reference), rejected: made.side(half..2 * half, reference) };
+    let [chosen, rejected] = [0..half, half..2 * half].map(|rows| made.side(rows, reference));
+    let sides = Pairs { chosen, rejected, weights: made.agreements() };
     let (loss, beta, likelihood) = match objective {
         Objective::Dpo(settings) => (dpo(settings, &sides), settings.beta, settings.weight_of_sft()),
         Objective::Orpo(settings) => (orpo(settings.beta, &sides), settings.beta, 1.),
@@ -315,14 +353,8 @@ fn rewarded(
     scale: f64,
 ) -> Result<Found> {
     let Objective::Reward(settings) = objective else { candle_core::bail!("no objective of a reward model") };
-    let answers = model.answers(&seen.hidden, &seen.input, &mut seen.pass, |head| !head.is_lm())?;
-    let Some((_, logits)) = answers.iter().find(|(name, _)| *name == "logits") else {
-        candle_core::bail!("a reward model answers with one number a text, and this model has no head for that");
-    };
+    let logits = &scored(model, batch.batch, seen)?;
     let scores: Vec<f64> = values(logits)?.into_iter().map(f64::from).collect();
-    if scores.len() != batch.batch {
-        candle_core::bail!("{} rewards for {} texts: a reward model has one label", scores.len(), batch.batch);
-    }
     let (chosen, rejected) = scores.split_at(batch.batch / 2);
     let centre = settings.center_rewards_coefficient.unwrap_or(0.);
     let loss = bradley_terry(chosen, rejected, pairs.margins.as_deref(), centre);
@@ -330,6 +362,40 @@ fn rewarded(
     let loss = phyla_ops::reduced(logits, loss.value * scale, gradient)?;
     let margins = chosen.iter().zip(rejected).map(|(chosen, rejected)| chosen - rejected).collect();
     Ok(Found { parts: vec![(Part::Rows, loss)], means: rewards(chosen, rejected), margins })
+}
+
+/// The numbers that a reward model gives to texts.
+fn scored(model: &Model, texts: usize, seen: &mut Seen) -> Result<Tensor> {
+    let answers = model.answers(&seen.hidden, &seen.input, &mut seen.pass, |head| !head.is_lm())?;
+    let Some((_, logits)) = answers.into_iter().find(|(name, _)| *name == "logits") else {
+        candle_core::bail!("a reward model answers with one number a text, and this model has no head for that");
+    };
+    match logits.data().elem_count() {
+        found if found != texts => {
+            candle_core::bail!("{found} rewards for {texts} texts: a reward model has one label")
+        }
+        _ => Ok(logits),
+    }
+}
+
+/// The loss of a batch of texts under a reward model whose grades are known by their places on the scale.
+pub(super) fn graded(
+    model: &Model,
+    grades: &[i32],
+    seen: &mut Seen,
+    thresholds: Option<&Thresholds>,
+    scale: f64,
+) -> Result<Found> {
+    // Who asks for what layers read alone has none.
+    let Some(thresholds) = thresholds else { return Ok(Found::default()) };
+    let (loss, scores) = thresholds.loss(&scored(model, grades.len(), seen)?, grades, scale)?;
+    let (between, values) = (thresholds.values()?, thresholds.scale().values());
+    let pairs = || scores.iter().zip(grades).map(|(&score, &grade)| (grade_of(score, &between), grade.max(0) as usize));
+    let mut means = Means::default();
+    means.add("rewards/mean", &scores);
+    means.add("accuracy", &pairs().map(|(found, grade)| f64::from(u8::from(found == grade))).collect::<Vec<_>>());
+    means.add("mae", &pairs().map(|(found, grade)| (values[found] - values[grade]).abs()).collect::<Vec<_>>());
+    Ok(Found { parts: vec![(Part::Rows, loss)], means, ..Found::default() })
 }
 
 /// What is told of rewards: their means, how often the chosen one is above the other, and by how much.

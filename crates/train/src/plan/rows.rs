@@ -3,7 +3,7 @@
 use phyla_data::pretrain::SpanSettings;
 use phyla_models::Arch;
 
-use crate::recipe::{Objective, Play, Recipe};
+use crate::recipe::{Objective, Play, Reads, Recipe};
 
 /// A batch, as large as it can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -59,9 +59,7 @@ impl Rows {
         source = known.source.or(source).filter(|_| arch.source().is_some());
         let each = match &recipe.objective {
             Objective::MultipleChoice(_) => CHOICES,
-            Objective::Dpo(_) | Objective::Orpo(_) | Objective::Cpo(_) | Objective::Simpo(_) | Objective::Reward(_) => {
-                2
-            }
+            objective if objective.reads() == Reads::Preferences => 2,
             other => other.play().map_or(1, |play| play.together),
         };
         let examples = match (known.batch, recipe.train.batch_tokens) {

@@ -38,7 +38,7 @@ pub use online_dpo::OnlineDpo;
 pub use play::Play;
 pub use ppo::{KlEstimator, Ppo};
 pub use qa::Qa;
-pub use reward::Reward;
+pub use reward::{Reward, RewardLoss};
 pub use rewards::{LengthUnit, RewardFunction};
 pub use rloo::Rloo;
 pub use rollout::Rollout;
@@ -113,6 +113,8 @@ pub enum Reads {
     Preferences,
     /// Prompts with a completion that is good or not.
     Judgements,
+    /// Texts, or prompts with completions, with grades.
+    Grades,
     /// Conversations, prompts with completions, instructions with answers, or texts.
     Dialogues,
     /// Prompts that the model answers itself.
@@ -132,6 +134,7 @@ impl Reads {
             Self::Choices => "questions with choices",
             Self::Preferences => "pairs of completions of which one is preferred",
             Self::Judgements => "completions judged one by one",
+            Self::Grades => "texts with grades",
             Self::Dialogues => "dialogues",
             Self::Prompts => "prompts",
         }
@@ -176,6 +179,7 @@ impl Objective {
             Self::TokenClassify(_) => Reads::Tagged,
             Self::Qa(_) => Reads::Questions,
             Self::MultipleChoice(_) => Reads::Choices,
+            Self::Reward(reward) if reward.loss_type == RewardLoss::Ordinal => Reads::Grades,
             Self::Dpo(_) | Self::Orpo(_) | Self::Cpo(_) | Self::Simpo(_) | Self::Reward(_) => Reads::Preferences,
             Self::Kto(_) => Reads::Judgements,
             Self::Sft(_) => Reads::Dialogues,

@@ -64,7 +64,7 @@ pub struct Dropout {
 }
 
 /// `[train.sample]`: text that the model writes while it learns, shown in the report: how it continues a prompt (`lm`),
-/// fills its masks (`mlm`, `mlm_nsp`), answers it (`seq2seq`, `ppo`, `grpo`, …) or labels it (`classify`).
+/// fills its masks (`mlm`, `mlm_nsp`), answers it (`seq2seq`, `sft`, `ppo`, `grpo`, …) or labels it (`classify`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sample {
@@ -72,9 +72,9 @@ pub struct Sample {
     pub every: u64,
     /// What the model is given. An empty prompt begins a document; for all objectives but `lm` it takes a held-out text.
     pub prompts: Vec<String>,
-    /// Objective `lm`: length of each text in tokens; the others write as their own tables say.
+    /// Objectives `lm` and `sft`: length of each text in tokens; the others write as their own tables say.
     pub max_new_tokens: usize,
-    /// Objective `lm`: sampling temperature; 0 is greedy.
+    /// Objective `lm`: sampling temperature; 0 is greedy, as answers always are.
     pub temperature: f64,
 }
 
@@ -210,7 +210,7 @@ impl Train {
             problems.push("`train.eval_generate` is for `objective.kind` \"seq2seq\" with validation data".into());
         }
         let written = matches!(objective, Objective::Lm(_) | Objective::Mlm(_) | Objective::MlmNsp(_))
-            || matches!(reads, Reads::Pairs | Reads::Labelled | Reads::Prompts);
+            || matches!(reads, Reads::Pairs | Reads::Labelled | Reads::Prompts | Reads::Dialogues);
         if self.sample.every > 0 && !written {
             problems.push(format!("`train.sample` has nothing to show for `objective.kind` \"{name}\"; leave it out"));
         }

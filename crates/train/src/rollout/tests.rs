@@ -78,6 +78,7 @@ fn twenty_updates_equal_torch() {
                 checkpointing: false,
                 critic: setup.critic(),
                 teacher: None,
+                thresholds: None,
             };
             step += 1;
             let found = stepper.run(&mut optimizer, &batches, step, recipe.optim.lr).unwrap();

@@ -13,7 +13,9 @@ impl Trainer<'_> {
         if let Some(rollouts) = &mut setup.rollouts {
             return rollouts.next(&setup.model, &mut *setup.train, interrupt.flag());
         }
-        let batches = (0..self.recipe.train.accumulate).map(|_| setup.train.next_batch()).collect::<Result<_, _>>()?;
+        let next = |_| setup.train.next_batch();
+        let batches = (0..self.recipe.train.accumulate).map(next).collect::<Result<Vec<_>, _>>()?;
+        let batches = batches.into_iter().map(|batch| setup.referred(self.recipe, batch)).collect::<Result<_, _>>()?;
         Ok(Some(Turn { batches, means: Means::default() }))
     }
 

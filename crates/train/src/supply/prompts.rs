@@ -39,6 +39,7 @@ impl Maker<'_> {
             longest: (longest, longest),
             preferences: vec![],
             prompts: Some((train, held_out)),
+            grades: None,
         })
     }
 }

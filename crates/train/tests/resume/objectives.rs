@@ -62,6 +62,27 @@ fn cases() -> Vec<(&'static str, String)> {
             ),
         ),
         (
+            "dialogues, packed, with noise on embeddings",
+            text(
+                LLAMA,
+                "kind = 'bpe'\nvocab_size = 300",
+                "kind = 'task'\ntask = 'instructions'\nitems = 15\nvalidation_items = 3",
+                "kind = 'sft'\nchat_template = 'alpaca'\nmax_len = 250\ntruncate = 'start'\npacking = true\n\
+                 neftune_noise_alpha = 5.0",
+                "accumulate = 2\nsample = { every = 4, max_new_tokens = 5 }",
+            ),
+        ),
+        (
+            "grades, the mean of the last checkpoints",
+            text(
+                BERT,
+                wordpiece,
+                "kind = 'task'\ntask = 'reviews'\nitems = 15\nvalidation_items = 5",
+                "kind = 'reward'\nloss_type = 'ordinal'\nmax_len = 200\ngrades = ['1', '2', '3', '4', '5']",
+                "average_last = 2\ngroup_by_length = true",
+            ),
+        ),
+        (
             "judgements against a reference",
             text(
                 LLAMA,
@@ -129,6 +150,12 @@ fn a_resumed_run_of_any_adapter_ends_bit_for_bit_as_an_undisturbed_one() {
             text("", "", &format!("{data}{packing}"), lm, "").replace("[tokenizer]\n\n", "").replace("[model]\n\n", "");
         let quantize = if name == "lora" { "quantize = 'q8_0'\n" } else { "" };
         let head = format!("model = '{}'\n{quantize}", model.display());
+        // Of some the mean of the last checkpoints.
+        let text = if ["dora", "ia3"].contains(&name) {
+            text.replace("keep_last", "average_last = 2\nkeep_last")
+        } else {
+            text
+        };
         ends_alike(name, &format!("{head}{text}[method]\n{method}\n"));
     }
 }

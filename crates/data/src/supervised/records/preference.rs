@@ -70,6 +70,8 @@ impl Record for Preference {
         role("chosen"),
         role("rejected"),
         role("margin"),
+        role("completions"),
+        role("ranks"),
         role("prompt"),
         role("instruction"),
         role("input"),
@@ -84,7 +86,23 @@ impl Record for Preference {
     const SETS: &'static [Set] = &[];
 
     fn from_row(row: Row, columns: &BTreeMap<String, Column>, _: &mut Roles) -> Result<Self> {
-        from_row::<Self>(row, columns, compared)
+        from_row::<Self, _>(row, columns, compared)
+    }
+
+    /// Of a row with several completions every pair, as in Ouyang et al. 2022, equation 1.
+    fn all_of_row(row: Row, columns: &BTreeMap<String, Column>, _: &mut Roles) -> Result<Vec<Self>> {
+        from_row::<Self, _>(row, columns, |fields, origin| {
+            if fields.get("chosen").is_some_and(|value| !value.is_null()) {
+                return Ok(vec![compared(fields, origin)?]);
+            }
+            match fields.shift_remove("completions") {
+                Some(Value::Array(completions)) => ranked(completions, fields, &origin),
+                Some(other) if !other.is_null() => {
+                    Err(format!("`completions` should be a list, from the best to the worst; found {}", kind(&other)))
+                }
+                _ => Ok(vec![compared(fields, origin)?]),
+            }
+        })
     }
 
     fn read(fields: &mut Fields<'_>) -> std::result::Result<Self, String> {
@@ -114,6 +132,8 @@ impl Record for Judgement {
         role("label"),
         role("prompt"),
         role("completion"),
+        role("chosen"),
+        role("rejected"),
         role("messages"),
         role("conversations"),
         role("conversation"),
@@ -129,7 +149,20 @@ impl Record for Judgement {
     const SETS: &'static [Set] = &[];
 
     fn from_row(row: Row, columns: &BTreeMap<String, Column>, _: &mut Roles) -> Result<Self> {
-        from_row::<Self>(row, columns, judged)
+        from_row::<Self, _>(row, columns, judged)
+    }
+
+    /// Of a row with two completions the preferred one is good and the other is not, as trl takes such data apart.
+    fn all_of_row(row: Row, columns: &BTreeMap<String, Column>, _: &mut Roles) -> Result<Vec<Self>> {
+        from_row::<Self, _>(row, columns, |fields, origin| {
+            let has = |name: &str| fields.get(name).is_some_and(|value| !value.is_null());
+            if has("label") || !(has("chosen") && has("rejected")) {
+                return Ok(vec![judged(fields, origin)?]);
+            }
+            let Preference { chosen, rejected, .. } = compared(fields, origin)?;
+            let judged = [(chosen, true), (rejected, false)];
+            Ok(judged.into_iter().map(|(dialogue, desirable)| Self { dialogue, desirable }).collect())
+        })
     }
 
     fn read(fields: &mut Fields<'_>) -> std::result::Result<Self, String> {
@@ -147,11 +180,12 @@ impl Record for Judgement {
     }
 }
 
-fn from_row<R: Record>(
+/// What `read` makes of the fields of a row, which play the roles of an `R`.
+pub(super) fn from_row<R: Record, T>(
     mut row: Row,
     columns: &BTreeMap<String, Column>,
-    read: impl Fn(&mut Map<String, Value>, Origin) -> std::result::Result<R, String>,
-) -> Result<R> {
+    read: impl Fn(&mut Map<String, Value>, Origin) -> std::result::Result<T, String>,
+) -> Result<T> {
     if !columns.is_empty() {
         row.fields = renamed::<R>(&row, columns)?;
     }
@@ -164,7 +198,10 @@ fn compared(fields: &mut Map<String, Value>, origin: Origin) -> std::result::Res
     let names: Vec<String> = fields.keys().take(20).map(|name| format!("`{name}`")).collect();
     let mut take = |name: &str| fields.shift_remove(name).filter(|value| !value.is_null());
     let (Some(chosen), Some(rejected)) = (take("chosen"), take("rejected")) else {
-        return Err(format!("expected `chosen` and `rejected`; this row has {}", names.join(", ")));
+        return Err(format!(
+            "expected `chosen` and `rejected`, or `completions` from the best to the worst; this row has {}",
+            names.join(", ")
+        ));
     };
     if chosen == rejected {
         return Err("`chosen` and `rejected` are the same; set `data.faults = \"skip\"` to leave such rows out".into());
@@ -198,6 +235,38 @@ fn compared(fields: &mut Map<String, Value>, origin: Origin) -> std::result::Res
         recognise(&mut fields, origin.clone())
     };
     Ok(Preference { chosen: side(chosen)?, rejected: side(rejected)?, margin })
+}
+
+/// Every pair of completions of which one is better: in their order, or by `ranks`, of which 1 is the best and equal ones
+/// make no pair.
+fn ranked(
+    completions: Vec<Value>,
+    fields: &mut Map<String, Value>,
+    origin: &Origin,
+) -> std::result::Result<Vec<Preference>, String> {
+    let ranks = match fields.shift_remove("ranks").filter(|value| !value.is_null()) {
+        None => (0..completions.len()).map(|place| place as f64).collect(),
+        Some(Value::Array(ranks)) if ranks.len() == completions.len() => {
+            let ranks: Option<Vec<f64>> = ranks.iter().map(Value::as_f64).collect();
+            ranks.ok_or("`ranks` should be numbers, 1 for the best completion")?
+        }
+        Some(other) => {
+            return Err(format!("`ranks` should be a list of {} numbers, found {other}", completions.len()));
+        }
+    };
+    let mut pairs = vec![];
+    for (better, rank) in completions.iter().zip(&ranks) {
+        for (worse, _) in completions.iter().zip(&ranks).filter(|(_, other)| rank < other) {
+            let mut fields = fields.clone();
+            fields.insert("chosen".to_owned(), better.clone());
+            fields.insert("rejected".to_owned(), worse.clone());
+            pairs.push(compared(&mut fields, origin.clone())?);
+        }
+    }
+    if pairs.is_empty() {
+        return Err("`completions` needs at least two, one better than the other".into());
+    }
+    Ok(pairs)
 }
 
 /// Puts what was written where a row with one completion has it.
@@ -274,7 +343,13 @@ fn judged(fields: &mut Map<String, Value>, origin: Origin) -> std::result::Resul
         Some(Value::String(text)) if matches!(&*text.to_lowercase(), "true" | "1") => true,
         Some(Value::String(text)) if matches!(&*text.to_lowercase(), "false" | "0") => false,
         Some(other) => return Err(format!("`label` should be true or false, found {other}")),
-        None => return Err("`label`, true for a good completion and false for a bad one, is missing".into()),
+        None => {
+            return Err(
+                "`label`, true for a good completion and false for a bad one, is missing; pairs have `chosen` and \
+                        `rejected` instead"
+                    .into(),
+            );
+        }
     };
     let dialogue = recognise(fields, origin)?;
     if let Content::Text(_) = dialogue.content {
@@ -339,10 +414,7 @@ mod tests {
     #[test]
     fn what_is_no_pair_is_told() {
         for (row, expected) in [
-            (
-                json!({"prompt": "a", "chosen": "b"}),
-                "expected `chosen` and `rejected`; this row has `prompt`, `chosen`",
-            ),
+            (json!({"prompt": "a", "chosen": "b"}), "from the best to the worst; this row has `prompt`, `chosen`"),
             (json!({"chosen": "b", "rejected": "b"}), "are the same"),
             (json!({"prompt": "a", "chosen": " ", "rejected": "b"}), "blank"),
             (json!({"chosen": "b", "rejected": ["a"]}), "two strings or two lists"),
@@ -351,6 +423,58 @@ mod tests {
             let error = pair(row.clone()).unwrap_err();
             assert!(error.contains(expected), "{row}: {error}");
         }
+    }
+
+    fn all_of<R: Record>(row: Value) -> std::result::Result<Vec<R>, String> {
+        let file: std::sync::Arc<std::path::Path> = std::path::Path::new("pairs.jsonl").into();
+        let position = crate::dataset::Position::at(&file, crate::dataset::Part::Line, 1);
+        let row = Row { fields: serde_json::from_value(row).unwrap(), position, numbered: false };
+        R::all_of_row(row, &BTreeMap::new(), &mut Roles::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_ranked_list_is_every_pair_of_it() {
+        let pairs = |row: Value| -> Vec<(Content, Content)> {
+            all_of::<Preference>(row)
+                .unwrap()
+                .into_iter()
+                .map(|pair| (pair.chosen.content, pair.rejected.content))
+                .collect()
+        };
+        let completion = |text: &str| Content::Completion { prompt: "p".into(), completion: text.into() };
+        let [a, b, c] = ["a", "b", "c"].map(completion);
+        let row = json!({"prompt": "p", "completions": ["a", "b", "c"]});
+        assert_eq!(pairs(row), [(a.clone(), b.clone()), (a.clone(), c.clone()), (b.clone(), c.clone())]);
+        let row = json!({"prompt": "p", "completions": ["a", "b", "c"], "ranks": [2, 1, 2]});
+        assert_eq!(pairs(row), [(b.clone(), a.clone()), (b, c)]);
+        let row = json!({"prompt": "p", "chosen": "a", "rejected": "b", "completions": null});
+        assert_eq!(pairs(row).len(), 1);
+        let user = json!([{"role": "user", "content": "p"}]);
+        let says = |text: &str| json!([{"role": "assistant", "content": text}]);
+        let row = json!({"prompt": user, "completions": [says("a"), says("b")]});
+        assert!(matches!(&pairs(row)[0].0, Content::Reply { completion, .. } if completion[0]["content"] == "a"));
+        for (row, expected) in [
+            (json!({"prompt": "p", "completions": ["a"]}), "at least two"),
+            (json!({"prompt": "p", "completions": ["a", "b"], "ranks": [1, 1]}), "one better than the other"),
+            (json!({"prompt": "p", "completions": ["a", "b"], "ranks": [1]}), "a list of 2 numbers"),
+            (json!({"prompt": "p", "completions": ["a", "b"], "ranks": [1, "x"]}), "should be numbers"),
+            (json!({"prompt": "p", "completions": "a"}), "should be a list"),
+        ] {
+            let error = all_of::<Preference>(row.clone()).unwrap_err();
+            assert!(error.contains(expected), "{row}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_pair_is_two_judgements() {
+        let all = all_of::<Judgement>;
+        let pair = json!({"prompt": "a", "chosen": "b", "rejected": "c"});
+        assert_eq!(all(pair).unwrap(), [Judgement::new("a", "b", true), Judgement::new("a", "c", false)]);
+        let one = json!({"prompt": "a", "completion": "b", "label": false, "chosen": null});
+        assert_eq!(all(one).unwrap(), [Judgement::new("a", "b", false)]);
+        let error = all(json!({"prompt": "a", "completion": "b"})).unwrap_err();
+        assert!(error.contains("pairs have `chosen` and `rejected`"), "{error}");
+        assert!(all(json!({"prompt": "a", "chosen": "b", "rejected": "b"})).unwrap_err().contains("are the same"));
     }
 
     #[test]

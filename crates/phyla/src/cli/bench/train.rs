@@ -52,6 +52,7 @@ pub fn run(args: &Train) -> anyhow::Result<()> {
         checkpointing: false,
         critic: None,
         teacher: None,
+        thresholds: None,
     };
     let batch = batch(subject.ids(&model, rows * (time + 1)), rows, time);
     let mut steps = vec![];

@@ -26,10 +26,14 @@ pub fn dpo(settings: &Dpo, pairs: &Pairs) -> PairLoss {
 /// Losses of one pair by itself.
 fn each(settings: &Dpo, loss: DpoLoss, pairs: &Pairs) -> PairLoss {
     let (beta, mut sum) = (settings.beta, PairLoss::zero(pairs.count()));
+    let mut put = |at: usize, value: f64, slopes: [f64; 2]| {
+        let weight = pairs.weight(at);
+        sum.put(at, weight * value, slopes.map(|slope| weight * slope));
+    };
     for at in 0..pairs.count() {
         let ratios = [pairs.chosen.ratio(at), pairs.rejected.ratio(at)];
         if let Some((value, slopes)) = of_ratios(loss, ratios, beta) {
-            sum.put(at, value, slopes);
+            put(at, value, slopes);
             continue;
         }
         let scores = ratios.map(|ratio| score(settings, ratio));
@@ -40,7 +44,7 @@ fn each(settings: &Dpo, loss: DpoLoss, pairs: &Pairs) -> PairLoss {
         let factors = lengths.map(|tokens| 1. / tokens.max(1) as f64);
         let margin = scores[0].0 * factors[0] - scores[1].0 * factors[1];
         let (value, slope) = of_margin(settings, loss, margin);
-        sum.put(at, value, [slope * scores[0].1 * factors[0], -slope * scores[1].1 * factors[1]]);
+        put(at, value, [slope * scores[0].1 * factors[0], -slope * scores[1].1 * factors[1]]);
     }
     sum
 }

@@ -78,7 +78,13 @@ fn holds_for(cases: &[Value]) {
         let leaf: Vec<f32> = log_probs.iter().map(|&x| x as f32).collect();
         let leaf = Tensor::leaf(Data::from_vec(leaf, log_probs.len(), &Device::Cpu).unwrap());
         let Labels::Pairs(pairs) = &batch.labels else { panic!("no pairs") };
-        let made = Completions::over(leaf.clone(), &batch, &counted(&batch), &objective).unwrap();
+        let mut made = Completions::over(leaf.clone(), &batch, &counted(&batch), &objective).unwrap();
+        if let Some(repeats) = case.get("repeats") {
+            let prompts: Vec<usize> = serde_json::from_value(case["prompts"].clone()).unwrap();
+            let rows = repeats.as_array().unwrap().iter().enumerate();
+            made.repeats =
+                rows.flat_map(|(row, of)| numbers(of)[prompts[row % prompts.len()] - 1..].to_vec()).collect();
+        }
         let counts = Counts::of(&batch);
         let Found { parts, means, .. } =
             contrast(&objective, &made, pairs, |part| 1. / counts.count(part) as f64).unwrap();

@@ -49,6 +49,8 @@ pub enum TaskName {
     Preferences,
     /// Stories asked for, told, and talked about (dialogues).
     Instructions,
+    /// Reviews with one to five stars (texts with grades).
+    Reviews,
 }
 
 /// Examples are held in memory.
@@ -79,6 +81,7 @@ impl Generated {
             TaskName::Speakers => Task::Speakers,
             TaskName::Preferences => Task::Preferences,
             TaskName::Instructions => Task::Instructions,
+            TaskName::Reviews => Task::Reviews,
         }
     }
 
@@ -94,6 +97,7 @@ impl Generated {
             TaskName::Questions => Reads::Questions,
             TaskName::Endings | TaskName::Speakers => Reads::Choices,
             TaskName::Instructions => Reads::Dialogues,
+            TaskName::Reviews => Reads::Grades,
         }
     }
 

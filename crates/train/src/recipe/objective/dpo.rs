@@ -30,6 +30,9 @@ pub struct Dpo {
     pub discopop_tau: f64,
     /// What tokens beyond the length of the shorter completion count for, from 0 to 1; 1 unless given.
     pub ld_alpha: Option<f64>,
+    /// Each pair counts for what the policy itself would have written it with: for the product of both completions'
+    /// probabilities, by the token, against those of its own draws (Zhou et al. 2024, WPO).
+    pub use_weighting: bool,
     /// Where log-probabilities of the reference come from.
     pub reference: Reference,
     /// The reference; the model that the run begins with unless given.
@@ -50,8 +53,27 @@ pub enum Reference {
     /// Computed once, before the first step, and kept beside the run: no second model stays in memory.
     #[default]
     Precompute,
+    /// Computed in each step by the model without the adapter that learns: nothing before the first step, and a forward
+    /// pass more in each.
+    AdapterOff,
     /// There is none: its log-probabilities count as 0.
     None,
+}
+
+impl Reference {
+    /// Adds the sentence when there is another model for a reference that needs none.
+    pub(super) fn check(self, other: bool, problems: &mut Vec<String>) {
+        let name = match self {
+            Self::Precompute => return,
+            Self::AdapterOff => "adapter_off",
+            Self::None => "none",
+        };
+        if other {
+            problems.push(format!(
+                "`objective.reference_model` is given and `objective.reference` is \"{name}\"; keep one"
+            ));
+        }
+    }
 }
 
 /// Losses by trl's names.
@@ -116,6 +138,7 @@ impl Default for Dpo {
             label_smoothing: 0.,
             discopop_tau: 0.05,
             ld_alpha: None,
+            use_weighting: false,
             reference: Reference::default(),
             reference_model: None,
             max_len: 1024,
@@ -171,12 +194,22 @@ impl Dpo {
                 self.loss_type.len()
             ));
         }
-        if self.reference == Reference::None && self.reference_model.is_some() {
-            problems
-                .push("`objective.reference_model` is given and `objective.reference` is \"none\"; keep one".into());
-        }
+        self.reference.check(self.reference_model.is_some(), problems);
+        self.check_weighting(problems);
         self.check_smoothing(problems);
         self.check_divergence(problems);
+    }
+
+    /// As in trl: some losses are not of one pair by itself.
+    fn check_weighting(&self, problems: &mut Vec<String>) {
+        use DpoLoss::{Aot, AotUnpaired, Sft};
+        if self.use_weighting && self.loss_type.iter().any(|loss| matches!(loss, Aot | AotUnpaired | Sft)) {
+            problems.push(
+                "`objective.use_weighting` weighs pairs one by one, and aot, aot_unpaired and sft are not sums over pairs; \
+                 leave one of them out"
+                    .into(),
+            );
+        }
     }
 
     /// Whether each loss knows what to do with smoothed labels.

@@ -66,9 +66,6 @@ impl Kto {
         check_beta(problems, self.beta);
         check_range(problems, "objective.desirable_weight", self.desirable_weight, 0., f64::MAX);
         check_range(problems, "objective.undesirable_weight", self.undesirable_weight, 0., f64::MAX);
-        if self.reference == Reference::None && self.reference_model.is_some() {
-            problems
-                .push("`objective.reference_model` is given and `objective.reference` is \"none\"; keep one".into());
-        }
+        self.reference.check(self.reference_model.is_some(), problems);
     }
 }
