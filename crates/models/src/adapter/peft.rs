@@ -1,8 +1,10 @@
 //! `adapter_config.json` as peft 0.21 writes it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use fancy_regex::Regex;
+use phyla_ops::Param;
 use serde_json::{Map, Value, json};
 
 use super::modules::{paths, tensor_of};
@@ -125,13 +127,7 @@ pub(super) fn config(
         ("task_type".into(), json!(task(model.arch.task))),
     ]);
     if !adapter.saved.is_empty() {
-        let paths = paths(model);
-        let mut saved: Vec<String> = (adapter.saved.iter())
-            .filter_map(|param| tensor_of(model, &paths, param.path()))
-            .filter_map(|tensor| Some(tensor.rsplit_once('.')?.0.to_string()))
-            .collect();
-        saved.dedup();
-        fields.insert("modules_to_save".into(), json!(saved));
+        fields.insert("modules_to_save".into(), json!(whole_modules(adapter, model)));
     }
     if let Some(prompt) = &adapter.prompt {
         fields.remove("target_modules");
@@ -198,6 +194,24 @@ pub(super) fn config(
         AdapterSpec::Prompt(_) | AdapterSpec::PTuning(_) | AdapterSpec::Prefix(_) => {}
     }
     fields
+}
+
+/// The modules that an adapter saves whole: one at the top, such as a head of several maps, stands for all that is in it,
+/// since peft, which saves heads unasked, does not look for what is inside of one.
+fn whole_modules(adapter: &Adapter, model: &Model) -> Vec<String> {
+    let paths = paths(model);
+    let names = |params: &[Arc<Param>]| -> Vec<String> {
+        params.iter().filter_map(|param| tensor_of(model, &paths, param.path())).collect()
+    };
+    let (all, saved) = (names(model.params()), names(&adapter.saved));
+    let top = |tensor: &str| tensor.split('.').next().unwrap_or_default().to_owned();
+    let mut modules: Vec<String> = vec![];
+    for tensor in &saved {
+        let whole = all.iter().filter(|other| top(other) == top(tensor)).all(|other| saved.contains(other));
+        let module = if whole { Some(top(tensor)) } else { tensor.rsplit_once('.').map(|(module, _)| module.into()) };
+        modules.extend(module.filter(|module| !modules.contains(module)));
+    }
+    modules
 }
 
 /// Modules by the last part of their names, as people write them, if that means the same ones; else in full.
