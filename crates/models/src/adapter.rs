@@ -1,6 +1,7 @@
 //! Adapters: few parameters beside a model's own, that change what it does (parameter-efficient fine-tuning). Made fresh,
 //! or read from and written to the folders of peft.
 
+mod adalora;
 mod combine;
 mod eva;
 mod fresh;
@@ -22,6 +23,7 @@ use phyla_nn::SublayerSpec;
 use phyla_nn::adapter::{Change, Slot};
 use phyla_ops::Param;
 
+pub use adalora::{AdaLoraSpec, Directions, Kept};
 pub use combine::{Combine, Majority, RULES, Rule, combine};
 pub use eva::Eva;
 pub use merge::merge;
@@ -46,6 +48,8 @@ pub struct Adapter {
     prompt: Option<Arc<Prompt>>,
     /// Parameters of the model itself that belong to the adapter.
     saved: Vec<Arc<Param>>,
+    /// What AdaLoRA left of the directions of each module.
+    kept: Kept,
 }
 
 /// What it changes of one linear map.

@@ -182,7 +182,7 @@ fn what_cannot_be_combined_is_refused_by_name() {
         (of("dare_linear", Some(0.), &a), "say with a density"),
         (of("cat", None, &load(base.join("ia3"))), "adapters of kind ia3 cannot be combined"),
         (of("cat", None, &load(base.join("dora"))), "DoRA"),
-        (of("cat", None, &load(base.join("adalora"))), "AdaLoRA"),
+        (of("cat", None, &load(base.join("adalora"))), "adapters of kind adalora cannot be combined"),
         ("tie".parse::<Combine>().unwrap_err(), "`tie`: expected linear, cat, svd, ties"),
     ] {
         assert!(found.contains(expected), "{found}");
@@ -204,6 +204,7 @@ fn a_fresh_adapter_changes_nothing_until_it_learns() {
             json!({ "lora": { "rank": 2, "init": "pissa", "targets": ["**.attn.o"] } }),
             json!({ "lora": { "rank": 2, "init": "pissa_niter_2", "dora": true, "targets": ["**.attn.o"] } }),
             json!({ "lora": { "rank": 2, "init": "olora", "rslora": true, "targets": ["**.attn.o"] } }),
+            json!({ "adalora": { "rank": 3, "target_rank": 2, "targets": ["**.attn.o"] } }),
             json!({ "vera": { "rank": 4, "targets": ["**.attn.o"] } }),
             json!({ "ia3": { "targets": ["**.attn.o"], "feedforward": ["**.layers.0.mlp.down"] } }),
             json!({ "bottleneck": { "inner": 3, "targets": ["**.attn.o"] } }),

@@ -250,9 +250,11 @@ fn nf4_is_for_the_maps_of_layers_alone() {
             let results = phyla_ops::no_grad(|| model.run(&input, false)).unwrap();
             results[0].1.data().flatten_all().unwrap().to_vec1().unwrap()
         };
-        let worst = numbers(&model).iter().zip(numbers(&read)).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
-        // 24 rows are multiplied in f32; what is folded into attention, as well.
-        assert!(worst < 1e-4, "{more}: {worst}");
+        let (ours, exact) = (numbers(&model), numbers(&read));
+        let size = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x * x)).sum::<f64>().sqrt();
+        let apart = size(&mut exact.iter().zip(&ours).map(|(a, b)| a - b)) / size(&mut exact.iter().copied());
+        // 24 rows are multiplied in f32, or in bf16 where tiles are: 2^-9 of either factor at each of some ten maps.
+        assert!(apart < 2e-2, "{more}: {apart}");
     }
     let message = "nf4".parse::<phyla_models::gguf::FileType>().unwrap_err();
     assert!(message.contains("nf4 is no type of GGUF files"), "{message}");

@@ -1,6 +1,7 @@
 //! Training: recipes, the loop, optimisers, schedules, and everything that a run shows and writes.
 
 mod adapt;
+pub mod allocator;
 mod average;
 mod calibration;
 mod corpus;

@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use crate::TrainError;
 use crate::adapt::adapt_sizes;
 use crate::optimizer;
-use crate::recipe::{self, Dtype, Objective, Recipe};
+use crate::recipe::{self, Dtype, Method, Objective, Recipe};
 use crate::setup::{Start, start};
 
 use self::known::{Known, Stored};
@@ -100,7 +100,12 @@ pub fn plan(recipe: &Recipe, known: KnownRows) -> Result<Plan, TrainError> {
     let copies = |param: &Param| if stored(param) == (Stored::F32 { copy: true }) { 2 * param.count() } else { 0 };
     let low = recipe.dtype == Dtype::Bf16;
     let copied = |param: &Param| if low && param.dims().len() >= 2 { 2 * param.count() } else { 0 };
-    let adapters: usize = beside.map(|param| 4 * param.count() + copied(param)).sum();
+    let followed = match recipe.method {
+        // Sensitivity and uncertainty of each number.
+        Method::AdaLora(_) => 8 * beside.clone().map(|param| param.count()).sum::<usize>(),
+        _ => 0,
+    };
+    let adapters: usize = beside.map(|param| 4 * param.count() + copied(param)).sum::<usize>() + followed;
     let low_copies: usize = model.params().iter().map(|param| copies(param)).sum();
     let gradients = 4 * count(&learned);
     let states: usize = learned.iter().map(|param| optimizer::state_bytes(&recipe.optim.rule, param)).sum();

@@ -268,11 +268,21 @@ impl Recipe {
                 problems.push("`quantize` is \"int8\", through which there is no gradient; take q8_0".into());
             }
             Some(Ok(_)) if !adapts => problems.push(format!(
-                "`quantize` is for weights that stay as they are, and [method] kind = \"{}\" trains them: take lora, vera, \
-                 ia3 or bottleneck",
+                "`quantize` is for weights that stay as they are, and [method] kind = \"{}\" trains them: take lora, \
+                 adalora, vera, ia3 or bottleneck",
                 self.method.name()
             )),
             _ => {}
+        }
+        if let Method::AdaLora(adalora) = &self.method {
+            match adalora.total_step.or(self.train.steps) {
+                Some(total) => adalora.check_steps(total, problems),
+                None => problems.push(
+                    "`method.total_step` is not given, nor is `train.steps`: AdaLoRA takes directions away by a plan of so \
+                     many steps"
+                        .into(),
+                ),
+            }
         }
         if adapts && !matches!(self.model, Model::Named(_)) {
             problems.push("an adapter needs a `model` that has learned already: a folder or a hub id".into());

@@ -260,6 +260,7 @@ impl Trainer<'_> {
             critic: setup.critic(),
             teacher: setup.teacher.as_ref(),
             thresholds: setup.thresholds.as_ref(),
+            allocator: setup.allocator.as_ref(),
         };
         let mut result = stepper.run(&mut self.optimizer, &batches, self.state.step + 1, lr)?;
         result.means.merge(&means);
@@ -375,6 +376,9 @@ impl Trainer<'_> {
         let few = if checkpoints.len() < wanted { " (there are no more)" } else { "" };
         self.progress.note(&format!("the model is the mean of the checkpoints at steps {}{few}", steps.join(", ")));
         average(&setup.model, setup.adapter.as_deref(), &checkpoints)?;
+        if let Some(allocator) = &setup.allocator {
+            allocator.mask()?;
+        }
         if let Some(thresholds) = &setup.thresholds {
             thresholds.average(checkpoints.iter().map(|checkpoint| checkpoint.path.as_path()))?;
         }

@@ -16,9 +16,10 @@ use serde_json::{Map, Value, json};
 
 use crate::TrainError;
 use crate::adapt::{adapt, lower_all};
+use crate::allocator::Allocator;
 use crate::critic::Critic;
 use crate::judge::Judge;
-use crate::recipe::{self, Dtype, Objective, Play, Recipe};
+use crate::recipe::{self, Dtype, Length, Objective, Play, Recipe};
 use crate::reference;
 use crate::rollout::{Reference, Rollouts};
 use crate::supply::{Material, Shown, Supply};
@@ -54,6 +55,8 @@ pub struct Setup {
     pub teacher: Option<Teacher>,
     /// Where it learns grades: what lies between them.
     pub thresholds: Option<Thresholds>,
+    /// Where directions of the adapter are taken away.
+    pub allocator: Option<Allocator>,
 }
 
 /// Where the weights come from.
@@ -219,6 +222,17 @@ impl Setup {
             }
             _ => None,
         };
+        let steps = match recipe.train.length() {
+            Length::Steps(steps) => Some(steps),
+            Length::Epochs(_) | Length::Minutes(_) => None,
+        };
+        let allocator = match &adapter {
+            Some(adapter) => Allocator::new(adapter, steps)?,
+            None => None,
+        };
+        if let (Some(allocator), Some(path)) = (&allocator, checkpoint) {
+            allocator.load(path)?;
+        }
         Ok(Self {
             model,
             adapter,
@@ -233,6 +247,7 @@ impl Setup {
             rollouts,
             teacher,
             thresholds,
+            allocator,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use candle_core::DType;
 use phyla_data::batch::BatchState;
+use phyla_models::adapter::Adapter;
 use phyla_models::checkpoint::{
     Checkpoint, Dtype, MAX_SHARD_BYTES, SafetensorsWriter, TensorSpec, Values, atomic_write,
 };
@@ -76,7 +77,10 @@ pub fn write(
 ) -> Result<(), TrainError> {
     let pending = run.begin_checkpoint(state.step)?;
     let folder = pending.path();
-    write_model(folder, setup, DType::F32, lineage)?;
+    write_folder(folder, setup, setup.adapter.as_deref(), DType::F32, lineage)?;
+    if let Some(allocator) = &setup.allocator {
+        allocator.save(folder)?;
+    }
     if let Some(rollouts) = &setup.rollouts {
         rollouts.save(folder)?;
     }
@@ -97,9 +101,25 @@ pub fn write(
     Ok(())
 }
 
-/// Writes a folder that transformers and `phyla generate` open; of an adapter one that peft and `--adapter` do.
+/// Writes a folder that transformers and `phyla generate` open; of an adapter one that peft and `--adapter` do, without the
+/// directions that were taken away, which checkpoints keep.
 pub fn write_model(folder: &Path, setup: &Setup, dtype: DType, lineage: &Lineage) -> Result<(), TrainError> {
-    match &setup.adapter {
+    match (&setup.adapter, &setup.allocator) {
+        (Some(adapter), Some(allocator)) => {
+            write_folder(folder, setup, Some(&adapter.narrowed(&allocator.kept())?), dtype, lineage)
+        }
+        (adapter, _) => write_folder(folder, setup, adapter.as_deref(), dtype, lineage),
+    }
+}
+
+fn write_folder(
+    folder: &Path,
+    setup: &Setup,
+    adapter: Option<&Adapter>,
+    dtype: DType,
+    lineage: &Lineage,
+) -> Result<(), TrainError> {
+    match adapter {
         Some(adapter) => {
             adapter.save(&setup.model, folder, setup.parent.as_ref().map(|parent| parent.name.as_str()))?
         }

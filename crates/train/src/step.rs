@@ -7,6 +7,7 @@ use phyla_kernels::rng::Rng;
 use phyla_models::Model;
 
 use crate::TrainError;
+use crate::allocator::Allocator;
 use crate::critic::Critic;
 use crate::metrics::Means;
 use crate::objective::{Counts, Mode};
@@ -33,6 +34,8 @@ pub struct Stepper<'a> {
     pub teacher: Option<&'a Teacher>,
     /// The thresholds between grades, where such learn.
     pub thresholds: Option<&'a Thresholds>,
+    /// What takes directions of an adapter away.
+    pub allocator: Option<&'a Allocator>,
 }
 
 /// What a step found.
@@ -93,6 +96,9 @@ impl Stepper<'_> {
             part.backward()?;
             loss += value;
         }
+        if let Some(allocator) = self.allocator {
+            loss += allocator.regularise()?;
+        }
         let grad_norm = optimizer.grad_norm()?;
         if !grad_norm.is_finite() {
             return Err(TrainError::not_finite("gradient norm", grad_norm, step, 0, &batches[0], lr));
@@ -100,6 +106,9 @@ impl Stepper<'_> {
         // As torch.nn.utils.clip_grad_norm_.
         let grad_scale = self.clip.map_or(1., |clip| (clip / (grad_norm + 1e-6)).min(1.)) as f32;
         optimizer.step(StepArgs { lr, grad_scale })?;
+        if let Some(allocator) = self.allocator {
+            allocator.allocate(step, grad_scale)?;
+        }
         let tokens = batches.iter().map(|batch| batch.lengths.iter().sum::<usize>()).sum::<usize>();
         Ok(StepResult { loss, grad_norm, tokens: tokens as u64, means, time: start.elapsed() })
     }

@@ -76,6 +76,7 @@ fn steps_of(
         critic: None,
         teacher: None,
         thresholds: None,
+        allocator: None,
     };
     let batches = std::slice::from_ref(batch);
     (1..=count).map(|step| stepper.run(&mut optimizer, batches, step, lr).unwrap().loss).collect()
@@ -245,6 +246,7 @@ fn checkpointing_computes_the_same_masks_again() {
             critic: None,
             teacher: None,
             thresholds: None,
+            allocator: None,
         };
         let batches = [batch("llama")];
         (1..=4).map(|step| stepper.run(&mut optimizer, &batches, step, 1e-2).unwrap().loss).collect::<Vec<_>>()

@@ -84,6 +84,7 @@ fn ten_steps(family: &str, batches: &[Batch], checkpointing: bool) -> (Vec<(f64,
         critic: None,
         teacher: None,
         thresholds: None,
+        allocator: None,
     };
     let results = (1..=10)
         .map(|step| {

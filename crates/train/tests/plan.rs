@@ -172,4 +172,8 @@ fn nf4_is_counted_with_its_scales() {
         "[train]\nsteps = 1\nbatch = 2\n[method]\nkind = 'lora'\nrank = 4",
     );
     assert_eq!(bytes(&planned(&path, &[]), "weights"), held);
+    // AdaLoRA follows each number's sensitivity and uncertainty beside the number itself.
+    let adalora = planned(&path, &["method={ kind = \"adalora\", rank = 4, target_rank = 2 }"]);
+    assert_eq!(bytes(&adalora, "adapter"), 4 * 4 * (256 + 256 + 1 + 256 + 128 + 1) * 12);
+    assert_eq!(bytes(&adalora, "optimiser"), 4 * 4 * (256 + 256 + 1 + 256 + 128 + 1) * 8);
 }

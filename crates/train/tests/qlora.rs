@@ -95,6 +95,7 @@ fn steps(model: &Model, params: &[Arc<Param>], batch: &Batch, count: u64, lr: f6
         critic: None,
         teacher: None,
         thresholds: None,
+        allocator: None,
     };
     (1..=count).map(|step| stepper.run(&mut optimizer, std::slice::from_ref(batch), step, lr).unwrap().loss).collect()
 }

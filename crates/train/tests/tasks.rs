@@ -118,6 +118,7 @@ fn unlike(name: &str, source: &Path, expected: &Value, teacher: Option<&Teacher>
         critic: None,
         thresholds: None,
         teacher,
+        allocator: None,
     };
     for step in 0..10 {
         let result = stepper.run(&mut optimizer, std::slice::from_ref(&batch), step as u64 + 1, optim.lr).unwrap();
@@ -192,6 +193,7 @@ fn ten_losses_behind_a_prompt_equal_pefts() {
             critic: None,
             teacher: None,
             thresholds: None,
+            allocator: None,
         };
         let batch = batch(&json(at.join("batch.json")), model.arch.task);
         let expected = Checkpoint::open(at.join("expected.safetensors")).unwrap();

@@ -11,7 +11,7 @@ use phyla_nn::adapter::{Change, LowRank, add_product};
 use super::fresh::param;
 use super::modules::Site;
 use super::spec::LoraSpec;
-use super::{Adapter, AdapterSpec, Part};
+use super::{Adapter, AdapterSpec, Kept, Part};
 use crate::LoadError;
 
 /// How numbers of the same place in several adapters become one.
@@ -210,7 +210,7 @@ pub fn combine(adapters: &[(Arc<Adapter>, f32)], how: &Combine) -> Result<Adapte
     };
     let saved = adapters.iter().flat_map(|(adapter, _)| adapter.saved.iter().cloned()).collect();
     let spec = LoraSpec { rank, alpha: rank as f64, rslora: false, ..first };
-    Ok(Adapter { spec: AdapterSpec::Lora(spec), parts, prompt: None, saved })
+    Ok(Adapter { spec: AdapterSpec::Lora(spec), parts, prompt: None, saved, kept: Kept::new() })
 }
 
 /// The modules that any of the adapters changes, in order, with the maps of ours that they are.
@@ -311,9 +311,8 @@ impl Adapter {
         let AdapterSpec::Lora(lora) = &self.spec else {
             return Err(format!("adapters of kind {} cannot be combined, LoRA's alone can", self.spec.name()));
         };
-        if lora.dora || self.has_importance() {
-            let kind = if lora.dora { "DoRA" } else { "AdaLoRA" };
-            return Err(format!("adapters of {kind} cannot be combined: what they add is no plain product"));
+        if lora.dora {
+            return Err("adapters of DoRA cannot be combined: what they add is no plain product".into());
         }
         let ranks = self.parts.iter().filter_map(|part| part.rank_and_alpha(lora.rslora));
         Ok(ranks.map(|(rank, _)| rank).fold(lora.rank, usize::max))

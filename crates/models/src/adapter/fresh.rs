@@ -12,7 +12,7 @@ use phyla_ops::{Data, Param, Weight};
 use super::modules::{Site, sites};
 use super::spec::{BottleneckSpec, Ia3Spec, LoraSpec, VeraSpec};
 use super::start::{self, LoraInit, Start};
-use super::{Adapter, AdapterSpec, Part, prompt};
+use super::{AdaLoraSpec, Adapter, AdapterSpec, Kept, Part, prompt};
 use crate::{LoadError, Model};
 
 /// Draws the parameters of one adapter; those of a module that is several maps of ours are shared as peft has them.
@@ -57,6 +57,7 @@ pub(super) fn fresh(model: &Model, spec: &AdapterSpec, seed: u64) -> std::result
     for site in chosen {
         let change = match spec {
             AdapterSpec::Lora(lora) => maker.lora(lora, &site)?,
+            AdapterSpec::AdaLora(adalora) => maker.adalora(adalora, &site)?,
             AdapterSpec::Vera(vera) => maker.vera(vera, &site)?,
             AdapterSpec::Ia3(ia3) => maker.ia3(ia3, &site)?,
             AdapterSpec::Bottleneck(bottleneck) => maker.bottleneck(bottleneck, &site)?,
@@ -65,7 +66,7 @@ pub(super) fn fresh(model: &Model, spec: &AdapterSpec, seed: u64) -> std::result
         };
         parts.push(Part { site, change: Arc::new(change) });
     }
-    Ok(Adapter { spec: spec.clone(), parts, prompt: None, saved: saved(model, spec) })
+    Ok(Adapter { spec: spec.clone(), parts, prompt: None, saved: saved(model, spec), kept: Kept::new() })
 }
 
 /// Parameters of the model that are to be trained whole.
@@ -107,6 +108,18 @@ impl Maker<'_> {
         };
         let dropout = lora.dropout as f32;
         Ok(Change::LowRank(LowRank { a, b, scale, dropout, importance: None, magnitude, origin }))
+    }
+
+    fn adalora(&mut self, spec: &AdaLoraSpec, site: &Site) -> Result<Change> {
+        let ([output, input], path, rank) = (site.slot.sizes(), site.slot.path(), spec.rank);
+        let near_nothing = |rng: &mut Rng, values: &mut [f32]| rng.fill_normal(values, 0., 0.02);
+        let a = self.shared(&site.module, "lora_A", path, [rank, input], near_nothing)?;
+        let values = self.shared(&site.module, "lora_E", path, [rank, 1], |_, values| values.fill(0.))?;
+        let mut b = vec![0.; output * rank];
+        near_nothing(&mut self.rng.split(format!("{path}.lora_B").as_str()), &mut b);
+        let b = param(format!("{path}.lora_B"), b, &[output, rank])?;
+        let (scale, dropout) = (spec.scale(), spec.dropout as f32);
+        Ok(Change::LowRank(LowRank { a, b, scale, dropout, importance: Some(values), magnitude: None, origin: None }))
     }
 
     fn vera(&mut self, vera: &VeraSpec, site: &Site) -> Result<Change> {

@@ -13,7 +13,7 @@ use super::fresh::{param, slices};
 use super::modules::{Site, paths, sites, tensor_of};
 use super::peft::{BOTTLENECK, PREFIX, PROMPTS, PeftConfig, WEIGHTS};
 use super::spec::{BottleneckSpec, Ia3Spec, LoraSpec, VeraSpec, scale};
-use super::{Adapter, AdapterSpec, Part, prompt};
+use super::{AdaLoraSpec, Adapter, AdapterSpec, Part, prompt};
 use crate::checkpoint::{Checkpoint, nearest};
 use crate::cut::Cut;
 use crate::{LoadError, Model};
@@ -49,8 +49,8 @@ pub(super) fn load(model: &Model, folder: &Path) -> Read<Adapter> {
     if parts.is_empty() && saved.is_empty() {
         return Err(LoadError::Adapter(format!("{}: an adapter without tensors", folder.display())));
     }
-    let spec = reader.spec(&parts, &saved);
-    Ok(Adapter { spec, parts, prompt: None, saved })
+    let (spec, kept) = (reader.spec(&parts, &saved), reader.config.kept()?);
+    Ok(Adapter { spec, parts, prompt: None, saved, kept })
 }
 
 /// The parameters of a model that are a tensor of transformers each, by what a folder calls those.
@@ -295,11 +295,24 @@ impl Reader<'_> {
                 targets: targets(),
                 save,
             }),
+            "ADALORA" => AdapterSpec::AdaLora(AdaLoraSpec {
+                rank: number("init_r", 12.) as usize,
+                target_rank: number("target_r", 8.) as usize,
+                alpha: number("lora_alpha", 8.),
+                dropout: number("lora_dropout", 0.),
+                targets: targets(),
+                exclude: vec![],
+                tinit: number("tinit", 0.) as u64,
+                tfinal: number("tfinal", 0.) as u64,
+                delta_t: number("deltaT", 1.) as u64,
+                total_step: self.config.number("total_step").map(|steps| steps as u64),
+                beta1: number("beta1", 0.85),
+                beta2: number("beta2", 0.85),
+                orth_reg_weight: number("orth_reg_weight", 0.5),
+                save,
+            }),
             _ => AdapterSpec::Lora(LoraSpec {
-                rank: match self.config.method.as_str() {
-                    "ADALORA" => number("init_r", 12.),
-                    _ => number("r", 8.),
-                } as usize,
+                rank: number("r", 8.) as usize,
                 alpha: number("lora_alpha", 8.),
                 dropout: number("lora_dropout", 0.),
                 targets: targets(),

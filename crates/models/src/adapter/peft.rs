@@ -8,7 +8,7 @@ use phyla_ops::Param;
 use serde_json::{Map, Value, json};
 
 use super::modules::{paths, tensor_of};
-use super::{Adapter, AdapterSpec, Part};
+use super::{Adapter, AdapterSpec, Kept, Part};
 use crate::{LoadError, Model, Task};
 
 /// The file's name.
@@ -89,6 +89,25 @@ impl PeftConfig {
         self.fields.get(key).and_then(Value::as_str)
     }
 
+    /// What AdaLoRA left of the directions of each module.
+    ///
+    /// # Errors
+    /// A list of other things than yes and no.
+    pub fn kept(&self) -> Result<Kept, LoadError> {
+        let Some(Value::Object(pattern)) = self.fields.get("rank_pattern").filter(|_| self.method == "ADALORA") else {
+            return Ok(Kept::new());
+        };
+        let read = |(name, kept): (&String, &Value)| {
+            let wrong =
+                || LoadError::Adapter(format!("{CONFIG}: rank_pattern: {name}: expected a list of true and false"));
+            let flags = kept.as_array().ok_or_else(wrong)?.iter().map(Value::as_bool).collect::<Option<Vec<bool>>>();
+            // Some versions name the adapter behind the module.
+            let module = name.split(".lora_E").next().unwrap_or(name);
+            Ok((module.to_string(), flags.ok_or_else(wrong)?))
+        };
+        pattern.iter().map(read).collect()
+    }
+
     /// A switch; off where it is not there.
     pub fn on(&self, key: &str) -> bool {
         self.fields.get(key).and_then(Value::as_bool).unwrap_or(false)
@@ -150,14 +169,8 @@ pub(super) fn config(
                 }
             }
             let whole = (lora.alpha.fract() == 0.).then_some(lora.alpha as i64);
-            set("peft_type", json!(if adapter.has_importance() { "ADALORA" } else { "LORA" }));
+            set("peft_type", json!("LORA"));
             set("rank_pattern", Value::Object(ranks));
-            if adapter.has_importance() {
-                set("rank_pattern", Value::Null);
-                // peft does not open it without a length; the ranks are what they are by now.
-                set("init_r", json!(lora.rank));
-                set("total_step", json!(1));
-            }
             set("r", json!(lora.rank));
             set("lora_alpha", whole.map_or(json!(lora.alpha), |whole| json!(whole)));
             set("lora_dropout", json!(lora.dropout));
@@ -167,6 +180,10 @@ pub(super) fn config(
             set("bias", json!("none"));
             set("init_lora_weights", json!(true));
             set("fan_in_fan_out", json!(transposed));
+        }
+        AdapterSpec::AdaLora(adalora) => {
+            set("fan_in_fan_out", json!(transposed));
+            fields.extend(adalora.fields(&adapter.kept));
         }
         AdapterSpec::Vera(vera) => {
             set("peft_type", json!("VERA"));

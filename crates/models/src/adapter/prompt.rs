@@ -23,7 +23,7 @@ use super::fresh::param;
 use super::load::{put_whole, whole};
 use super::peft::{PeftConfig, WEIGHTS};
 use super::save::{Tensors, write, write_all};
-use super::{Adapter, AdapterSpec};
+use super::{Adapter, AdapterSpec, Kept};
 use crate::checkpoint::Checkpoint;
 use crate::{LoadError, Model};
 
@@ -227,7 +227,8 @@ pub(super) fn fresh(model: &Model, spec: &AdapterSpec, rng: Rng) -> std::result:
     let sizes = Sizes::of(model, matches!(spec, AdapterSpec::Prefix(_)))?;
     let prompt = Maker { rng: rng.clone(), saved: None }.prompt(spec, sizes)?;
     let saved = super::fresh::saved(model, spec);
-    let adapter = Adapter { spec: spec.clone(), parts: vec![], saved, prompt: Some(Arc::new(prompt)) };
+    let adapter =
+        Adapter { spec: spec.clone(), parts: vec![], saved, prompt: Some(Arc::new(prompt)), kept: Kept::new() };
     if let AdapterSpec::Prompt(PromptSpec { init: PromptInit::SampleVocab, tokens, .. }) = spec {
         let mut rng = rng.split("sample_vocab");
         let ids: Vec<u32> = (0..*tokens).map(|_| rng.below(model.arch.vocab() as u64) as u32).collect();
@@ -271,7 +272,7 @@ pub(super) fn load(model: &Model, folder: &Path, config: &PeftConfig) -> std::re
         let embedding = param("prompt.embedding.weight".into(), values, &view.shape)?;
         Prompt { count, prefix, sizes, embedding, encoder: None }
     };
-    Ok(Adapter { spec, parts: vec![], saved, prompt: Some(Arc::new(prompt)) })
+    Ok(Adapter { spec, parts: vec![], saved, prompt: Some(Arc::new(prompt)), kept: Kept::new() })
 }
 
 fn spec(config: &PeftConfig) -> std::result::Result<AdapterSpec, LoadError> {

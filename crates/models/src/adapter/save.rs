@@ -164,11 +164,3 @@ impl Part {
         Ok(())
     }
 }
-
-impl Adapter {
-    /// Whether its directions have factors of their own.
-    pub(super) fn has_importance(&self) -> bool {
-        let adaptive = |part: &Part| matches!(&*part.change, Change::LowRank(change) if change.importance.is_some());
-        self.parts.iter().any(adaptive)
-    }
-}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use phyla_nn::pattern::Pattern;
 use serde::{Deserialize, Serialize};
 
+use super::adalora::AdaLoraSpec;
 use super::prompt::{self, PTuningSpec, PrefixSpec, PromptSpec};
 use super::start::LoraInit;
 
@@ -14,6 +15,9 @@ use super::start::LoraInit;
 pub enum AdapterSpec {
     /// LoRA and its nearest relatives.
     Lora(LoraSpec),
+    /// AdaLoRA.
+    #[serde(rename = "adalora")]
+    AdaLora(AdaLoraSpec),
     /// VeRA.
     Vera(VeraSpec),
     /// IA3.
@@ -29,7 +33,7 @@ pub enum AdapterSpec {
 }
 
 /// Linear maps that are adapted where nothing is said: queries and values, as in LoRA's paper (section 7.1).
-fn queries_and_values() -> Vec<Pattern> {
+pub(super) fn queries_and_values() -> Vec<Pattern> {
     patterns(&["**.{attn,cross}.{q,v}"])
 }
 
@@ -181,6 +185,7 @@ impl AdapterSpec {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Lora(_) => "lora",
+            Self::AdaLora(_) => "adalora",
             Self::Vera(_) => "vera",
             Self::Ia3(_) => "ia3",
             Self::Bottleneck(_) => "bottleneck",
@@ -194,6 +199,7 @@ impl AdapterSpec {
     pub fn targets(&self) -> Vec<&Pattern> {
         match self {
             Self::Lora(lora) => lora.targets.iter().collect(),
+            Self::AdaLora(adalora) => adalora.targets.iter().collect(),
             Self::Vera(vera) => vera.targets.iter().collect(),
             Self::Ia3(ia3) => ia3.targets.iter().chain(&ia3.feedforward).collect(),
             Self::Bottleneck(bottleneck) => bottleneck.targets.iter().collect(),
@@ -205,6 +211,7 @@ impl AdapterSpec {
     pub fn exclude(&self) -> &[Pattern] {
         match self {
             Self::Lora(lora) => &lora.exclude,
+            Self::AdaLora(adalora) => &adalora.exclude,
             Self::Vera(vera) => &vera.exclude,
             Self::Ia3(ia3) => &ia3.exclude,
             Self::Bottleneck(_) | Self::Prompt(_) | Self::PTuning(_) | Self::Prefix(_) => &[],
@@ -215,6 +222,7 @@ impl AdapterSpec {
     pub fn save(&self) -> &[Pattern] {
         match self {
             Self::Lora(lora) => &lora.save,
+            Self::AdaLora(adalora) => &adalora.save,
             Self::Vera(vera) => &vera.save,
             Self::Ia3(ia3) => &ia3.save,
             Self::Bottleneck(bottleneck) => &bottleneck.save,
@@ -228,6 +236,7 @@ impl AdapterSpec {
     pub fn save_mut(&mut self) -> &mut Vec<Pattern> {
         match self {
             Self::Lora(lora) => &mut lora.save,
+            Self::AdaLora(adalora) => &mut adalora.save,
             Self::Vera(vera) => &mut vera.save,
             Self::Ia3(ia3) => &mut ia3.save,
             Self::Bottleneck(bottleneck) => &mut bottleneck.save,
@@ -258,6 +267,10 @@ impl AdapterSpec {
                 lora.rank_pattern.values().for_each(|&rank| size("rank_pattern", rank));
                 lora.dropout
             }
+            Self::AdaLora(adalora) => {
+                size("rank", adalora.rank);
+                adalora.dropout
+            }
             Self::Vera(vera) => {
                 size("rank", vera.rank);
                 vera.dropout
@@ -271,11 +284,18 @@ impl AdapterSpec {
         if !(0.0..1.0).contains(&dropout) {
             problems.push(format!("`method.dropout` is {dropout}; expected at least 0 and below 1"));
         }
+        let alphas: Vec<f64> = match self {
+            Self::Lora(lora) => std::iter::once(lora.alpha).chain(lora.alpha_pattern.values().copied()).collect(),
+            Self::AdaLora(adalora) => vec![adalora.alpha],
+            _ => vec![],
+        };
+        for alpha in alphas.into_iter().filter(|alpha| !(alpha.is_finite() && *alpha > 0.)) {
+            problems.push(format!("`method.alpha` is {alpha}; expected a number above 0"));
+        }
+        if let Self::AdaLora(adalora) = self {
+            adalora.check(problems);
+        }
         if let Self::Lora(lora) = self {
-            let alphas = std::iter::once(&lora.alpha).chain(lora.alpha_pattern.values());
-            for alpha in alphas.filter(|alpha| !(alpha.is_finite() && **alpha > 0.)) {
-                problems.push(format!("`method.alpha` is {alpha}; expected a number above 0"));
-            }
             if !(1.0..=1e3).contains(&lora.eva_rho) {
                 problems.push(format!("`method.eva_rho` is {}; expected 1 to 1000", lora.eva_rho));
             }

@@ -79,6 +79,10 @@ impl LowRank {
     }
 
     pub(super) fn apply(&self, y: Tensor, site: &Site) -> Result<Tensor> {
+        if self.a.count() == 0 {
+            // AdaLoRA may leave a map no direction.
+            return Ok(y);
+        }
         let x = site.dropped(self.dropout)?;
         let mut narrow = phyla_ops::linear(&x, &self.a, None)?; // [.., rank]
         if let Some(importance) = &self.importance {

@@ -15,6 +15,7 @@ mod heads;
 mod linear;
 mod loss;
 mod moves;
+mod orthogonality;
 mod regression;
 mod relative;
 mod rows;

@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR|HUB_ID|FILE")]
     model: Option<String>,
 
-    /// How --model is trained: full, bitfit, layer_norm, lora, vera, ia3 or bottleneck
+    /// How --model is trained: full, bitfit, layer_norm, lora, adalora, vera, ia3 or bottleneck
     #[arg(long, value_name = "KIND", default_value = "full", requires = "model")]
     method: String,
 

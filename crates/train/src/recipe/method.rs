@@ -3,7 +3,8 @@
 mod full;
 
 use phyla_models::adapter::{
-    AdapterSpec, BottleneckSpec, Ia3Spec, LoraInit, LoraSpec, PTuningSpec, PrefixSpec, PromptSpec, VeraSpec,
+    AdaLoraSpec, AdapterSpec, BottleneckSpec, Ia3Spec, LoraInit, LoraSpec, PTuningSpec, PrefixSpec, PromptSpec,
+    VeraSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,9 @@ pub enum Method {
     LayerNorm(Only),
     /// Train a narrow product beside each weight: LoRA, and with its switches rsLoRA, DoRA, LoRA-FA and LoRA+.
     Lora(LoraSpec),
+    /// Train a product of directions beside each weight, and take those away that matter least (Zhang et al. 2023).
+    #[serde(rename = "adalora")]
+    AdaLora(AdaLoraSpec),
     /// Train two vectors beside each weight, around random matrices that all share.
     Vera(VeraSpec),
     /// Train factors of keys, values and activations.
@@ -46,6 +50,7 @@ impl Method {
             Self::Bitfit(_) => "bitfit",
             Self::LayerNorm(_) => "layer_norm",
             Self::Lora(_) => "lora",
+            Self::AdaLora(_) => "adalora",
             Self::Vera(_) => "vera",
             Self::Ia3(_) => "ia3",
             Self::Bottleneck(_) => "bottleneck",
@@ -61,6 +66,7 @@ impl Method {
         Some(match self {
             Self::Full(_) | Self::Bitfit(_) | Self::LayerNorm(_) => return None,
             Self::Lora(lora) => AdapterSpec::Lora(lora.clone()),
+            Self::AdaLora(adalora) => AdapterSpec::AdaLora(adalora.clone()),
             Self::Vera(vera) => AdapterSpec::Vera(vera.clone()),
             Self::Ia3(ia3) => AdapterSpec::Ia3(ia3.clone()),
             Self::Bottleneck(bottleneck) => AdapterSpec::Bottleneck(bottleneck.clone()),

@@ -79,6 +79,7 @@ fn twenty_updates_equal_torch() {
                 critic: setup.critic(),
                 teacher: None,
                 thresholds: None,
+                allocator: None,
             };
             step += 1;
             let found = stepper.run(&mut optimizer, &batches, step, recipe.optim.lr).unwrap();

@@ -140,6 +140,7 @@ fn a_resumed_run_of_any_adapter_ends_bit_for_bit_as_an_undisturbed_one() {
         ("prompt", "kind = 'prompt'\ntokens = 4\ninit = 'text'\ninit_text = 'Once upon'"),
         ("p_tuning", "kind = 'p_tuning'\ntokens = 4\nencoder = 'lstm'\nhidden = 5"),
         ("prefix", "kind = 'prefix'\ntokens = 4\nprojection = true"),
+        ("adalora", "kind = 'adalora'\nrank = 4\ntarget_rank = 2\ntinit = 1\ntfinal = 2\ndelta_t = 2\ndropout = 0.1"),
         ("vera", "kind = 'vera'\nrank = 4"),
         ("ia3", "kind = 'ia3'"),
         ("bottleneck", "kind = 'bottleneck'\ninner = 3"),

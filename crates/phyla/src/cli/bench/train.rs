@@ -53,6 +53,7 @@ pub fn run(args: &Train) -> anyhow::Result<()> {
         critic: None,
         teacher: None,
         thresholds: None,
+        allocator: None,
     };
     let batch = batch(subject.ids(&model, rows * (time + 1)), rows, time);
     let mut steps = vec![];
