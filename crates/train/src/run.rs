@@ -29,6 +29,7 @@ use crate::signals::Interrupt;
 use crate::state::{self, Since, State};
 use crate::step::{StepResult, Stepper};
 use crate::tensorboard::EventWriter;
+use crate::thresholds;
 
 /// How to run a recipe.
 #[derive(Clone, Debug)]
@@ -109,7 +110,9 @@ pub fn train(recipe: &Recipe, options: &Options) -> Result<Summary, TrainError> 
     }
     let path = checkpoint.as_ref().map(|c| c.path.clone());
     let setup = Setup::new(recipe, run.root(), path.as_deref(), &options.device, &mut |text| progress.note(text))?;
-    let mut optimizer = Optimizer::new(&recipe.optim, &setup.params(), |path| recipe.method.lr_scale(path))?;
+    let mut optimizer = Optimizer::new(&recipe.optim, &setup.params(), |path| {
+        recipe.method.lr_scale(path) * thresholds::lr_scale(path)
+    })?;
     let mut state = match &checkpoint {
         Some(checkpoint) => state::read(checkpoint, &mut optimizer)?,
         None => State::default(),

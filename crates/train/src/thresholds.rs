@@ -20,6 +20,18 @@ pub struct Thresholds {
     param: Arc<Param>,
 }
 
+/// The path of what learns.
+const PATH: &str = "thresholds";
+
+/// By how much they learn faster than weights. Scores grow by all weights of a model together, and the few thresholds have to
+/// follow them from where they began: at the weights' rate they hold them back, and probabilities stay far from the shares.
+const FASTER: f64 = 30.;
+
+/// A factor on the learning rate of the parameter at a path.
+pub(crate) fn lr_scale(path: &str) -> f64 {
+    if path == PATH { FASTER } else { 1. }
+}
+
 /// Its file in a checkpoint and in the model that comes of a run.
 const FILE: &str = "ordinal.json";
 
@@ -51,7 +63,7 @@ impl Thresholds {
         let gaps = thresholds.windows(2).map(|pair| (pair[1] - pair[0]).ln() as f32);
         let parameters: Vec<f32> = thresholds.first().map(|&first| first as f32).into_iter().chain(gaps).collect();
         let places = parameters.len();
-        let param = Arc::new(Param::new("thresholds", Weight::Dense(Data::from_vec(parameters, places, device)?)));
+        let param = Arc::new(Param::new(PATH, Weight::Dense(Data::from_vec(parameters, places, device)?)));
         param.set_trainable(true)?;
         Ok(Self { scale: scale.clone(), param })
     }
