@@ -2,6 +2,7 @@
 //! kept, and of activations by a dry run of one step on sizes alone. The formulas are in `docs/handbook/memory.md`.
 
 mod blocks;
+mod files;
 mod known;
 mod operations;
 mod others;
@@ -11,6 +12,7 @@ mod step;
 mod tape;
 mod walk;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -27,6 +29,7 @@ use crate::optimizer;
 use crate::recipe::{self, Dtype, Method, Objective, Recipe};
 use crate::setup::{Start, start};
 
+use self::files::Files;
 use self::known::{Known, Stored};
 use self::tape::Tape;
 use self::walk::Walk;
@@ -105,7 +108,8 @@ pub fn plan(recipe: &Recipe, known: KnownRows) -> Result<Plan, TrainError> {
         Method::AdaLora(_) => 8 * beside.clone().map(|param| param.count()).sum::<usize>(),
         _ => 0,
     };
-    let adapters: usize = beside.map(|param| 4 * param.count() + copied(param)).sum::<usize>() + followed;
+    let mut seen = HashSet::new();
+    let adapters = beside.map(|param| files::numbers(param, &mut seen) + copied(param)).sum::<usize>() + followed;
     let low_copies: usize = model.params().iter().map(|param| copies(param)).sum();
     let gradients = 4 * count(&learned);
     let states: usize = learned.iter().map(|param| optimizer::state_bytes(&recipe.optim.rule, param)).sum();
@@ -125,7 +129,8 @@ pub fn plan(recipe: &Recipe, known: KnownRows) -> Result<Plan, TrainError> {
         more.extend(others::beside_policy(recipe, play, (!alone).then_some(weights + low_copies), &rows)?);
     }
     let beside: usize = more.iter().map(|item| item.bytes).sum();
-    let fixed = PROGRAM + weights + low_copies + adapters + gradients + states + scratch + beside;
+    let held = files.as_ref().map_or(0, |files| files.held(&model, stored));
+    let fixed = PROGRAM + weights + held + low_copies + adapters + gradients + states + scratch + beside;
     let mut others = vec![];
     if let Some(play) = &play {
         let tape = Tape::default();
@@ -140,15 +145,15 @@ pub fn plan(recipe: &Recipe, known: KnownRows) -> Result<Plan, TrainError> {
         looking.examine(&model.arch, &recipe.objective, &rows);
         others.push(item("validation", fixed + looking.tape.peak().0.total(), "held-out data are looked at"));
     }
-    if let Some(files) = files {
-        // Files are read through a map, whose pages count while they are read; what is used in place stays there.
-        let own: usize = model.params().iter().map(|param| made(param, stored(param))).sum();
-        others.push(item("loading", PROGRAM + files + own, "the files and what is made of them, side by side"));
+    if let Some(files) = &files {
+        let own: usize = model.params().iter().map(|param| files.made(param, stored(param))).sum();
+        others.push(item("loading", PROGRAM + files.bytes + own, "the files and what is made of them, side by side"));
     }
     let ways = if recipe.train.activation_checkpointing { ", layers computed again" } else { "" };
     let mut items = vec![
         item("program", PROGRAM, "code, threads, tokenizer"),
         item("weights", weights, kept_as(recipe)),
+        item("files", held, "read on the way, let go of when memory is short"),
         item("copies in bf16", low_copies, "for products"),
         item("adapter", adapters, recipe.method.name()),
         item("gradients", gradients, "f32, of what learns"),
@@ -171,23 +176,20 @@ pub fn plan(recipe: &Recipe, known: KnownRows) -> Result<Plan, TrainError> {
     Ok(made)
 }
 
-/// The model of a recipe without its numbers, and the bytes of its files.
-fn model(recipe: &Recipe) -> Result<(Model, Option<usize>), TrainError> {
+/// The model of a recipe without its numbers, and its files.
+fn model(recipe: &Recipe) -> Result<(Model, Option<Files>), TrainError> {
     let start = start(recipe)?;
     let mut config = start.config()?;
     let head = recipe.objective.task().map(|task| NewHead { task, config: Map::new(), seed: None });
-    let (checkpoint, files) = match &start {
-        Start::Folder(path) => {
-            let checkpoint = Checkpoint::open(path)?;
-            let bytes = checkpoint.total_bytes() as usize;
-            (Some(checkpoint), Some(bytes))
-        }
-        Start::Scratch(_) => (None, None),
+    let checkpoint = match &start {
+        Start::Folder(path) => Some(Checkpoint::open(path)?),
+        Start::Scratch(_) => None,
     };
     if !config.contains_key("vocab_size") {
         config.insert("vocab_size".into(), json!(vocabulary(recipe)?));
     }
-    let (mut model, _) = hollow(&config, checkpoint.as_ref(), head.as_ref())?;
+    let (mut model, survey) = hollow(&config, checkpoint.as_ref(), head.as_ref())?;
+    let files = checkpoint.map(|checkpoint| Files::new(checkpoint.total_bytes() as usize, &survey));
     let given = &recipe.train.dropout;
     let as_f32 = |p: Option<f64>| p.map(|p| p as f32);
     let [attention, residual, embedding] = [given.attention, given.residual, given.embedding].map(as_f32);
@@ -224,15 +226,6 @@ fn stored(recipe: &Recipe, quantize: Option<Quantize>, model: &Model, param: &Pa
         (Some(bytes), _) => Stored::Blocks(bytes),
         (None, true) => Stored::Half,
         (None, false) => Stored::F32 { copy: false },
-    }
-}
-
-/// Bytes that loading makes beside the file's own: a matrix in f32 that does not learn is used where it lies.
-fn made(param: &Param, stored: Stored) -> usize {
-    let copy = if stored == (Stored::F32 { copy: true }) { 2 * param.count() } else { 0 };
-    copy + match stored {
-        Stored::F32 { .. } if !param.trainable() && param.dims().len() > 1 => 0,
-        stored => stored.bytes(param.count()),
     }
 }
 
