@@ -27,7 +27,7 @@ pub(super) type Run = (usize, Worn);
 /// The adapters that a request names; all that there are for one that names none itself.
 ///
 /// # Errors
-/// A name that no adapter has; a choice where an adapter has replaced what is the model's own.
+/// A name that no adapter has, or that is given twice; a choice where an adapter has replaced what is the model's own.
 pub(super) fn worn(known: &[NamedAdapter], names: Option<&[String]>) -> Result<Worn> {
     let Some(names) = names else { return Ok((0..known.len()).collect()) };
     if let Some(named) = known.iter().find(|named| !named.adapter.saved().is_empty()) {
@@ -45,7 +45,15 @@ pub(super) fn worn(known: &[NamedAdapter], names: Option<&[String]>) -> Result<W
         };
         known.iter().position(|named| named.name == *name).ok_or_else(unknown)
     };
+    if let Some(twice) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
+        return Err(Error::Settings(format!("adapter {twice:?} is named twice; name each once")));
+    }
     names.iter().map(place).collect()
+}
+
+/// Whether these are all adapters as they hang in the model from the start.
+pub(super) fn are_all(worn: &Worn, known: &[NamedAdapter]) -> bool {
+    worn.iter().copied().eq(0..known.len())
 }
 
 /// What hangs in a model at the moment.

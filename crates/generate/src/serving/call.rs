@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::adapters::are_all;
 use super::request::{Answer, Job, RequestTimings, Sink, Update};
 use crate::engine::run::Picker;
 use crate::outputs::Recorder;
@@ -98,7 +99,7 @@ impl<'a> Call<'a> {
             sink(Update::Event(event));
         };
         let mut generator = (*generator).cancelled_by(&job.cancel);
-        if job.adapters.len() != generator.adapters().len() {
+        if !are_all(&job.adapters, generator.adapters()) {
             generator = generator.forgetful();
         }
         let made = generator.generate(&[request.prompt], &request.config, request.seed, &mut tell)?;

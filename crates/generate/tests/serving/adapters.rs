@@ -113,6 +113,9 @@ fn a_name_that_no_adapter_has_is_refused() {
     };
     let error = engine.submit(request("lower"), |_| {}).unwrap_err().to_string();
     assert!(error.contains("\"lower\"") && error.contains("\"low\", \"turned\""), "{error}");
+    let twice = Request { adapters: Some(vec!["low".into(), "low".into()]), ..request("low") };
+    let error = engine.submit(twice, |_| {}).unwrap_err().to_string();
+    assert!(error.contains("\"low\" is named twice"), "{error}");
     let prompt = random(&model, "before", AdapterSpec::Prompt(PromptSpec::default()));
     let error = Engine::new(Generator::new(&model, None).with_adapters(&[prompt]), small(8)).unwrap_err().to_string();
     assert!(error.contains("prompt or prefix"), "{error}");
