@@ -12,6 +12,7 @@ use phyla_nn::pattern::Pattern;
 use phyla_ops::Param;
 
 use crate::TrainError;
+use crate::beside::Beside;
 use crate::recipe::{Dtype, Method, Recipe};
 
 /// Marks the parameters that learn and gives them their compute type; makes the method's adapter, or reads that of
@@ -77,7 +78,7 @@ fn fitted(recipe: &Recipe, model: &Model, fresh: Adapter, batches: &mut dyn Batc
     let mut eva = Eva::new(fresh)?;
     for _ in 0..batches.batches_per_epoch().max(2) {
         let batch = batches.next_batch()?;
-        recipe.objective.examine(model, &batch)?;
+        recipe.objective.examine(model, &batch, Beside::default())?;
         if eva.read(|path, rows| counted(&batch, path, rows))? {
             break;
         }

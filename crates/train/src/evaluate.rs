@@ -8,7 +8,7 @@ use phyla_metrics::bleu;
 use crate::TrainError;
 use crate::calibration::Bin;
 use crate::judge::Scores;
-use crate::objective::{Counts, Mode, Part};
+use crate::objective::{Counts, Part};
 use crate::recipe::{Objective, Recipe};
 use crate::rollout::Measured;
 use crate::setup::Setup;
@@ -55,8 +55,7 @@ fn examine(recipe: &Recipe, setup: &Setup, batches: &mut dyn Batches) -> Result<
     let mut tally = setup.judge.begin();
     for _ in 0..count {
         let batch = setup.referred(recipe, batches.next_batch()?)?;
-        let mode = Mode { thresholds: setup.thresholds.as_ref(), ..Mode::default() };
-        let (parts, answers) = recipe.objective.examine_beside(&setup.model, &batch, &mode)?;
+        let (parts, answers) = recipe.objective.examine(&setup.model, &batch, setup.beside())?;
         for (part, sum) in parts {
             sums[part as usize] += sum;
         }

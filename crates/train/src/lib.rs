@@ -3,6 +3,7 @@
 mod adapt;
 pub mod allocator;
 mod average;
+pub mod beside;
 mod calibration;
 mod corpus;
 pub mod critic;

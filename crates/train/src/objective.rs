@@ -16,11 +16,9 @@ use phyla_nn::{Emits, Ledger, Pass, Reads};
 use phyla_ops::{CrossEntropy, Tensor};
 
 use self::preference::Found;
-use crate::critic::Critic;
+use crate::beside::Beside;
 use crate::metrics::Means;
 use crate::recipe::{Objective, Reads as Learns};
-use crate::teacher::Teacher;
-use crate::thresholds::Thresholds;
 
 /// How a batch is run.
 #[derive(Clone, Debug, Default)]
@@ -29,12 +27,8 @@ pub struct Mode<'a> {
     pub rng: Option<Rng>,
     /// Compute activations again in the backward pass.
     pub checkpointing: bool,
-    /// The value head, where one learns.
-    pub critic: Option<&'a Critic>,
-    /// The teacher, where there is one.
-    pub teacher: Option<&'a Teacher>,
-    /// The thresholds between grades, where such learn.
-    pub thresholds: Option<&'a Thresholds>,
+    /// What stands beside the model.
+    pub beside: Beside<'a>,
 }
 
 /// The two kinds of summands of a loss, each with a mean of its own.
@@ -163,7 +157,7 @@ impl Objective {
     pub fn losses(&self, model: &Model, batch: &Batch, counts: Counts, mode: &Mode) -> Result<Losses> {
         let mut seen = see(model, batch, counts, mode, self.neftune())?;
         let balance = model.balance(&mut seen.pass, mode.checkpointing)?;
-        let Found { parts, means, .. } = match mode.teacher {
+        let Found { parts, means, .. } = match mode.beside.teacher {
             Some(teacher) => taught::taught(model, batch, &mut seen, (teacher, counts), self.label_smoothing() as f32)?,
             None => self.parts(model, batch, &mut seen, counts, mode)?,
         };
@@ -172,16 +166,11 @@ impl Objective {
 
     /// Outside training: the summed loss of each part, and what the model answers, of one pass. Next-token prediction
     /// is not asked for its guesses: its loss says all.
-    pub fn examine(&self, model: &Model, batch: &Batch) -> Result<(Vec<(Part, f64)>, Answers)> {
-        self.examine_beside(model, batch, &Mode::default())
-    }
-
-    /// The same where something learns beside the model.
-    pub fn examine_beside(&self, model: &Model, batch: &Batch, mode: &Mode) -> Result<(Vec<(Part, f64)>, Answers)> {
-        let one = Counts { tokens: 1, rows: 1 };
+    pub fn examine(&self, model: &Model, batch: &Batch, beside: Beside) -> Result<(Vec<(Part, f64)>, Answers)> {
+        let (one, mode) = (Counts { tokens: 1, rows: 1 }, Mode { beside, ..Mode::default() });
         phyla_ops::no_grad(|| {
-            let mut seen = see(model, batch, one, mode, None)?;
-            let Found { parts, means, margins } = self.parts(model, batch, &mut seen, one, mode)?;
+            let mut seen = see(model, batch, one, &mode, None)?;
+            let Found { parts, means, margins } = self.parts(model, batch, &mut seen, one, &mode)?;
             let parts = parts.into_iter().map(|(part, sum)| Ok((part, sum.data().to_scalar::<f32>()? as f64)));
             let parts = parts.collect::<Result<_>>()?;
             let silent = matches!(self, Self::Lm(_)) || self.compares();
@@ -203,10 +192,10 @@ impl Objective {
             Labels::Pairs(pairs) => return preference::compared(self, model, (batch, pairs), seen, over),
             Labels::Judged(judged) => return preference::judged(self, model, (batch, judged), seen, over(Part::Rows)),
             Labels::Played(played) => {
-                return policy::played(self, model, (batch, played), seen, mode.critic, over);
+                return policy::played(self, model, (batch, played), seen, mode.beside.critic, over);
             }
             Labels::Class(grades) if self.reads() == Learns::Grades => {
-                return preference::graded(model, grades, seen, mode.thresholds, over(Part::Rows));
+                return preference::graded(model, grades, seen, mode.beside.thresholds, over(Part::Rows));
             }
             _ => {}
         }

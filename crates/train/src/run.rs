@@ -260,10 +260,7 @@ impl Trainer<'_> {
             clip: self.recipe.optim.clip,
             rng: Rng::new(self.recipe.seed),
             checkpointing: self.recipe.train.activation_checkpointing,
-            critic: setup.critic(),
-            teacher: setup.teacher.as_ref(),
-            thresholds: setup.thresholds.as_ref(),
-            allocator: setup.allocator.as_ref(),
+            beside: setup.beside(),
         };
         let mut result = stepper.run(&mut self.optimizer, &batches, self.state.step + 1, lr)?;
         result.means.merge(&means);

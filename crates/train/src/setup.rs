@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::TrainError;
 use crate::adapt::{adapt, lower_all};
 use crate::allocator::Allocator;
+use crate::beside::Beside;
 use crate::critic::Critic;
 use crate::judge::Judge;
 use crate::recipe::{self, Dtype, Length, Objective, Play, Recipe};
@@ -253,6 +254,16 @@ impl Setup {
 }
 
 impl Setup {
+    /// What stands beside the model.
+    pub fn beside(&self) -> Beside<'_> {
+        Beside {
+            critic: self.critic(),
+            teacher: self.teacher.as_ref(),
+            thresholds: self.thresholds.as_ref(),
+            allocator: self.allocator.as_ref(),
+        }
+    }
+
     /// The value head, where one learns.
     pub fn critic(&self) -> Option<&Critic> {
         self.rollouts.as_ref().and_then(Rollouts::critic)

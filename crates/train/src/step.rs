@@ -7,14 +7,11 @@ use phyla_kernels::rng::Rng;
 use phyla_models::Model;
 
 use crate::TrainError;
-use crate::allocator::Allocator;
-use crate::critic::Critic;
+use crate::beside::Beside;
 use crate::metrics::Means;
 use crate::objective::{Counts, Mode};
 use crate::optimizer::{Optimizer, StepArgs};
 use crate::recipe::Objective;
-use crate::teacher::Teacher;
-use crate::thresholds::Thresholds;
 
 /// What a step needs besides its batches.
 pub struct Stepper<'a> {
@@ -28,14 +25,15 @@ pub struct Stepper<'a> {
     pub rng: Rng,
     /// Compute activations again in the backward pass.
     pub checkpointing: bool,
-    /// The value head, where one learns beside the model.
-    pub critic: Option<&'a Critic>,
-    /// The teacher, where there is one.
-    pub teacher: Option<&'a Teacher>,
-    /// The thresholds between grades, where such learn.
-    pub thresholds: Option<&'a Thresholds>,
-    /// What takes directions of an adapter away.
-    pub allocator: Option<&'a Allocator>,
+    /// What stands beside the model.
+    pub beside: Beside<'a>,
+}
+
+impl<'a> Stepper<'a> {
+    /// Without clipping, checkpointing and anything beside the model.
+    pub fn new(model: &'a Model, objective: &'a Objective) -> Self {
+        Self { model, objective, clip: None, rng: Rng::new(0), checkpointing: false, beside: Beside::default() }
+    }
 }
 
 /// What a step found.
@@ -85,8 +83,7 @@ impl Stepper<'_> {
         for (index, batch) in batches.iter().enumerate().filter(|(_, batch)| !Counts::of(batch).is_empty()) {
             let rng = self.rng.split("dropout").split(step).split(index as u64);
             self.model.set_adapter_rng(Some(&rng.split("adapter")));
-            let Self { checkpointing, critic, teacher, thresholds, .. } = *self;
-            let mode = Mode { rng: Some(rng), checkpointing, critic, teacher, thresholds };
+            let mode = Mode { rng: Some(rng), checkpointing: self.checkpointing, beside: self.beside };
             let losses = self.objective.losses(self.model, batch, counts, &mode)?;
             means.merge(&losses.means);
             let (value, part) = losses.total()?;
@@ -96,7 +93,7 @@ impl Stepper<'_> {
             part.backward()?;
             loss += value;
         }
-        if let Some(allocator) = self.allocator {
+        if let Some(allocator) = self.beside.allocator {
             loss += allocator.regularise()?;
         }
         let grad_norm = optimizer.grad_norm()?;
@@ -106,7 +103,7 @@ impl Stepper<'_> {
         // As torch.nn.utils.clip_grad_norm_.
         let grad_scale = self.clip.map_or(1., |clip| (clip / (grad_norm + 1e-6)).min(1.)) as f32;
         optimizer.step(StepArgs { lr, grad_scale })?;
-        if let Some(allocator) = self.allocator {
+        if let Some(allocator) = self.beside.allocator {
             allocator.allocate(step, grad_scale)?;
         }
         let tokens = batches.iter().map(|batch| batch.lengths.iter().sum::<usize>()).sum::<usize>();

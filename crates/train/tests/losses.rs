@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 
 use phyla_data::batch::Batch;
-use phyla_kernels::rng::Rng;
 use phyla_models::checkpoint::Checkpoint;
 use phyla_models::names::{Place, place};
 use phyla_models::{LoadOptions, Model, load};
@@ -38,18 +37,9 @@ fn batch(family: &str) -> Batch {
     let value = json(folder(family).join("batch.json"));
     let ids: Vec<Vec<u32>> = serde_json::from_value(value["input_ids"].clone()).unwrap();
     let labels: Vec<Vec<i32>> = serde_json::from_value(value["labels"].clone()).unwrap();
-    let time = ids[0].len();
     let targets: Vec<i32> = labels.iter().flat_map(|row| row[1..].iter().copied().chain([-100])).collect();
-    Batch {
-        positions: ids.iter().flat_map(|_| 0..time as u32).collect(),
-        lengths: vec![time; ids.len()],
-        batch: ids.len(),
-        time,
-        tokens: targets.iter().filter(|&&t| t != -100).count(),
-        ids: ids.concat(),
-        targets,
-        ..Batch::default()
-    }
+    let tokens = targets.iter().filter(|&&t| t != -100).count();
+    Batch { targets, tokens, ..Batch::of_rows(ids.iter().map(Vec::as_slice), 0) }
 }
 
 fn optim(settings: &Value) -> Optim {
@@ -75,17 +65,7 @@ fn ten_steps(family: &str, batches: &[Batch], checkpointing: bool) -> (Vec<(f64,
     let optim = optim(&settings);
     let mut optimizer = Optimizer::new(&optim, model.params(), |_| 1.).unwrap();
     let objective = Objective::Lm(Lm::default());
-    let stepper = Stepper {
-        model: &model,
-        objective: &objective,
-        clip: optim.clip,
-        rng: Rng::new(0),
-        checkpointing,
-        critic: None,
-        teacher: None,
-        thresholds: None,
-        allocator: None,
-    };
+    let stepper = Stepper { clip: optim.clip, checkpointing, ..Stepper::new(&model, &objective) };
     let results = (1..=10)
         .map(|step| {
             let result = stepper.run(&mut optimizer, batches, step, optim.lr).unwrap();

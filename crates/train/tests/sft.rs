@@ -15,6 +15,7 @@ use phyla_data::tokenizer::Tokenizer;
 use phyla_kernels::rng::Rng;
 use phyla_models::{Input, LoadOptions, Model, load};
 use phyla_ops::Tensor;
+use phyla_train::beside::Beside;
 use phyla_train::objective::{Counts, Mode};
 use phyla_train::recipe::{self, Objective};
 use serde_json::{Value, json};
@@ -52,7 +53,7 @@ fn whole(sft: &Sft) -> Batch {
 /// The mean over what is learned.
 fn loss(model: &Model, batch: &Batch) -> f64 {
     let objective = Objective::Sft(recipe::Sft::default());
-    let (parts, _) = objective.examine(model, batch).unwrap();
+    let (parts, _) = objective.examine(model, batch, Beside::default()).unwrap();
     parts.iter().map(|(_, sum)| sum).sum::<f64>() / batch.tokens as f64
 }
 

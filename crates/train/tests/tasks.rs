@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use phyla_data::batch::{Batch, IGNORE, Labels, Source};
-use phyla_kernels::rng::Rng;
 use phyla_models::adapter::Adapter;
 use phyla_models::checkpoint::Checkpoint;
 use phyla_models::{LoadOptions, Task, load};
+use phyla_train::beside::Beside;
 use phyla_train::optimizer::Optimizer;
 use phyla_train::recipe::{AdamW, Lm, Objective, Optim, Rule};
 use phyla_train::step::Stepper;
@@ -109,17 +109,8 @@ fn unlike(name: &str, source: &Path, expected: &Value, teacher: Option<&Teacher>
     let mut optimizer = Optimizer::new(&optim, model.params(), |_| 1.).unwrap();
     let label_smoothing = if name.contains("smoothed") { 0.1 } else { 0. };
     let objective = Objective::Lm(Lm { label_smoothing });
-    let stepper = Stepper {
-        model: &model,
-        objective: &objective,
-        clip: optim.clip,
-        rng: Rng::new(0),
-        checkpointing: false,
-        critic: None,
-        thresholds: None,
-        teacher,
-        allocator: None,
-    };
+    let beside = Beside { teacher, ..Beside::default() };
+    let stepper = Stepper { clip: optim.clip, beside, ..Stepper::new(&model, &objective) };
     for step in 0..10 {
         let result = stepper.run(&mut optimizer, std::slice::from_ref(&batch), step as u64 + 1, optim.lr).unwrap();
         let (loss, norm) = (&expected["losses"][step], &expected["gradient_norms"][step]);
@@ -184,17 +175,7 @@ fn ten_losses_behind_a_prompt_equal_pefts() {
         let optim = Optim { lr: 1e-2, weight_decay: 0., ..Optim::default() };
         let mut optimizer = Optimizer::new(&optim, &params, |_| 1.).unwrap();
         let objective = Objective::Lm(Lm::default());
-        let stepper = Stepper {
-            model: &model,
-            objective: &objective,
-            clip: None,
-            rng: Rng::new(0),
-            checkpointing: false,
-            critic: None,
-            teacher: None,
-            thresholds: None,
-            allocator: None,
-        };
+        let stepper = Stepper::new(&model, &objective);
         let batch = batch(&json(at.join("batch.json")), model.arch.task);
         let expected = Checkpoint::open(at.join("expected.safetensors")).unwrap();
         let view = expected.get("losses").unwrap();

@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use candle_core::Device;
-use phyla_kernels::rng::Rng;
 use serde_json::Value;
 
 use super::*;
@@ -71,15 +70,9 @@ fn twenty_updates_equal_torch() {
             let batches = rollouts.batches();
             rollouts.state.taken += 1;
             let stepper = Stepper {
-                model: &setup.model,
-                objective: &recipe.objective,
                 clip: recipe.optim.clip,
-                rng: Rng::new(0),
-                checkpointing: false,
-                critic: setup.critic(),
-                teacher: None,
-                thresholds: None,
-                allocator: None,
+                beside: setup.beside(),
+                ..Stepper::new(&setup.model, &recipe.objective)
             };
             step += 1;
             let found = stepper.run(&mut optimizer, &batches, step, recipe.optim.lr).unwrap();

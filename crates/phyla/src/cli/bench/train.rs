@@ -44,17 +44,8 @@ pub fn run(args: &Train) -> anyhow::Result<()> {
     }
     let optim = Optim { rule: Rule::default(), lr: 1e-4, weight_decay: 0.1, clip: Some(1.), ..Optim::default() };
     let mut optimizer = Optimizer::new(&optim, model.params(), |_| 1.)?;
-    let stepper = Stepper {
-        model: &model,
-        objective: &Objective::Lm(Lm::default()),
-        clip: optim.clip,
-        rng: Rng::new(subject.seed),
-        checkpointing: false,
-        critic: None,
-        teacher: None,
-        thresholds: None,
-        allocator: None,
-    };
+    let objective = Objective::Lm(Lm::default());
+    let stepper = Stepper { clip: optim.clip, rng: Rng::new(subject.seed), ..Stepper::new(&model, &objective) };
     let batch = batch(subject.ids(&model, rows * (time + 1)), rows, time);
     let mut steps = vec![];
     for step in 1..=WARM_UP + args.steps {

@@ -1,47 +1,26 @@
 //! Adapters over quantised weights: loss, answers and every gradient are those beside the numbers that the blocks stand for, and
 //! over NF4 ten losses are those of peft beside what bitsandbytes makes of the weights (`tests/golden/nf4.py`).
-#![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use phyla_data::batch::Batch;
 use phyla_kernels::isa::{Isa, isa};
 use phyla_kernels::rng::Rng;
-use phyla_models::adapter::{Adapter, AdapterSpec, merge};
-use phyla_models::checkpoint::Checkpoint;
-use phyla_models::{Input, LoadOptions, Model, Quantize, fresh, load, save};
-use phyla_ops::{Data, Param, Weight, cpu, no_grad};
-use phyla_train::optimizer::Optimizer;
-use phyla_train::recipe::{AdamW, Lm, Objective, Optim, Rule};
-use phyla_train::step::Stepper;
+use phyla_models::adapter::{AdapterSpec, merge};
+use phyla_models::{Quantize, fresh, save};
+use phyla_ops::{Data, Weight, cpu};
+use phyla_train::beside::Beside;
 use serde_json::json;
+
+use super::*;
 
 const VOCABULARY: usize = 37;
 const KINDS: [&str; 7] = ["nf4", "q8_0", "q4_0", "q4_k_m", "q6_k", "q2_k", "iq4_xs"];
 
-/// Rows of ids, each to be continued.
-fn batch(ids: Vec<Vec<u32>>) -> Batch {
-    let time = ids[0].len();
-    let row = |row: &Vec<u32>| row[1..].iter().map(|&id| id as i32).chain([-100]).collect::<Vec<_>>();
-    let targets: Vec<i32> = ids.iter().flat_map(row).collect();
-    Batch {
-        positions: ids.iter().flat_map(|_| 0..time as u32).collect(),
-        lengths: vec![time; ids.len()],
-        batch: ids.len(),
-        time,
-        tokens: targets.iter().filter(|&&t| t != -100).count(),
-        ids: ids.concat(),
-        targets,
-        ..Batch::default()
-    }
-}
-
 fn drawn(rows: usize, time: usize) -> Batch {
     let mut rng = Rng::new(5);
-    batch((0..rows).map(|_| (0..time).map(|_| rng.below(VOCABULARY as u64) as u32).collect()).collect())
+    let mut row = || (0..time).map(|_| rng.below(VOCABULARY as u64) as u32).collect();
+    continued(&(0..rows).map(|_| row()).collect::<Vec<_>>())
 }
 
 /// A small model with rows of whole blocks of every kind.
@@ -59,14 +38,6 @@ fn options(kind: &str) -> LoadOptions {
     LoadOptions { quantize, dtype: Some(DType::F32), ..LoadOptions::default() }
 }
 
-/// Puts an adapter to use and lets it alone learn.
-fn learning(model: &Model, adapter: Adapter) -> Vec<Arc<Param>> {
-    let adapter = Arc::new(adapter);
-    model.use_adapters(std::slice::from_ref(&adapter));
-    adapter.params().iter().for_each(|param| param.set_trainable(adapter.learns(param)).unwrap());
-    adapter.params().into_iter().cloned().collect()
-}
-
 /// LoRA beside every linear map of the layers, none of its numbers 0.
 fn lora(model: &Model) -> Adapter {
     let spec = json!({ "lora": { "rank": 3, "alpha": 6, "targets": ["**.attn.*", "**.mlp.*"] } });
@@ -82,31 +53,8 @@ fn lora(model: &Model) -> Adapter {
     adapter
 }
 
-fn steps(model: &Model, params: &[Arc<Param>], batch: &Batch, count: u64, lr: f64) -> Vec<f64> {
-    let optim = Optim { rule: Rule::Adamw(AdamW::default()), lr, weight_decay: 0., clip: None, ..Optim::default() };
-    let mut optimizer = Optimizer::new(&optim, params, |_| 1.).unwrap();
-    let objective = Objective::Lm(Lm::default());
-    let stepper = Stepper {
-        model,
-        objective: &objective,
-        clip: None,
-        rng: Rng::new(0),
-        checkpointing: false,
-        critic: None,
-        teacher: None,
-        thresholds: None,
-        allocator: None,
-    };
-    (1..=count).map(|step| stepper.run(&mut optimizer, std::slice::from_ref(batch), step, lr).unwrap().loss).collect()
-}
-
 fn numbers(data: &Data) -> Vec<f32> {
     data.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn logits(model: &Model, batch: &Batch) -> Vec<f32> {
-    let input = Input { ids: batch.ids.clone(), batch: batch.batch, time: batch.time, ..Input::default() };
-    numbers(no_grad(|| model.run(&input, false)).unwrap()[0].1.data())
 }
 
 /// The length of the difference over that of what is expected.
@@ -127,7 +75,7 @@ fn compare(folder: &Path, kind: &str, batch: &Batch, most: [f64; 3]) {
         }
     }
     assert!(blocks >= 2 * 7, "{kind}: {blocks} matrices in blocks");
-    let [ours, theirs] = [&quantised, &dense].map(|model| learning(model, lora(model)));
+    let [ours, theirs] = [&quantised, &dense].map(|model| learning(model, lora(model)).1);
     let answers = apart(&logits(&quantised, batch), &logits(&dense, batch));
     let loss = [(&quantised, &ours), (&dense, &theirs)].map(|(model, params)| steps(model, params, batch, 1, 0.)[0]);
     let loss = (loss[0] - loss[1]).abs();
@@ -146,9 +94,10 @@ fn compare(folder: &Path, kind: &str, batch: &Batch, most: [f64; 3]) {
 /// The slope of the loss along a random direction of every adapter matrix, by differences.
 fn differences(folder: &Path, kind: &str, batch: &Batch) {
     let model = load(folder, &options(kind)).unwrap().0;
-    let params = learning(&model, lora(&model));
+    let (_, params) = learning(&model, lora(&model));
     steps(&model, &params, batch, 1, 0.);
-    let loss = || Objective::Lm(Lm::default()).examine(&model, batch).unwrap().0[0].1 / batch.tokens as f64;
+    let loss =
+        || Objective::Lm(Lm::default()).examine(&model, batch, Beside::default()).unwrap().0[0].1 / batch.tokens as f64;
     let mut rng = Rng::new(9);
     let mut worst = 0f64;
     for param in &params {
@@ -207,7 +156,7 @@ fn gradients_are_those_beside_the_numbers_that_the_blocks_stand_for() {
 
 #[test]
 fn gradients_are_exact_where_products_are() {
-    if in_plain_rust("gradients_are_exact_where_products_are") {
+    if in_plain_rust("qlora::gradients_are_exact_where_products_are") {
         return;
     }
     let folder = folder();
@@ -221,22 +170,21 @@ fn gradients_are_exact_where_products_are() {
 
 #[test]
 fn ten_losses_over_nf4_equal_those_beside_what_bitsandbytes_makes() {
-    if in_plain_rust("ten_losses_over_nf4_equal_those_beside_what_bitsandbytes_makes") {
+    if in_plain_rust("qlora::ten_losses_over_nf4_equal_those_beside_what_bitsandbytes_makes") {
         return;
     }
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/nf4");
+    let golden = golden("nf4");
     let expected = Checkpoint::open(golden.join("lora/expected.safetensors")).unwrap();
     let bytes = expected.get("input_ids").unwrap().bytes().to_vec();
     let ids: Vec<u32> = bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
-    let batch = batch(ids.chunks(7).map(<[u32]>::to_vec).collect());
+    let batch = continued(&ids.chunks(7).map(<[u32]>::to_vec).collect::<Vec<_>>());
     let (model, report) = load(&golden, &options("nf4")).unwrap();
     assert_eq!(report.warnings, Vec::<String>::new());
     assert_eq!(model.params().iter().filter(|param| param.weight().stored() == "nf4").count(), 7);
-    let params = learning(&model, Adapter::load(&model, &golden.join("lora")).unwrap());
+    let (_, params) = learning(&model, Adapter::load(&model, &golden.join("lora")).unwrap());
     let answers = apart(&logits(&model, &batch), &expected.get("logits").unwrap().to_f32().unwrap());
     assert!(answers < 2e-5, "{answers}");
-    let theirs = expected.get("losses").unwrap().bytes().to_vec();
-    let theirs = theirs.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+    let theirs = losses_of(&expected);
     let ours = steps(&model, &params, &batch, 10, 1e-2);
     let worst = ours.iter().zip(theirs).map(|(ours, theirs)| (ours - theirs).abs()).fold(0., f64::max);
     println!("answers {answers:.1e}, losses {worst:.1e}");
@@ -246,7 +194,7 @@ fn ten_losses_over_nf4_equal_those_beside_what_bitsandbytes_makes() {
 /// What an adapter learned beside NF4 is written into the numbers that it stands for.
 #[test]
 fn an_adapter_over_nf4_is_merged_into_what_it_stands_for() {
-    if in_plain_rust("an_adapter_over_nf4_is_merged_into_what_it_stands_for") {
+    if in_plain_rust("qlora::an_adapter_over_nf4_is_merged_into_what_it_stands_for") {
         return;
     }
     let folder = folder();

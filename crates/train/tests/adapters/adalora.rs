@@ -1,56 +1,13 @@
 //! AdaLoRA against peft's own training, from the fixtures that `tests/golden/adalora.py` wrote: losses, what is masked and when,
 //! and the directions that are left.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use phyla_data::batch::Batch;
-use phyla_kernels::rng::Rng;
-use phyla_models::adapter::{AdaLoraSpec, Adapter, AdapterSpec, merge};
-use phyla_models::checkpoint::{Checkpoint, Dtype, SafetensorsWriter, TensorSpec, Values};
-use phyla_models::{Input, LoadOptions, Model, load};
-use phyla_ops::no_grad;
+use phyla_models::adapter::{AdaLoraSpec, AdapterSpec, merge};
+use phyla_models::checkpoint::{Dtype, SafetensorsWriter, TensorSpec, Values};
 use phyla_train::allocator::Allocator;
-use phyla_train::optimizer::Optimizer;
-use phyla_train::recipe::{AdamW, Lm, Objective, Optim, Rule};
-use phyla_train::step::Stepper;
-use serde_json::{Value, json};
+use phyla_train::beside::Beside;
+use serde_json::json;
 
-fn golden(folder: &str, family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(folder).join(family)
-}
-
-fn base(family: &str) -> Model {
-    load(&golden("adapters", family), &LoadOptions::default()).unwrap().0
-}
-
-/// The ids of a family's inputs, each row to be continued.
-fn batch(family: &str) -> Batch {
-    let text = std::fs::read_to_string(golden("adapters", family).join("inputs.json")).unwrap();
-    let value: Value = serde_json::from_str(&text).unwrap();
-    let ids: Vec<Vec<u32>> = serde_json::from_value(value["input_ids"].clone()).unwrap();
-    let time = ids[0].len();
-    let row = |row: &Vec<u32>| row[1..].iter().map(|&id| id as i32).chain([-100]).collect::<Vec<_>>();
-    let targets: Vec<i32> = ids.iter().flat_map(row).collect();
-    Batch {
-        positions: ids.iter().flat_map(|_| 0..time as u32).collect(),
-        lengths: vec![time; ids.len()],
-        batch: ids.len(),
-        time,
-        tokens: targets.iter().filter(|&&t| t != -100).count(),
-        ids: ids.concat(),
-        targets,
-        ..Batch::default()
-    }
-}
-
-fn logits(model: &Model, family: &str) -> Vec<f32> {
-    let Batch { ids, batch, time, .. } = batch(family);
-    let input = Input { ids, batch, time, ..Input::default() };
-    let found = no_grad(|| model.run(&input, false)).unwrap();
-    found[0].1.data().flatten_all().unwrap().to_vec1().unwrap()
-}
+use super::*;
 
 fn apart(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
@@ -78,26 +35,11 @@ struct Trained {
 
 /// Trains as peft did.
 fn train(model: &Model, adapter: Adapter, family: &str) -> Trained {
-    let adapter = Arc::new(adapter);
-    model.use_adapters(std::slice::from_ref(&adapter));
-    adapter.params().iter().for_each(|param| param.set_trainable(adapter.learns(param)).unwrap());
-    let params: Vec<_> = adapter.params().into_iter().cloned().collect();
+    let (adapter, params) = learning(model, adapter);
     let allocator = Allocator::new(&adapter, None).unwrap().unwrap();
-    let rule = Rule::Adamw(AdamW::default());
-    let optim = Optim { rule, lr: 1e-2, weight_decay: 0., clip: None, ..Optim::default() };
-    let mut optimizer = Optimizer::new(&optim, &params, |_| 1.).unwrap();
-    let objective = Objective::Lm(Lm::default());
-    let stepper = Stepper {
-        model,
-        objective: &objective,
-        clip: Some(0.7),
-        rng: Rng::new(0),
-        checkpointing: false,
-        critic: None,
-        teacher: None,
-        thresholds: None,
-        allocator: Some(&allocator),
-    };
+    let (mut optimizer, objective) = (optimizer(&params, 1e-2), Objective::Lm(Lm::default()));
+    let beside = Beside { allocator: Some(&allocator), ..Beside::default() };
+    let stepper = Stepper { clip: Some(0.7), beside, ..Stepper::new(model, &objective) };
     let batches = [batch(family)];
     let (mut losses, mut masks) = (vec![], vec![]);
     for step in 1..=26 {
@@ -110,14 +52,13 @@ fn train(model: &Model, adapter: Adapter, family: &str) -> Trained {
 #[test]
 fn losses_masks_and_ranks_are_pefts() {
     for family in ["llama", "gpt2"] {
-        let folder = golden("adalora", family);
+        let folder = golden("adalora").join(family);
         let expected = Checkpoint::open(folder.join("expected.safetensors")).unwrap();
         let model = base(family);
         let begun = Adapter::load(&model, &folder.join("begun")).unwrap();
         assert_eq!(begun.spec().name(), "adalora");
         let Trained { adapter, allocator, losses, masks } = train(&model, begun, family);
-        let theirs = expected.get("losses").unwrap().bytes().to_vec();
-        let theirs: Vec<f64> = theirs.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+        let theirs = losses_of(&expected);
         let worst = losses.iter().zip(&theirs).map(|(ours, theirs)| (ours - theirs).abs()).fold(0., f64::max);
         println!("{family}: losses {worst:.1e}");
         assert!(worst < 1e-4, "{family}: {worst} {losses:?} {theirs:?}");
@@ -133,9 +74,9 @@ fn losses_masks_and_ranks_are_pefts() {
         }
         // What is saved: the pattern, and the matrices without what was taken away.
         let narrow = Arc::new(adapter.narrowed(&allocator.kept()).unwrap());
-        let whole = logits(&model, family);
+        let whole = logits(&model, &batch(family));
         model.use_adapters(std::slice::from_ref(&narrow));
-        assert!(apart(&logits(&model, family), &whole) < 1e-6);
+        assert!(apart(&logits(&model, &batch(family)), &whole) < 1e-6);
         let off = apart(&whole, &expected.get("logits").unwrap().to_f32().unwrap());
         println!("{family}: answers {off:.1e}");
         assert!(off < 1e-4, "{family}: {off}");
@@ -190,24 +131,24 @@ fn losses_masks_and_ranks_are_pefts() {
 #[test]
 fn what_peft_trained_is_used_saved_and_merged() {
     for family in ["llama", "gpt2"] {
-        let folder = golden("adalora", family);
+        let folder = golden("adalora").join(family);
         let expected = Checkpoint::open(folder.join("expected.safetensors")).unwrap();
         let expected = expected.get("logits").unwrap().to_f32().unwrap();
         let model = base(family);
         let adapter = Arc::new(Adapter::load(&model, &folder.join("trained")).unwrap());
         assert!(adapter.directions().iter().any(|module| module.values.count() == 0), "{family}: a module without any");
         model.use_adapters(std::slice::from_ref(&adapter));
-        assert!(apart(&logits(&model, family), &expected) < 2e-5, "{family}");
+        assert!(apart(&logits(&model, &batch(family)), &expected) < 2e-5, "{family}");
         let written = tempfile::tempdir().unwrap();
         adapter.save(&model, written.path(), None).unwrap();
         let again = Arc::new(Adapter::load(&model, written.path()).unwrap());
         model.use_adapters(std::slice::from_ref(&again));
-        assert!(apart(&logits(&model, family), &expected) < 2e-5, "{family}: saved and read");
+        assert!(apart(&logits(&model, &batch(family)), &expected) < 2e-5, "{family}: saved and read");
         let bytes = |folder: &Path| std::fs::read(folder.join("adapter_config.json")).unwrap();
         let read = |folder: &Path| serde_json::from_slice::<Value>(&bytes(folder)).unwrap()["rank_pattern"].clone();
         assert_eq!(read(written.path()), read(&folder.join("trained")));
         merge(&model, &adapter).unwrap();
-        assert!(apart(&logits(&model, family), &expected) < 2e-5, "{family}: merged");
+        assert!(apart(&logits(&model, &batch(family)), &expected) < 2e-5, "{family}: merged");
     }
 }
 
@@ -230,10 +171,10 @@ fn a_new_adapter_changes_nothing_and_reads_pefts_names() {
     };
     assert_eq!(spec, AdapterSpec::AdaLora(expected));
     let model = base("gpt2");
-    let before = logits(&model, "gpt2");
+    let before = logits(&model, &batch("gpt2"));
     let adapter = Arc::new(Adapter::fresh(&model, &spec, 7).unwrap());
     model.use_adapters(std::slice::from_ref(&adapter));
-    assert_eq!(logits(&model, "gpt2"), before);
+    assert_eq!(logits(&model, &batch("gpt2")), before);
     // c_attn and c_proj of two layers; q, k and v share their right directions and values.
     let modules = adapter.directions();
     assert_eq!(modules.iter().map(|module| module.b.len()).collect::<Vec<_>>(), [3, 1, 3, 1]);
