@@ -38,15 +38,26 @@ pub struct Told {
 impl Distillation {
     /// Adds what some rows give; with a gradient wanted, it takes the place of the logits.
     fn rows(&self, logits: &mut [f32], teacher: &[f32], targets: &[i32], wanted: bool, told: &mut Told) -> Result<()> {
-        let (rows, student) = (targets.len(), logits.to_vec());
+        let rows = targets.len();
         let sizes = [logits.len() / rows.max(1), teacher.len() / rows.max(1)];
         let mut found = alloc(rows);
-        let (smoothing, scale) = (self.hard.label_smoothing, wanted.then_some(self.hard.scale));
-        cross_entropy_rows(logits, targets, smoothing, scale, &mut found).map_err(candle_core::Error::wrap)?;
-        told.hard += found.iter().map(|&x| f64::from(x)).sum::<f64>();
-        let add = wanted.then_some((self.soft, &mut *logits));
-        divergence_rows(&student, teacher, sizes, (self.divergence, self.temperature), add, &mut found);
-        told.soft += found.iter().map(|&x| f64::from(x)).sum::<f64>();
+        let (smoothing, way) = (self.hard.label_smoothing, (self.divergence, self.temperature));
+        let sum = |found: &[f32]| found.iter().map(|&x| f64::from(x)).sum::<f64>();
+        let mut hard = |logits: &mut [f32], scale, found: &mut [f32]| {
+            let done = cross_entropy_rows(logits, targets, smoothing, scale, found).map_err(candle_core::Error::wrap);
+            told.hard += sum(found);
+            done
+        };
+        if wanted {
+            let mut student = alloc(logits.len());
+            student.copy_from_slice(logits);
+            hard(logits, Some(self.hard.scale), &mut found)?;
+            divergence_rows(&student, teacher, sizes, way, Some((self.soft, logits)), &mut found);
+        } else {
+            hard(logits, None, &mut found)?;
+            divergence_rows(logits, teacher, sizes, way, None, &mut found);
+        }
+        told.soft += sum(&found);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use phyla_kernels::memory::total;
 use phyla_models::checkpoint::Checkpoint;
-use phyla_models::{Dropouts, Model, NewHead, Quantize, hollow, quantised_bytes};
+use phyla_models::{Dropouts, Model, NewHead, Quantize, hollow};
 use phyla_ops::Param;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -134,12 +134,9 @@ pub fn plan(recipe: &Recipe, known: KnownRows) -> Result<Plan, TrainError> {
     let mut others = vec![];
     if let Some(play) = &play {
         let tape = Tape::default();
-        let written = others::writing(recipe, play, &model, Known::new(&model, stored, low, tape.clone()), tape, &rows);
-        others.push(item(
-            "roll-out",
-            fixed + written,
-            format!("{} completions are written", play.completions(recipe.train.batch * recipe.train.accumulate,)),
-        ));
+        let known = Known::new(&model, stored, low, tape.clone());
+        let written = others::writing(recipe, play, &model, known, tape, &rows);
+        others.push(Item { bytes: fixed + written.bytes, ..written });
     }
     if recipe.data.has_validation() && play.is_none() {
         looking.examine(&model.arch, &recipe.objective, &rows);
@@ -217,16 +214,11 @@ const CHARACTERS: usize = 256;
 
 /// How a parameter is kept in a run of the recipe.
 fn stored(recipe: &Recipe, quantize: Option<Quantize>, model: &Model, param: &Param) -> Stored {
-    let (dims, low) = (param.dims(), recipe.dtype == Dtype::Bf16 && param.dims().len() >= 2);
-    if recipe.method.adapter().is_none() || param.trainable() {
-        return Stored::F32 { copy: low && recipe.method.adapter().is_none() };
+    let (low, adapts) = (recipe.dtype == Dtype::Bf16, recipe.method.adapter().is_some());
+    if !adapts || param.trainable() {
+        return Stored::F32 { copy: low && !adapts && param.dims().len() >= 2 };
     }
-    let blocks = quantize.and_then(|how| quantised_bytes(how, &model.arch, model.family, param.path(), dims));
-    match (blocks, low) {
-        (Some(bytes), _) => Stored::Blocks(bytes),
-        (None, true) => Stored::Half,
-        (None, false) => Stored::F32 { copy: false },
-    }
+    Stored::frozen(model, quantize, low, param)
 }
 
 fn kept_as(recipe: &Recipe) -> String {

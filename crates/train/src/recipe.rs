@@ -199,6 +199,15 @@ impl Recipe {
         if problems.is_empty() { Ok(recipe) } else { Err(RecipeError::Invalid { name: name.into(), problems }) }
     }
 
+    /// The type of a model's matrices that do not learn: they are kept as they are multiplied.
+    #[must_use]
+    pub fn frozen_dtype(&self) -> candle_core::DType {
+        match self.dtype {
+            Dtype::F32 => candle_core::DType::F32,
+            Dtype::Bf16 => candle_core::DType::BF16,
+        }
+    }
+
     /// The complete recipe as TOML, defaults filled in; parsing it gives the same recipe again.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use crate::allocator::Allocator;
 use crate::beside::Beside;
 use crate::critic::Critic;
 use crate::judge::Judge;
-use crate::recipe::{self, Dtype, Length, Objective, Play, Recipe};
+use crate::recipe::{self, Length, Objective, Play, Recipe};
 use crate::reference;
 use crate::rollout::{Reference, Rollouts};
 use crate::supply::{Material, Shown, Supply};
@@ -151,12 +151,7 @@ impl Setup {
                 let time = recipe.data.max_len.unwrap_or(model.arch.context);
                 let (train, validation) = texts.batches(recipe, &tokenizer, time, note)?;
                 let validation = validation.map(|validation| Box::new(validation) as Box<dyn Batches>);
-                let longest = (time, time);
-                let (head, judge) = (Map::new(), Judge::Loss);
-                let (shown, notes, preferences) = (vec![], vec![], vec![]);
-                let train = Box::new(train);
-                let (prompts, grades) = (None, None);
-                Supply { train, validation, head, judge, shown, notes, longest, preferences, prompts, grades }
+                Supply::new(Box::new(train), validation, (time, time))
             }
             (None, Material::Records(_)) => {
                 return Err(TrainError::Settings("next-token prediction learns from text".into()));
@@ -401,8 +396,7 @@ fn model(
         seed: (!resumed).then_some(recipe.seed),
     });
     // Beside an adapter there are no masters: the weights are kept as they are multiplied.
-    let low = recipe.method.adapter().is_some() && recipe.dtype == Dtype::Bf16;
-    let dtype = Some(if low { DType::BF16 } else { DType::F32 });
+    let dtype = Some(if recipe.method.adapter().is_some() { recipe.frozen_dtype() } else { DType::F32 });
     let quantize = recipe.quantize.as_deref().map(str::parse).transpose().map_err(TrainError::Settings)?;
     let options = LoadOptions { device: device.clone(), dtype, dropouts, head, quantize };
     let model = match start {

@@ -56,6 +56,24 @@ pub struct Supply {
     pub grades: Option<(Scale, Vec<usize>)>,
 }
 
+impl Supply {
+    /// Batches of which nothing but the loss is measured, with the tokens of their longest row.
+    pub fn new(train: Box<dyn Batches>, validation: Option<Box<dyn Batches>>, longest: (usize, usize)) -> Self {
+        Self {
+            train,
+            validation,
+            head: Map::new(),
+            judge: Judge::Loss,
+            shown: vec![],
+            notes: vec![],
+            longest,
+            preferences: vec![],
+            prompts: None,
+            grades: None,
+        }
+    }
+}
+
 /// An item to look at.
 #[derive(Clone, Debug)]
 pub struct Shown {
@@ -202,8 +220,7 @@ impl Maker<'_> {
                     .collect::<Result<Vec<_>, _>>()?,
             );
         }
-        let (preferences, prompts, grades) = (vec![], None, None);
-        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences, prompts, grades })
+        Ok(Supply { head, judge, shown, notes, ..Supply::new(train, validation, longest) })
     }
 
     fn labelled(&self, records: &Records) -> Result<Supply, TrainError> {
@@ -387,8 +404,7 @@ impl Maker<'_> {
             validation.map(|examples| Loader::new(examples, LoaderSettings::in_order(size))).transpose()?;
         let validation = validation.map(|loader| Box::new(loader) as Box<dyn Batches>);
         let longest = (longest, longest);
-        let (preferences, prompts, grades) = (vec![], None, None);
-        Ok(Supply { train, validation, head, judge, shown, notes, longest, preferences, prompts, grades })
+        Ok(Supply { head, judge, shown, notes, ..Supply::new(train, validation, longest) })
     }
 
     /// How many held-out items are wanted.

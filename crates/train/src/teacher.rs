@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use phyla_data::tokenizer::Tokenizer;
 use phyla_models::{LoadOptions, Model, NewHead, load, read_config};
 use serde_json::{Map, Value};
 
 use crate::TrainError;
-use crate::recipe::{Distill, Dtype, Recipe};
+use crate::recipe::{Distill, Recipe};
 
 /// A teacher, ready to be asked.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Teacher {
         let head =
             head.zip(recipe.objective.task()).map(|(head, task)| NewHead { task, config: head.clone(), seed: None });
         let quantize = settings.quantize.as_deref().map(str::parse).transpose().map_err(TrainError::Settings)?;
-        let dtype = Some(if recipe.dtype == Dtype::Bf16 { DType::BF16 } else { DType::F32 });
+        let dtype = Some(recipe.frozen_dtype());
         let options = LoadOptions { device: device.clone(), dtype, head, quantize, ..LoadOptions::default() };
         let (model, _) = load(folder, &options)?;
         for param in model.params() {

@@ -82,7 +82,10 @@ pub trait Record: Sized + Send + Sync {
     fn read(fields: &mut Fields<'_>) -> std::result::Result<Self, String>;
 
     /// The roles of columns without names, by their number, or `None` when it cannot be told. `first` is the first row.
-    fn numbered(first: &[&str]) -> Option<Vec<&'static str>>;
+    fn numbered(first: &[&str]) -> Option<Vec<&'static str>> {
+        _ = first;
+        None
+    }
 
     /// The record as an object whose names are found again without being told.
     fn write(&self) -> Map<String, Value>;

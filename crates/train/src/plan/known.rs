@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use phyla_models::Model;
+use phyla_models::{Model, Quantize, quantised_bytes};
 use phyla_nn::adapter::{Change, LowRank};
 use phyla_ops::Param;
 
@@ -25,6 +25,18 @@ pub enum Stored {
 }
 
 impl Stored {
+    /// A parameter that does not learn, in the blocks that `quantize` gives it, or else in bf16 if it is a matrix and `low` is
+    /// wanted.
+    pub fn frozen(model: &Model, quantize: Option<Quantize>, low: bool, param: &Param) -> Self {
+        let dims = param.dims();
+        let blocks = quantize.and_then(|how| quantised_bytes(how, &model.arch, model.family, param.path(), dims));
+        match blocks {
+            Some(bytes) => Self::Blocks(bytes),
+            None if low && dims.len() >= 2 => Self::Half,
+            None => Self::F32 { copy: false },
+        }
+    }
+
     /// Bytes of `count` numbers, those of a copy left out.
     pub fn bytes(self, count: usize) -> usize {
         match self {

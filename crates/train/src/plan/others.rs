@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use phyla_kernels::page::Kept;
 use phyla_models::checkpoint::Checkpoint;
-use phyla_models::{Model, NewHead, Quantize, hollow, quantised_bytes, read_config};
+use phyla_models::{Model, NewHead, Quantize, hollow, read_config};
 use phyla_ops::Param;
 use serde_json::Map;
 
@@ -38,15 +38,7 @@ impl Other {
         let (config, checkpoint) = (read_config(&folder)?.0, Checkpoint::open(&folder)?);
         let (model, _) = hollow(&config, Some(&checkpoint), head)?;
         let quantize = quantize.map(str::parse::<Quantize>).transpose().map_err(TrainError::Settings)?;
-        let stored = |param: &Param| {
-            let blocks =
-                quantize.and_then(|how| quantised_bytes(how, &model.arch, model.family, param.path(), param.dims()));
-            match blocks {
-                Some(bytes) => Stored::Blocks(bytes),
-                None if low && param.dims().len() >= 2 => Stored::Half,
-                None => Stored::F32 { copy: false },
-            }
-        };
+        let stored = |param: &Param| Stored::frozen(&model, quantize, low, param);
         let weights = model.params().iter().map(|param| stored(param).bytes(param.count())).sum();
         let tape = Tape::default();
         let walk = Walk { known: Rc::new(Known::new(&model, stored, low, tape.clone())), tape };
@@ -90,12 +82,13 @@ pub fn beside_policy(recipe: &Recipe, play: &Play, own: Option<usize>, rows: &Ro
 }
 
 /// What is there while completions are written: keys and values of all of a roll-out, a prompt's pass, and logits.
-pub fn writing(recipe: &Recipe, play: &Play, model: &Model, known: Known, tape: Tape, rows: &Rows) -> usize {
+pub fn writing(recipe: &Recipe, play: &Play, model: &Model, known: Known, tape: Tape, rows: &Rows) -> Item {
     let examples = recipe.train.batch * recipe.train.accumulate;
     let sequences = play.completions(examples);
     let kept = if recipe.dtype == Dtype::Bf16 { Kept::Bf16 } else { Kept::F32 };
     let walk = Walk { known: Rc::new(known), tape };
     walk.look(&model.arch, &Rows { batch: 1, length: rows.length.min(CHUNK), source: None, targets: 0 });
     drop(walk.tape.hold_as(Kind::Logits, 2 * sequences * model.arch.vocab()));
-    sequences * cache(&model.arch, rows.length, kept) + walk.tape.peak().0.total()
+    let bytes = sequences * cache(&model.arch, rows.length, kept) + walk.tape.peak().0.total();
+    item("roll-out", bytes, format!("{sequences} completions are written"))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use phyla_data::batch::Batch;
 use phyla_data::supervised::dialogue::{Encoder, LossOn};
 use phyla_data::supervised::records::{Asked, Content, Dialogue};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Item;
 use crate::TrainError;
-use crate::recipe::{Dtype, Objective, Recipe, Reward};
+use crate::recipe::{Objective, Recipe, Reward};
 
 /// A reward model with its tokenizer, which need not be the policy's.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Scorer {
     pub fn open(recipe: &Recipe, path: &Path, max_len: usize) -> Result<Self, TrainError> {
         let name = path.display().to_string();
         let folder = Hub::from_env().resolve(&name).map_err(|error| TrainError::Settings(error.to_string()))?;
-        let dtype = Some(if recipe.dtype == Dtype::Bf16 { DType::BF16 } else { DType::F32 });
+        let dtype = Some(recipe.frozen_dtype());
         let (model, _) = load(&folder, &LoadOptions { device: Device::Cpu, dtype, ..LoadOptions::default() })?;
         let heads = model.arch.heads.iter().filter(|head| !head.is_lm()).count();
         if heads != 1 {

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use phyla_data::supervised::loader::{Examples, Loader, LoaderSettings, Size};
 use phyla_data::supervised::prompts::Prompts;
 use phyla_data::supervised::records::Prompt;
-use serde_json::Map;
 
 use super::{Maker, Supply, named};
 use crate::TrainError;
-use crate::judge::Judge;
 use crate::recipe::Rollout;
 use crate::records::Records;
 
@@ -29,17 +27,9 @@ impl Maker<'_> {
         let one = LoaderSettings::in_order(Size::Examples(1));
         let validation = held_out.clone().map(|prompts| Loader::new(prompts, one)).transpose()?;
         let longest = (0..train.count()).map(|at| train.length(at)).max().unwrap_or(0) + rollout.max_completion_length;
-        Ok(Supply {
-            train: Box::new(Loader::new(train.clone(), order)?),
-            validation: validation.map(|loader| Box::new(loader) as _),
-            head: Map::new(),
-            judge: Judge::Loss,
-            shown: vec![],
-            notes,
-            longest: (longest, longest),
-            preferences: vec![],
-            prompts: Some((train, held_out)),
-            grades: None,
-        })
+        let batches = Box::new(Loader::new(train.clone(), order)?);
+        let validation = validation.map(|loader| Box::new(loader) as _);
+        let prompts = Some((train, held_out));
+        Ok(Supply { notes, prompts, ..Supply::new(batches, validation, (longest, longest)) })
     }
 }

@@ -125,10 +125,6 @@ impl Record for Choice {
         Ok(Self { context, question, choices, answer, origin: fields.origin.clone() })
     }
 
-    fn numbered(_: &[&str]) -> Option<Vec<&'static str>> {
-        None
-    }
-
     fn write(&self) -> Map<String, Value> {
         let mut object = Map::new();
         if let Some(context) = &self.context {

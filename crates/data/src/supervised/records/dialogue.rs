@@ -110,10 +110,6 @@ impl Record for Dialogue {
         recognise(fields.fields, fields.origin.clone())
     }
 
-    fn numbered(_: &[&str]) -> Option<Vec<&'static str>> {
-        None
-    }
-
     fn write(&self) -> Map<String, Value> {
         let mut object = match self.content.clone() {
             Content::Text(text) => fields([("text", text.into())]),

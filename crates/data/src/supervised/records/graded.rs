@@ -29,28 +29,12 @@ impl Graded {
 /// What the grade may be called; the first is also its name in `columns`.
 const GRADES: [&str; 5] = ["label", "grade", "stars", "rating", "score"];
 
-const fn role(name: &'static str) -> Role {
-    Role { name, aliases: &[], needed: false }
-}
-
 impl Record for Graded {
-    const ROLES: &'static [Role] = &[
-        role("text"),
-        role("label"),
-        role("prompt"),
-        role("completion"),
-        role("messages"),
-        role("conversations"),
-        role("conversation"),
-        role("instruction"),
-        role("input"),
-        role("output"),
-        role("response"),
-        role("system"),
-        role("history"),
-        role("tools"),
-        role("chat_template_kwargs"),
-    ];
+    const ROLES: &'static [Role] = &{
+        let mut roles = [Role { name: GRADES[0], aliases: &[], needed: false }; Dialogue::ROLES.len() + 1];
+        roles.split_at_mut(1).1.copy_from_slice(Dialogue::ROLES);
+        roles
+    };
     const SETS: &'static [Set] = &[];
 
     fn from_row(row: Row, columns: &BTreeMap<String, Column>, _: &mut Roles) -> Result<Self> {
@@ -59,10 +43,6 @@ impl Record for Graded {
 
     fn read(fields: &mut Fields<'_>) -> std::result::Result<Self, String> {
         graded(fields.fields, fields.origin.clone())
-    }
-
-    fn numbered(_: &[&str]) -> Option<Vec<&'static str>> {
-        None
     }
 
     fn knows(name: &str) -> bool {

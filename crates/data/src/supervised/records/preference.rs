@@ -109,10 +109,6 @@ impl Record for Preference {
         compared(fields.fields, fields.origin.clone())
     }
 
-    fn numbered(_: &[&str]) -> Option<Vec<&'static str>> {
-        None
-    }
-
     fn write(&self) -> Map<String, Value> {
         let mut object = self.chosen.write();
         for (name, mut from) in [("chosen", self.chosen.write()), ("rejected", self.rejected.write())] {
@@ -167,10 +163,6 @@ impl Record for Judgement {
 
     fn read(fields: &mut Fields<'_>) -> std::result::Result<Self, String> {
         judged(fields.fields, fields.origin.clone())
-    }
-
-    fn numbered(_: &[&str]) -> Option<Vec<&'static str>> {
-        None
     }
 
     fn write(&self) -> Map<String, Value> {

@@ -147,10 +147,6 @@ impl Record for Question {
         Ok(Self { id, question, context, answers, moved, origin: fields.origin.clone() })
     }
 
-    fn numbered(_: &[&str]) -> Option<Vec<&'static str>> {
-        None
-    }
-
     fn write(&self) -> Map<String, Value> {
         let answers: Vec<Value> =
             self.answers.iter().map(|answer| json!({"text": answer.text, "answer_start": answer.start})).collect();
