@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Chat, Rendered, Templates};
 use crate::error::Result;
@@ -297,6 +297,17 @@ fn mark(message: &Value, index: usize) -> Value {
     message
 }
 
+/// Two values of an object, to be changed.
+fn both<'v>(object: &'v mut Map<String, Value>, names: [&str; 2]) -> [Option<&'v mut Value>; 2] {
+    let mut found = [None, None];
+    for (key, value) in object {
+        if let Some(at) = names.iter().position(|name| name == key) {
+            found[at] = Some(value);
+        }
+    }
+    found
+}
+
 /// Every text of a message that is not blank, in the usual order of writing: contents, then names and arguments of calls.
 fn texts_of(message: &mut Value) -> Vec<&mut String> {
     fn strings<'v>(value: &'v mut Value, found: &mut Vec<&'v mut String>) {
@@ -309,14 +320,7 @@ fn texts_of(message: &mut Value) -> Vec<&mut String> {
     }
     let mut texts = vec![];
     let Value::Object(message) = message else { return texts };
-    let (mut content, mut calls) = (None, None);
-    for (key, value) in message {
-        match key.as_str() {
-            "content" => content = Some(value),
-            "tool_calls" => calls = Some(value),
-            _ => {}
-        }
-    }
+    let [content, calls] = both(message, ["content", "tool_calls"]);
     match content {
         Some(Value::String(text)) => texts.push(text),
         Some(Value::Array(parts)) => {
@@ -329,15 +333,7 @@ fn texts_of(message: &mut Value) -> Vec<&mut String> {
     }
     for call in calls.and_then(Value::as_array_mut).into_iter().flatten() {
         let Some(Value::Object(function)) = call.get_mut("function") else { continue };
-        let (mut name, mut arguments) = (None, None);
-        for (key, value) in function {
-            match key.as_str() {
-                "name" => name = Some(value),
-                "arguments" => arguments = Some(value),
-                _ => {}
-            }
-        }
-        name.into_iter().chain(arguments).for_each(|value| strings(value, &mut texts));
+        both(function, ["name", "arguments"]).into_iter().flatten().for_each(|value| strings(value, &mut texts));
     }
     texts.retain(|text| !text.trim().is_empty());
     texts
